@@ -1,0 +1,54 @@
+GO ?= go
+# A version that builds with the Go of go.mod.
+GOLANGCI_LINT ?= github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+
+.PHONY: help build run test race lint cross clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.* ## /  make \1\t/p' Makefile
+
+build: ## build bin/caddy, Caddy with this module
+	$(GO) build -o bin/caddy ./cmd/caddy
+
+# What Caddy stores stays in bin/, apart from any other Caddy's files.
+run: build site/large.bin ## serve the folder site at https://localhost:8443
+	@echo
+	@$(GO) build -o bin/probe ./examples/probe
+	@bin/probe || echo 'The site works without it; connections are encrypted in user space.'
+	@echo
+	@echo 'In another terminal try (the two hashes are to be the same):'
+	@echo '  curl -sk --http1.1 https://localhost:8443/large.bin | sha256sum; sha256sum site/large.bin'
+	@echo '  curl -sk https://localhost:8443/metrics | grep ^caddy_ktls'
+	@echo
+	@XDG_DATA_HOME='$(CURDIR)/bin/data' XDG_CONFIG_HOME='$(CURDIR)/bin/data' \
+		exec bin/caddy run --config examples/run.Caddyfile
+
+site/large.bin:
+	@mkdir -p site
+	head -c 104857600 /dev/urandom >$@.part
+	@mv $@.part $@
+
+# The tests that need kernel TLS run in the second step: natively, or in a
+# virtual machine if this machine's kernel has none.
+test: ## run all tests
+	$(GO) vet ./...
+	env -u KTLS_REQUIRED $(GO) test ./...
+	integration_test/run
+
+race: ## run the tests with the race detector
+	env -u KTLS_REQUIRED $(GO) test -race ./...
+
+lint: ## run gofmt and golangci-lint
+	@test -z "$$(gofmt -l .)" || { gofmt -d .; exit 1; }
+	$(GO) run $(GOLANGCI_LINT) run
+
+# CGO off needs no compilers, and what isn't run need not be optimized.
+cross: ## build code and tests for other systems
+	@set -e; export CGO_ENABLED=0; for target in darwin/arm64 windows/amd64 freebsd/amd64 linux/arm64; do \
+		echo "build for $$target"; export GOOS=$${target%/*} GOARCH=$${target#*/}; \
+		$(GO) build '-gcflags=all=-N -l' ./...; \
+		$(GO) vet '-gcflags=all=-N -l' ./...; \
+	done
+
+clean: ## remove bin and site
+	rm -rf bin site

@@ -1,0 +1,105 @@
+package caddyktls
+
+import (
+	"fmt"
+	"math"
+
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
+	"github.com/dustin/go-humanize"
+)
+
+func init() {
+	httpcaddyfile.RegisterDirective("ktls", parseDirective)
+	// Before every handler that may alter a body.
+	httpcaddyfile.RegisterDirectiveOrder("ktls", httpcaddyfile.Before, "tracing")
+}
+
+// parseDirective parses the directive, which sets up handler and listener
+// wrapper. Syntax:
+//
+//	ktls [<matcher>] {
+//	    min_size <size>
+//	    install  on_demand|handshake
+//	}
+func parseDirective(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error) {
+	if !h.Next() {
+		return nil, h.ArgErr()
+	}
+	matcher, err := h.ExtractMatcherSet()
+	if err != nil {
+		return nil, err
+	}
+	h.Next() // consume the directive's name
+	var handler Handler
+	var wrapper ListenerWrapper
+	if err := parseBlock(h.Dispenser, &handler, &wrapper); err != nil {
+		return nil, err
+	}
+	return append(h.NewRoute(matcher, &handler), httpcaddyfile.ConfigValue{
+		Class: "listener_wrapper",
+		Value: &wrapper,
+	}), nil
+}
+
+// UnmarshalCaddyfile sets up the wrapper from its entry in the global option
+// listener_wrappers. Syntax:
+//
+//	ktls {
+//	    install on_demand|handshake
+//	}
+func (w *ListenerWrapper) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	d.Next() // consume the wrapper's name
+	return parseBlock(d, nil, w)
+}
+
+// parseBlock parses the options of the handler, if it isn't nil, and of the
+// wrapper.
+func parseBlock(d *caddyfile.Dispenser, handler *Handler, wrapper *ListenerWrapper) error {
+	if d.NextArg() {
+		return d.ArgErr()
+	}
+	seen := make(map[string]bool)
+	for nesting := d.Nesting(); d.NextBlock(nesting); {
+		option := d.Val()
+		if seen[option] {
+			return d.Errf("option %s is given twice", option)
+		}
+		seen[option] = true
+		var value string
+		switch {
+		case option == "install", option == "min_size" && handler != nil:
+			if !d.AllArgs(&value) {
+				return d.ArgErr()
+			}
+		default:
+			return d.Errf("unknown option %s", option)
+		}
+		switch option {
+		case "install":
+			if _, ok := installs[value]; !ok || value == "" {
+				return d.Errf("install must be on_demand or handshake, not %q", value)
+			}
+			wrapper.Install = value
+		case "min_size":
+			size, err := humanize.ParseBytes(value)
+			if err != nil || size == 0 || size > math.MaxInt64 {
+				return d.Errf("min_size must be a size such as 64KiB or 1MB, not %q", value)
+			}
+			handler.MinSize = int64(size)
+		}
+	}
+	return nil
+}
+
+// GoString is what Caddy prints of the wrapper when it refuses the directive
+// inside `route`, where it takes nothing but routes.
+func (*ListenerWrapper) GoString() string {
+	return "a listener wrapper; put ktls at the top of the site block, with a matcher if need be"
+}
+
+// Interface guards
+var (
+	_ caddyfile.Unmarshaler = (*ListenerWrapper)(nil)
+	_ fmt.GoStringer        = (*ListenerWrapper)(nil)
+)

@@ -1,0 +1,122 @@
+package caddyktls
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+	_ "github.com/caddyserver/caddy/v2/modules/standard"
+)
+
+// adapt turns a file named Caddyfile into JSON as `caddy adapt --pretty` does.
+// It takes a warning, such as that of a file which `caddy fmt` would change, for
+// an error.
+func adapt(caddyfile string) (string, error) {
+	config, warnings, err := caddyconfig.GetAdapter("caddyfile").Adapt(
+		[]byte(caddyfile), map[string]any{"filename": "Caddyfile"})
+	if err != nil {
+		return "", err
+	}
+	for _, w := range warnings {
+		err = errors.Join(err, fmt.Errorf("%s, at %s:%d", w.Message, w.File, w.Line))
+	}
+	var pretty bytes.Buffer
+	if err := json.Indent(&pretty, config, "", "\t"); err != nil {
+		return "", err
+	}
+	return pretty.String() + "\n", err
+}
+
+// testAdapt compares what a Caddyfile is adapted to, and validates it.
+func testAdapt(t *testing.T, caddyfile, want string) {
+	t.Helper()
+	got, err := adapt(caddyfile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got != want {
+		t.Errorf("adapted to\n%swant\n%s", got, want)
+	}
+	if err := caddy.Validate(testConfig(t, caddyfile)); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestAdapt(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.caddyfiletest")
+	if err != nil || len(files) == 0 {
+		t.Fatal("no test files", err)
+	}
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".caddyfiletest"), func(t *testing.T) {
+			caddyfile, want, ok := strings.Cut(readFile(t, file), "----------\n")
+			if !ok {
+				t.Fatal("no line of ten dashes between Caddyfile and JSON")
+			}
+			testAdapt(t, caddyfile, want)
+		})
+	}
+}
+
+func TestAdaptErrors(t *testing.T) {
+	site := func(lines ...string) string {
+		return "example.com {\n\t" + strings.Join(lines, "\n\t") + "\n}\n"
+	}
+	global := func(lines ...string) string {
+		return "{\n\tservers {\n\t\tlistener_wrappers {\n\t\t\t" + strings.Join(lines, "\n\t\t\t") +
+			"\n\t\t}\n\t}\n}\n" + site("ktls")
+	}
+	tests := []struct {
+		name      string
+		caddyfile string
+		want      string
+	}{
+		{"argument", site("ktls on"), "wrong argument count or unexpected line ending after 'on', at Caddyfile:2"},
+		{"argument behind a matcher", site("ktls /large/* on"), "after 'on', at Caddyfile:2"},
+		{"unknown matcher", site("ktls @large"), "@large"},
+		{"unknown option", site("ktls {", "\tmax_size 1MiB", "}"), "unknown option max_size, at Caddyfile:3"},
+		{"duplicate min_size", site("ktls {", "\tmin_size 1MiB", "\tmin_size 1MiB", "}"),
+			"option min_size is given twice, at Caddyfile:4"},
+		{"duplicate install", site("ktls {", "\tinstall on_demand", "\tinstall on_demand", "}"),
+			"option install is given twice, at Caddyfile:4"},
+		{"min_size without value", site("ktls {", "\tmin_size", "}"), "after 'min_size', at Caddyfile:3"},
+		{"min_size with two values", site("ktls {", "\tmin_size 1 MiB", "}"), "after '1', at Caddyfile:3"},
+		{"min_size with a block", site("ktls {", "\tmin_size 1MiB {", "\t\tinstall handshake", "\t}", "}"), "at Caddyfile:3"},
+		{"min_size without a number", site("ktls {", "\tmin_size large", "}"),
+			`min_size must be a size such as 64KiB or 1MB, not "large", at Caddyfile:3`},
+		{"min_size of an unknown unit", site("ktls {", "\tmin_size 1mile", "}"), `not "1mile", at Caddyfile:3`},
+		{"min_size negative", site("ktls {", "\tmin_size -1", "}"), `not "-1", at Caddyfile:3`},
+		{"min_size zero", site("ktls {", "\tmin_size 0", "}"), `not "0", at Caddyfile:3`},
+		{"min_size out of range", site("ktls {", "\tmin_size 16EiB", "}"), `not "16EiB", at Caddyfile:3`},
+		{"install without value", site("ktls {", "\tinstall", "}"), "after 'install', at Caddyfile:3"},
+		{"install with two values", site("ktls {", "\tinstall on_demand handshake", "}"), "after 'on_demand', at Caddyfile:3"},
+		{"install with an unknown value", site("ktls {", "\tinstall always", "}"),
+			`install must be on_demand or handshake, not "always", at Caddyfile:3`},
+		{"install with an empty value", site("ktls {", `	install ""`, "}"), `not "", at Caddyfile:3`},
+		{"in route", site("route {", "\tktls", "}"),
+			"a listener wrapper; put ktls at the top of the site block, with a matcher if need be"},
+		{"wrapper with an argument", global("ktls handshake"), "after 'handshake', at Caddyfile:4"},
+		{"wrapper with an unknown option", global("ktls {", "\tmax_size 1MiB", "}"), "unknown option max_size, at Caddyfile:5"},
+		{"wrapper with min_size", global("ktls {", "\tmin_size 1MiB", "}"), "unknown option min_size, at Caddyfile:5"},
+		{"wrapper with an unknown value", global("ktls {", "\tinstall always", "}"), `not "always", at Caddyfile:5`},
+		{"wrapper with a duplicate", global("ktls {", "\tinstall handshake", "\tinstall handshake", "}"),
+			"option install is given twice, at Caddyfile:6"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			config, err := adapt(tt.caddyfile)
+			if err == nil {
+				t.Fatalf("no error, but\n%s", config)
+			}
+			if !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("error %q, want one with %q", err, tt.want)
+			}
+		})
+	}
+}

@@ -1,0 +1,374 @@
+package fileserver
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"golang.org/x/net/http2"
+
+	"github.com/caddy-ktls/caddy-ktls/ktls"
+)
+
+// A Conn is a TLS connection that speaks HTTP. net/http does not see a
+// *tls.Conn any more, so Conn does what net/http does for one: it limits and
+// logs the handshake, answers plain HTTP, and holds the client to the protocol
+// that it negotiated.
+//
+// And it lets a response send a file by net/http's ordinary Write: the writer
+// announces a file, writes a placeholder of its length, and Conn recognises the
+// placeholder by its address and sends the file instead.
+type Conn struct {
+	tls    *ktls.Conn
+	server *Server
+	addr   localAddr
+
+	handshake    sync.Once
+	handshakeErr error
+
+	protocol protocolCheck
+
+	mu           sync.Mutex // guards what follows
+	announcement announcement
+	held         []byte // written after an announcement, to share its record
+	credit       int64  // bytes sent ahead, whose placeholder is still to come
+	sentFile     ktls.File
+	sentTo       int64 // where in sentFile those bytes end
+}
+
+// An announcement is a part of a file whose placeholder is to be written next.
+type announcement struct {
+	file      ktls.File
+	offset, n int64
+	// ahead is how many of the bytes that follow may go out as well.
+	ahead int64
+}
+
+// placeholder stands for file bytes. Nobody reads or writes it, so it takes no
+// memory.
+var placeholder [1 << 20]byte
+
+// isPlaceholder reports whether p is any part of the placeholder: those that
+// net/http cuts off share its end.
+func isPlaceholder(p []byte) bool {
+	return len(p) > 0 && &p[:cap(p)][cap(p)-1] == &placeholder[len(placeholder)-1]
+}
+
+// maxHeld bounds what is held back for the announced file.
+const maxHeld = 64 << 10
+
+var (
+	errPlaceholder   = errors.New("fileserver: placeholder written without its announcement")
+	errUnconsumed    = errors.New("fileserver: announced file did not reach the connection")
+	errProtocol      = errors.New("fileserver: client does not speak the negotiated protocol")
+	errInsecureHTTP2 = errors.New("fileserver: HTTP/2 with an inadequate TLS version or cipher suite")
+)
+
+func newConn(c *ktls.Conn, s *Server) *Conn {
+	conn := &Conn{tls: c, server: s}
+	conn.addr = localAddr{c.LocalAddr(), conn}
+	return conn
+}
+
+// Read implements net.Conn. A failed handshake is a read error, so that
+// net/http does not answer it.
+func (c *Conn) Read(p []byte) (int, error) {
+	c.handshake.Do(c.shakeHands)
+	if c.handshakeErr != nil {
+		return 0, c.handshakeErr
+	}
+	n, err := c.tls.Read(p)
+	if !c.protocol.accept(p[:n]) {
+		_ = c.Close()
+		return 0, c.readError(errProtocol)
+	}
+	return n, err
+}
+
+// shakeHands does what net/http does in (*conn).serve for a *tls.Conn.
+func (c *Conn) shakeHands() {
+	timeouts := c.server.Timeouts
+	if d := timeouts.handshake(); d > 0 {
+		_ = c.tls.SetDeadline(time.Now().Add(d))
+	}
+	if err := c.tls.Handshake(); err != nil {
+		c.handshakeErr = c.readError(err)
+		c.server.handshakeFailed(c.RemoteAddr(), refusePlainHTTP(err))
+		return
+	}
+	_ = c.tls.SetDeadline(time.Time{})
+	if d := timeouts.readHeader(); d > 0 {
+		_ = c.tls.SetReadDeadline(time.Now().Add(d))
+	}
+	state := c.tls.ConnectionState()
+	c.protocol.http2 = state.NegotiatedProtocol == http2.NextProtoTLS
+	if c.protocol.http2 && !secureForHTTP2(state) {
+		_ = http2.NewFramer(c.tls, nil).WriteGoAway(0, http2.ErrCodeInadequateSecurity, nil)
+		_ = c.Close()
+		c.handshakeErr = c.readError(errInsecureHTTP2)
+	}
+}
+
+func (c *Conn) readError(err error) error {
+	return &net.OpError{Op: "read", Net: "tcp", Source: c.RemoteAddr(), Addr: c.tls.LocalAddr(), Err: err}
+}
+
+// refusePlainHTTP answers a client that speaks HTTP on the port for HTTPS, in
+// net/http's words, and returns what is to be logged.
+func refusePlainHTTP(err error) error {
+	var header tls.RecordHeaderError
+	if !errors.As(err, &header) || header.Conn == nil {
+		return err
+	}
+	switch string(header.RecordHeader[:]) {
+	case "GET /", "HEAD ", "POST ", "PUT /", "OPTIO":
+	default:
+		return err
+	}
+	_, _ = io.WriteString(header.Conn, "HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n")
+	_ = header.Conn.Close()
+	return errors.New("client sent an HTTP request to an HTTPS server")
+}
+
+// secureForHTTP2 reports whether HTTP/2 may be spoken (RFC 9113, section 9.2).
+// Of the suites that crypto/tls has for TLS 1.2, appendix A allows those with
+// ephemeral key exchange and AEAD.
+func secureForHTTP2(state tls.ConnectionState) bool {
+	switch state.CipherSuite {
+	case tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256, tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+		tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384, tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+		tls.TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256, tls.TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256:
+		return true
+	}
+	return state.Version >= tls.VersionTLS13
+}
+
+// A protocolCheck compares the first bytes of a connection with what ALPN has
+// agreed on: the HTTP/2 preface (RFC 9113, section 3.4) on h2, and nothing like
+// it otherwise.
+type protocolCheck struct {
+	http2 bool
+	seen  int // bytes that agree with the preface
+	done  bool
+}
+
+// accept takes the next bytes and reports whether they are allowed.
+func (p *protocolCheck) accept(b []byte) bool {
+	for i := 0; i < len(b) && !p.done; i++ {
+		if b[i] != http2.ClientPreface[p.seen] {
+			p.done = true
+			return !p.http2
+		}
+		if p.seen++; p.seen == len(http2.ClientPreface) {
+			p.done = true
+			return p.http2
+		}
+	}
+	return true
+}
+
+// announce says that the placeholder of a part of a file comes next, after what
+// is left of the response's header.
+func (c *Conn) announce(a announcement) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.announcement = a
+}
+
+// settle ends an announcement. If the placeholder has not come, nothing may
+// follow what the response's header has promised: the connection is closed.
+func (c *Conn) settle() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.announcement.file == nil {
+		return nil
+	}
+	c.abort()
+	return errUnconsumed
+}
+
+// abort cuts the connection off, so that the client sees that the response is
+// not whole.
+func (c *Conn) abort() {
+	c.announcement = announcement{}
+	_ = c.tls.NetConn().Close()
+}
+
+// Write implements net.Conn.
+func (c *Conn) Write(p []byte) (int, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case isPlaceholder(p):
+		return c.writeFile(int64(len(p)))
+	case c.credit > 0:
+		// What was sent ahead is not what the handler sends.
+		c.abort()
+		return 0, errPlaceholder
+	case c.announcement.file == nil:
+		return c.tls.Write(p)
+	case len(c.held)+len(p) <= maxHeld:
+		c.held = append(c.held, p...)
+		return len(p), nil
+	default:
+		if _, err := c.tls.Write(c.held); err != nil {
+			return 0, err
+		}
+		c.held = c.held[:0]
+		return c.tls.Write(p)
+	}
+}
+
+// writeFile sends the n bytes of the announced part that are not sent yet.
+func (c *Conn) writeFile(n int64) (int, error) {
+	a := c.announcement
+	inOrder := c.credit == 0 || a.file == c.sentFile && a.offset+c.credit == c.sentTo
+	if a.file == nil || n != a.n || !inOrder {
+		c.abort()
+		return 0, errPlaceholder
+	}
+	c.announcement = announcement{}
+	if c.credit >= n {
+		c.credit -= n
+		return int(n), nil
+	}
+	sent, err := c.tls.SendFile(c.held, a.file, a.offset+c.credit, n-c.credit, a.ahead)
+	c.held = c.held[:0]
+	if c.server.Sent != nil {
+		c.server.Sent(sent)
+	}
+	sent += c.credit
+	c.credit = max(sent-n, 0)
+	c.sentFile, c.sentTo = nil, 0
+	if c.credit > 0 {
+		c.sentFile, c.sentTo = a.file, a.offset+sent
+	}
+	return int(min(sent, n)), err
+}
+
+// Close implements net.Conn. It does not wait for the client.
+func (c *Conn) Close() error { return c.tls.Close() }
+
+// CloseWrite sends close_notify.
+func (c *Conn) CloseWrite() error { return c.tls.CloseWrite() }
+
+// ConnectionState returns what was negotiated; Caddy fills (*http.Request).TLS
+// with it.
+func (c *Conn) ConnectionState() tls.ConnectionState { return c.tls.ConnectionState() }
+
+// LocalAddr returns the local address. It is also how a handler gets from a
+// request to its connection: net/http keeps it in the request's context.
+func (c *Conn) LocalAddr() net.Addr { return &c.addr }
+
+// RemoteAddr implements net.Conn.
+func (c *Conn) RemoteAddr() net.Addr { return c.tls.RemoteAddr() }
+
+// SetDeadline implements net.Conn.
+func (c *Conn) SetDeadline(t time.Time) error { return c.tls.SetDeadline(t) }
+
+// SetReadDeadline implements net.Conn.
+func (c *Conn) SetReadDeadline(t time.Time) error { return c.tls.SetReadDeadline(t) }
+
+// SetWriteDeadline implements net.Conn.
+func (c *Conn) SetWriteDeadline(t time.Time) error { return c.tls.SetWriteDeadline(t) }
+
+// A localAddr carries the connection that it is an address of.
+type localAddr struct {
+	net.Addr
+	conn *Conn
+}
+
+// connOf returns the connection of a request, or nil if it is not a Conn.
+func connOf(r *http.Request) *Conn {
+	if addr, ok := r.Context().Value(http.LocalAddrContextKey).(*localAddr); ok {
+		return addr.conn
+	}
+	return nil
+}
+
+// Timeouts are those of the http.Server that bound the handshake. Zero or less
+// means no limit.
+type Timeouts struct {
+	ReadHeader, Read, Write time.Duration
+}
+
+// handshake returns the least of the timeouts, as net/http has it.
+func (t Timeouts) handshake() time.Duration {
+	var least time.Duration
+	for _, d := range [...]time.Duration{t.ReadHeader, t.Read, t.Write} {
+		if d > 0 && (least == 0 || d < least) {
+			least = d
+		}
+	}
+	return least
+}
+
+func (t Timeouts) readHeader() time.Duration {
+	if t.ReadHeader != 0 {
+		return t.ReadHeader
+	}
+	return t.Read
+}
+
+// A Server makes the connections of one http.Server, on any number of
+// listeners.
+type Server struct {
+	TLS      *ktls.Server
+	Timeouts Timeouts
+
+	// HandshakeFailed, if not nil, gets what net/http would log of a failed
+	// handshake.
+	HandshakeFailed func(message string)
+
+	// NotTCP, if not nil, is told of connections that can't be offloaded
+	// since the one below TLS is of another type. They are handed on
+	// untouched.
+	NotTCP func(raw net.Conn)
+
+	// Sent, if not nil, is told how many bytes of a body have gone out by
+	// sendfile(2).
+	Sent func(n int64)
+}
+
+func (s *Server) handshakeFailed(from net.Addr, err error) {
+	if s.HandshakeFailed != nil {
+		s.HandshakeFailed(fmt.Sprintf("http: TLS handshake error from %s: %v", from, err))
+	}
+}
+
+// Listener returns a listener that takes over the *tls.Conn of inner, before
+// their handshake, with the Server's own configuration. Other connections pass
+// untouched.
+func (s *Server) Listener(inner net.Listener) net.Listener { return &listener{inner, s} }
+
+type listener struct {
+	net.Listener
+	server *Server
+}
+
+func (l *listener) Accept() (net.Conn, error) {
+	conn, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	// Plain HTTP, or another copy of this listener has been here.
+	stock, ok := conn.(*tls.Conn)
+	if !ok {
+		return conn, nil
+	}
+	raw, ok := stock.NetConn().(*net.TCPConn)
+	if !ok {
+		if l.server.NotTCP != nil {
+			l.server.NotTCP(stock.NetConn())
+		}
+		return conn, nil
+	}
+	return newConn(l.server.TLS.Conn(raw), l.server), nil
+}
+
+var _ net.Conn = (*Conn)(nil)

@@ -1,0 +1,75 @@
+package fileserver
+
+import (
+	"net/http"
+	"reflect"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+)
+
+// Insert puts a writer that sends files by sendfile(2) at the bottom of the
+// chain of writers of a request, once however often it is called, and returns
+// the writer for the next handler. It stays there when that handler has
+// returned, since Caddy's error routes write to the same chain.
+func Insert(w http.ResponseWriter, r *http.Request, options *Options) http.ResponseWriter {
+	if _, idle := caddyhttp.IdleTimeoutsFromContext(r.Context()); idle != nil {
+		if _, inserted := idle.ResponseWriter.(*writer); !inserted {
+			bottom := newWriter(idle.ResponseWriter, r, options)
+			bottom.above.ResponseWriter = bottom
+			idle.ResponseWriterWrapper = &bottom.above
+		}
+		return w
+	}
+	for below := w; below != nil; below = unwrap(below) {
+		if _, inserted := below.(*writer); inserted {
+			return w
+		}
+	}
+	return newWriter(w, r, options)
+}
+
+func newWriter(w http.ResponseWriter, r *http.Request, options *Options) *writer {
+	return &writer{
+		ResponseWriterWrapper: caddyhttp.ResponseWriterWrapper{ResponseWriter: w},
+		request:               r,
+		options:               options,
+	}
+}
+
+// isBottom reports whether nothing that may alter a body stands between w and
+// net/http.
+func isBottom(w http.ResponseWriter) bool {
+	for ; w != nil; w = unwrap(w) {
+		switch typeName(w) {
+		case "net/http.response":
+			return true
+		case caddyPackage + ".readDeadlineWriter",
+			caddyPackage + ".IdleTimeoutWriter":
+		case caddyPackage + ".responseRecorder":
+			if recorder, ok := w.(caddyhttp.ResponseRecorder); !ok || recorder.Buffer() != nil {
+				return false
+			}
+		default:
+			return false
+		}
+	}
+	return false
+}
+
+const caddyPackage = "github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+// typeName returns package path and name of the type that w points to.
+func typeName(w http.ResponseWriter) string {
+	t := reflect.TypeOf(w)
+	if t.Kind() != reflect.Pointer {
+		return ""
+	}
+	return t.Elem().PkgPath() + "." + t.Elem().Name()
+}
+
+func unwrap(w http.ResponseWriter) http.ResponseWriter {
+	if u, ok := w.(interface{ Unwrap() http.ResponseWriter }); ok {
+		return u.Unwrap()
+	}
+	return nil
+}

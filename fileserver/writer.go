@@ -1,0 +1,382 @@
+package fileserver
+
+import (
+	"errors"
+	"io"
+	"net/http"
+	"strconv"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/caddy-ktls/caddy-ktls/ktls"
+)
+
+// DefaultMinSize is the length of a body, in bytes, from which on it goes out by
+// sendfile(2) if nothing else is asked for.
+const DefaultMinSize = 64 << 10
+
+// Options say what to do with the bodies of a route.
+type Options struct {
+	// MinSize is the least length of a body, in bytes, that goes out by
+	// sendfile(2) and makes a connection be offloaded.
+	MinSize int64
+
+	// Sending, if not nil, is called once for each response whose body is a
+	// file of at least MinSize. The reason is ReasonNone if it goes out by
+	// sendfile(2), else it says why the body is copied.
+	Sending func(r *http.Request, reason Reason)
+
+	// Failed, if not nil, is called when a body could not be sent whole.
+	Failed func(r *http.Request, err error)
+}
+
+// A Reason says why the body of a file is copied. The words are few and fixed.
+// Where the connection is the reason, it is the word of its [ktls.Reason].
+type Reason string
+
+// The reasons of responses.
+const (
+	// ReasonNone: the body goes out by sendfile(2).
+	ReasonNone Reason = ""
+	// ReasonNotOffloadable: the connection is none that Listener has made:
+	// HTTP/3, or not TCP.
+	ReasonNotOffloadable Reason = "not_offloadable"
+	// ReasonHTTP2: HTTP/2 frames bodies in a way that is not followed.
+	ReasonHTTP2 Reason = "http2"
+	// ReasonWriterWrapped: something that may alter the body stands between
+	// the writer and net/http.
+	ReasonWriterWrapped Reason = "writer_wrapped"
+	// ReasonChunked: the body's length is not known in advance.
+	ReasonChunked Reason = "chunked"
+	// ReasonNoBody: HEAD, or a status without a body.
+	ReasonNoBody Reason = "no_body"
+)
+
+// httpBuffer is the size of net/http's buffer for a connection: only a longer
+// write is handed down unchanged.
+const httpBuffer = 4 << 10
+
+// sniffLen is how much of a body net/http looks at for the Content-Type.
+const sniffLen = 512
+
+// A writer is an http.ResponseWriter at the bottom of Caddy's chain, just above
+// net/http's: what reaches it goes on the wire as it is. Everything passes
+// through but the copying of a file.
+type writer struct {
+	caddyhttp.ResponseWriterWrapper
+	above   caddyhttp.ResponseWriterWrapper // leads an IdleTimeoutWriter to this writer
+	request *http.Request
+	options *Options
+	conn    *Conn // set by decide, nil if there is none
+
+	status  int
+	length  int64 // Content-Length, if there is one
+	written int64 // bytes of the body
+	path    path
+	begun   bool // see begin
+	flushed bool // net/http holds nothing of the response
+
+	// The file that was copied from last, up to where, and up to where it
+	// was to be copied.
+	file      ktls.File
+	next, end int64
+}
+
+// A path is how a body goes out.
+type path uint8
+
+const (
+	undecided path = iota
+	copying
+	sending // by sendfile(2)
+)
+
+// WriteHeader implements http.ResponseWriter.
+func (w *writer) WriteHeader(status int) {
+	if w.status == 0 && status >= 200 {
+		w.status = status
+	}
+	w.ResponseWriterWrapper.WriteHeader(status)
+}
+
+// Write implements http.ResponseWriter.
+func (w *writer) Write(p []byte) (int, error) {
+	n, err := w.ResponseWriterWrapper.Write(p)
+	w.wrote(int64(n))
+	return n, err
+}
+
+// wrote counts bytes of the body that net/http has got, and perhaps still has.
+func (w *writer) wrote(n int64) {
+	w.written += n
+	w.flushed = w.flushed && n == 0
+}
+
+// ReadFrom implements io.ReaderFrom. io.Copy, and so http.ServeContent, calls
+// it with the file, which Caddy hands on in parts.
+func (w *writer) ReadFrom(r io.Reader) (total int64, err error) {
+	length, lengthKnown := contentLength(w.Header())
+	if w.path == copying || lengthKnown && length < w.options.MinSize {
+		return w.copy(r)
+	}
+	file, ok := ktls.FileRangeOf(r)
+	if !ok {
+		return w.copy(r)
+	}
+	if w.path == undecided {
+		w.length = length
+		if !lengthKnown {
+			length = file.Len + file.Beyond
+		}
+		w.decide(length >= w.options.MinSize, lengthKnown)
+	}
+	if w.path == sending {
+		if w.shorter(file) {
+			w.failed(io.ErrUnexpectedEOF)
+			return 0, io.ErrUnexpectedEOF
+		}
+		total, err = w.sendFile(file, r)
+		if err != nil {
+			return total, err
+		}
+	}
+	// The rest is short, or there is none.
+	n, err := w.copy(r)
+	w.next += n
+	return total + n, err
+}
+
+// shorter reports whether a file of which a part was copied has lost some of
+// what was still to come. What is missing of the declared length makes net/http
+// close the connection.
+func (w *writer) shorter(file ktls.FileRange) bool {
+	end := file.Offset + file.Len + file.Beyond
+	if w.file == file.File && w.next == file.Offset && end < w.end {
+		return true
+	}
+	w.file, w.next, w.end = file.File, file.Offset, end
+	return false
+}
+
+// sendFile sends what it can of a part of a file by sendfile(2), perhaps after
+// some bytes through net/http, and moves the reader.
+func (w *writer) sendFile(file ktls.FileRange, r io.Reader) (total int64, err error) {
+	if file.Len <= httpBuffer {
+		return 0, nil
+	}
+	part := file.Len
+	if !w.begun {
+		w.begun = true
+		total, err = w.begin(r, file.Len)
+		file.Offset += total
+		file.Len -= total
+	}
+	if err == nil && w.path == sending && file.Len > httpBuffer {
+		var sent int64
+		if sent, err = w.send(file, part); err != nil {
+			w.failed(err)
+		}
+		total += sent
+	}
+	w.next += total
+	return total, err
+}
+
+// copy copies as net/http does.
+func (w *writer) copy(r io.Reader) (int64, error) {
+	n, err := w.ResponseWriterWrapper.ReadFrom(r)
+	w.wrote(n)
+	return n, err
+}
+
+// copyN copies n bytes, fewer if there are no more.
+func (w *writer) copyN(r io.Reader, n int64) (int64, error) {
+	n, err := io.CopyN(w.ResponseWriter, r, n)
+	w.wrote(n)
+	if errors.Is(err, io.EOF) {
+		err = nil
+	}
+	return n, err
+}
+
+// decide settles, once for the response, how its body goes out.
+func (w *writer) decide(large, lengthKnown bool) {
+	w.path = copying
+	if !large {
+		return
+	}
+	w.conn = connOf(w.request)
+	reason := w.obstacle(lengthKnown)
+	if reason == ReasonNone {
+		w.path = sending
+	}
+	// If the connection has yet to be offloaded, begin knows more.
+	if reason != ReasonNone || w.conn.tls.Reason() == ktls.Offloaded {
+		w.report(reason)
+	}
+}
+
+// obstacle returns why the body has to be copied.
+func (w *writer) obstacle(lengthKnown bool) Reason {
+	switch {
+	case w.conn == nil:
+		return ReasonNotOffloadable
+	case w.request.ProtoMajor != 1:
+		return ReasonHTTP2
+	case !isBottom(w.ResponseWriter):
+		return ReasonWriterWrapped
+	case originalMethod(w.request) == http.MethodHead || !bodyAllowed(w.status):
+		return ReasonNoBody
+	case len(w.Header()["Transfer-Encoding"]) > 0,
+		!lengthKnown && w.request.ProtoAtLeast(1, 1):
+		return ReasonChunked
+	}
+	if r := w.conn.tls.Reason(); r != ktls.Offloaded && r != ktls.NotNeeded {
+		return Reason(r.String())
+	}
+	return ReasonNone
+}
+
+// begin gets the connection offloaded if it is not yet: it sends the header,
+// whose record proves the sequence number, and of a part of n bytes what
+// net/http wants to see.
+func (w *writer) begin(r io.Reader, n int64) (total int64, err error) {
+	h := w.Header()
+	_, typed := h["Content-Type"]
+	if !typed && h.Get("Content-Encoding") == "" {
+		if total, err = w.copyN(r, sniffLen); err != nil {
+			return total, err
+		}
+	}
+	if w.conn.tls.Reason() == ktls.Offloaded {
+		return total, nil // the header waits for the file
+	}
+	w.conn.tls.Offload()
+	if err := w.flush(); err != nil {
+		return total, err
+	}
+	if w.conn.tls.Reason() == ktls.NotNeeded {
+		// The header had been sent before: a piece of the body serves.
+		m, err := w.copyN(r, min(2*httpBuffer, n-total))
+		total += m
+		if err != nil {
+			return total, err
+		}
+	}
+	if reason := w.conn.tls.Reason(); reason == ktls.Offloaded {
+		w.report(ReasonNone)
+	} else {
+		w.path = copying
+		w.report(Reason(reason.String()))
+	}
+	return total, nil
+}
+
+// send sends what is left of a part of a file, more than httpBuffer. It moves
+// the reader.
+func (w *writer) send(file ktls.FileRange, part int64) (total int64, err error) {
+	for err == nil && total < file.Len && (total == 0 || file.Len-total > httpBuffer) {
+		n := min(file.Len-total, int64(len(placeholder)))
+		var sent int64
+		sent, err = w.sendPart(announcement{
+			file: file.File, offset: file.Offset + total, n: n,
+			ahead: w.ahead(file, total+n, part),
+		})
+		total += sent
+	}
+	w.written += total
+	if moveErr := file.Consume(total); err == nil {
+		err = moveErr
+	}
+	return total, err
+}
+
+// maxAhead bounds what is sent before its turn.
+const maxAhead = 1 << 20
+
+// ahead returns how much of a file may be sent beyond the first done bytes of a
+// part. Caddy hands on a body in parts of one length, each with a write deadline
+// of its own. A part waits only for its own bytes, so the deadlines mean what
+// they mean without us; what follows goes along if the socket takes it at once,
+// which saves the next parts their system calls.
+//
+// No more is sent than the handler is bound to send, which it has told by the
+// Content-Length and by what it copies, and nothing of a last part that is too
+// short for a placeholder. Without Caddy's idle timeouts above, the outermost
+// limit of a reader is the handler's own, and there is no beyond.
+func (w *writer) ahead(file ktls.FileRange, done, part int64) int64 {
+	if w.above.ResponseWriter == nil || done < file.Len {
+		return 0
+	}
+	ahead := min(file.Beyond, w.length-w.written-done)
+	if last := ahead % part; last <= httpBuffer {
+		ahead -= last
+	}
+	return max(min(ahead, maxAhead), 0)
+}
+
+// sendPart sends one part by its placeholder.
+func (w *writer) sendPart(a announcement) (sent int64, err error) {
+	w.conn.announce(a)
+	// Whatever net/http has buffered goes first. It ends up in the file's
+	// first record. Behind it a placeholder would be copied.
+	if !w.flushed {
+		err = w.flush()
+	}
+	if err == nil {
+		var n int
+		n, err = w.ResponseWriter.Write(placeholder[:a.n])
+		sent = int64(n)
+	}
+	if unconsumed := w.conn.settle(); err == nil {
+		err = unconsumed
+	}
+	return sent, err
+}
+
+func (w *writer) flush() error {
+	w.flushed = true
+	return http.NewResponseController(w.ResponseWriter).Flush()
+}
+
+func (w *writer) report(reason Reason) {
+	if w.options.Sending != nil {
+		w.options.Sending(w.request, reason)
+	}
+}
+
+func (w *writer) failed(err error) {
+	if w.options.Failed != nil {
+		w.options.Failed(w.request, err)
+	}
+}
+
+// contentLength returns the length that a handler has declared.
+func contentLength(h http.Header) (int64, bool) {
+	values := h["Content-Length"]
+	if len(values) != 1 {
+		return 0, false
+	}
+	n, err := strconv.ParseInt(values[0], 10, 64)
+	return n, err == nil && n >= 0
+}
+
+// bodyAllowed reports whether a response of this status has a body (RFC 9110,
+// section 6.4.1). Zero stands for the 200 that net/http will make of it.
+func bodyAllowed(status int) bool {
+	return status != http.StatusNoContent && status != http.StatusNotModified
+}
+
+// originalMethod returns the method that net/http has read, which a handler
+// may have rewritten in its request.
+func originalMethod(r *http.Request) string {
+	if original, ok := r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request); ok {
+		return original.Method
+	}
+	return r.Method
+}
+
+var (
+	_ http.ResponseWriter = (*writer)(nil)
+	_ io.ReaderFrom       = (*writer)(nil)
+)

@@ -1,0 +1,216 @@
+package integration_test
+
+import (
+	"bytes"
+	"compress/gzip"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+)
+
+// A row is a site, a request to it, and who sends the body. The documentation
+// has the same table.
+type row struct {
+	name    string
+	ktls    string // the directive's matcher, if any
+	site    string // the directives below ktls and root
+	path    string
+	headers []string
+	status  int    // default: 200
+	want    string // sendfile or copied
+	body    string // name of the file that comes, or empty
+	decode  bool   // the body comes compressed by gzip
+}
+
+const (
+	isSent   = "sendfile"
+	isCopied = "copied"
+)
+
+// rows have the files large.bin, large.txt, page.html (both compress well),
+// large.txt.gz, large.txt.zst, dir/index.html, list/a and error.html.
+var rows = []row{
+	{name: "file_server", site: "file_server", path: "/large.bin", want: isSent, body: "large.bin"},
+	{name: "range", site: "file_server", path: "/large.bin", headers: []string{"Range", "bytes=0-"},
+		status: 206, want: isSent, body: "large.bin"},
+	{name: "index file", site: "file_server", path: "/dir/", want: isSent, body: "dir/index.html"},
+	{name: "precompressed gzip", site: "file_server {\n precompressed gzip zstd\n}", path: "/large.txt",
+		headers: []string{"Accept-Encoding", "gzip"}, want: isSent, body: "large.txt.gz"},
+	{name: "precompressed zstd", site: "file_server {\n precompressed gzip zstd\n}", path: "/large.txt",
+		headers: []string{"Accept-Encoding", "zstd"}, want: isSent, body: "large.txt.zst"},
+	{name: "precompressed not accepted", site: "file_server {\n precompressed gzip\n}", path: "/large.txt",
+		want: isSent, body: "large.txt"},
+	{name: "hide, another file", site: "file_server {\n hide large.txt\n}", path: "/large.bin", want: isSent, body: "large.bin"},
+	{name: "hide, the file", site: "file_server {\n hide large.bin\n}", path: "/large.bin", status: 404, want: isCopied},
+	{name: "status", site: "file_server {\n status 203\n}", path: "/large.bin", status: 203, want: isCopied, body: "large.bin"},
+	{name: "browse", site: "file_server browse", path: "/list/", want: isCopied},
+	{name: "handle_errors", site: "file_server\n handle_errors {\n rewrite * /error.html\n file_server\n}",
+		path: "/missing", status: 404, want: isCopied, body: "error.html"},
+	{name: "encode compresses", site: "encode gzip\n file_server", path: "/large.txt",
+		headers: []string{"Accept-Encoding", "gzip"}, want: isCopied, body: "large.txt", decode: true},
+	{name: "encode, not accepted", site: "encode gzip\n file_server", path: "/large.txt", want: isSent, body: "large.txt"},
+	{name: "encode, other type", site: "encode gzip\n file_server", path: "/large.bin",
+		headers: []string{"Accept-Encoding", "gzip"}, want: isSent, body: "large.bin"},
+	{name: "encode and precompressed", site: "encode gzip\n file_server {\n precompressed gzip\n}", path: "/large.txt",
+		headers: []string{"Accept-Encoding", "gzip"}, want: isSent, body: "large.txt.gz"},
+	{name: "templates", site: "templates\n file_server", path: "/page.html", want: isCopied, body: "page.html"},
+	{name: "templates, other type", site: "templates\n file_server", path: "/large.bin", want: isSent, body: "large.bin"},
+	{name: "intercept", site: "intercept {\n @bad status 500\n handle_response @bad {\n respond bad\n}\n}\n file_server",
+		path: "/large.bin", want: isCopied, body: "large.bin"},
+	{name: "header", site: "header X-One 1\n header >X-Two 2\n header -Etag\n file_server", path: "/large.bin", want: isSent, body: "large.bin"},
+	{name: "rewrite and try_files", site: "try_files {path} /dir/index.html\n file_server", path: "/app", want: isSent, body: "dir/index.html"},
+	{name: "handle", site: "handle /large* {\n file_server\n}", path: "/large.bin", want: isSent, body: "large.bin"},
+	{name: "handle_path", site: "handle_path /prefix/* {\n file_server\n}", path: "/prefix/large.bin", want: isSent, body: "large.bin"},
+	{name: "route", site: "route {\n file_server\n}", path: "/large.bin", want: isSent, body: "large.bin"},
+	{name: "encode in handle", site: "handle {\n encode gzip\n file_server\n}", path: "/large.bin", want: isSent, body: "large.bin"},
+	{name: "second ktls", site: "ktls\n file_server", path: "/large.bin", want: isSent, body: "large.bin"},
+	{name: "ktls with a matcher that fits", ktls: "/large*", site: "file_server", path: "/large.bin", want: isSent, body: "large.bin"},
+	{name: "ktls with a matcher that does not fit", ktls: "/other*", site: "file_server", path: "/large.bin", want: isCopied, body: "large.bin"},
+	{name: "reverse_proxy", site: "reverse_proxy 127.0.0.1:{$PORT2}", path: "/large.bin", want: isCopied, body: "large.bin"},
+	{name: "reverse_proxy with a file in handle_response", site: `reverse_proxy 127.0.0.1:{$PORT2} {
+			@accel header X-Accel-Redirect *
+			handle_response @accel {
+				root {$ROOT}
+				rewrite {rp.header.X-Accel-Redirect}
+				method GET
+				file_server
+			}
+		}`, path: "/accel", want: isSent, body: "large.bin"},
+	{name: "request_body and vars", site: "request_body {\n max_size 1MB\n}\n vars a b\n file_server", path: "/large.bin", want: isSent, body: "large.bin"},
+	{name: "timeouts", site: "timeouts {\n write_timeout 30s\n max_write_chunk 1MB\n}\n file_server", path: "/large.bin", want: isSent, body: "large.bin"},
+	{name: "log_append", site: "log_append a b\n file_server", path: "/large.bin", want: isSent, body: "large.bin"},
+}
+
+// Every row is a site of its own, on one port.
+func TestHandlers(t *testing.T) {
+	requireKernelTLS(t)
+	c := newCaddy(t)
+	files := addHandlerFiles(t, c)
+	var config strings.Builder
+	config.WriteString(`
+http://:{$PORT2} {
+	header /accel X-Accel-Redirect /large.bin
+	respond /accel "" 200
+	root {$ROOT}
+	file_server
+}
+`)
+	for i, r := range rows {
+		fmt.Fprintf(&config, "https://row%d.localhost:{$PORT} {\nktls %s\nroot {$ROOT}\n%s\n}\n", i, r.ktls, r.site)
+	}
+	c.start(t, config.String())
+	for i, r := range rows {
+		t.Run(r.name, func(t *testing.T) {
+			before := c.metrics(t)
+			got := requestRow(t, c, fmt.Sprintf("https://row%d.localhost:%s%s", i, c.port, r.path), r)
+			if r.body != "" && got != files[r.body].digest {
+				t.Errorf("body has %v, want %v", got, files[r.body].digest)
+			}
+			want := copied()
+			if r.want == isSent {
+				want = sentByKernel(files[r.body].size)
+			}
+			c.expect(t, before, want)
+		})
+	}
+}
+
+// requestRow returns the digest of the body, decoded if it is to be.
+func requestRow(t *testing.T, c *caddy, url string, r row) digest {
+	t.Helper()
+	client := c.client(t, nil)
+	defer client.CloseIdleConnections()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := 0; i < len(r.headers); i += 2 {
+		req.Header.Set(r.headers[i], r.headers[i+1])
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if want := max(r.status, http.StatusOK); resp.StatusCode != want {
+		t.Errorf("status %d, want %d", resp.StatusCode, want)
+	}
+	body := io.Reader(resp.Body)
+	if r.decode {
+		if got := resp.Header.Get("Content-Encoding"); got != "gzip" {
+			t.Errorf("Content-Encoding %q, want gzip", got)
+		}
+		if body, err = gzip.NewReader(body); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d := newDigester()
+	if _, err := io.Copy(d, body); err != nil {
+		t.Fatal(err)
+	}
+	return d.digest()
+}
+
+func addHandlerFiles(t *testing.T, c *caddy) map[string]file {
+	t.Helper()
+	files := map[string]file{
+		"large.bin":      c.addFile(t, "large.bin", large),
+		"large.txt":      c.addText(t, "large.txt", large),
+		"page.html":      c.addText(t, "page.html", large),
+		"error.html":     c.addText(t, "error.html", large),
+		"dir/index.html": c.addText(t, "dir/index.html", large),
+		"list/a":         c.addText(t, "list/a", 10),
+		// Not zstd, but nobody looks inside.
+		"large.txt.zst": c.addFile(t, "large.txt.zst", large),
+	}
+	var packed bytes.Buffer
+	w, err := gzip.NewWriterLevel(&packed, gzip.NoCompression)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _ = w.Write(files["large.txt"].content)
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	files["large.txt.gz"] = c.addContent(t, "large.txt.gz", packed.Bytes())
+	return files
+}
+
+// The access log tells the body's size; its recorder, and that of Caddy's HTTP
+// metrics, are not in the way.
+func TestAccessLog(t *testing.T) {
+	requireKernelTLS(t)
+	c := newCaddy(t)
+	f := c.addFile(t, "f", large)
+	c.start(t, `
+{
+	metrics
+}
+https://localhost:{$PORT} {
+	ktls
+	log
+	root {$ROOT}
+	file_server
+}`)
+	before := c.metrics(t)
+	client := c.client(t, nil)
+	wantBody(t, do(t, client, http.MethodGet, c.url("/f")), http.StatusOK, f.digest)
+	wantBody(t, do(t, client, http.MethodGet, c.url("/f"), "Range", "bytes=0-99999"), http.StatusPartialContent, f.part(0, 100000))
+	client.CloseIdleConnections()
+	c.expect(t, before, counts{
+		"connections:offloaded": 1, "responses:sendfile": 2, "sendfile_bytes": large + 100000,
+	})
+	eventually(t, "both requests are in the access log", func() error {
+		if n := len(c.entries("handled request")); n != 2 {
+			return fmt.Errorf("%d are", n)
+		}
+		return nil
+	})
+	for i, want := range []float64{large, 100000} {
+		if got := c.entries("handled request")[i]["size"]; got != want {
+			t.Errorf("request %d: size %v in the access log, want %v", i, got, want)
+		}
+	}
+}

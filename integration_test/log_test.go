@@ -1,0 +1,104 @@
+package integration_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"os"
+	"slices"
+	"testing"
+)
+
+// A logEntry is a line of Caddy's log.
+type logEntry map[string]any
+
+func (e logEntry) text(key string) string { s, _ := e[key].(string); return s }
+func (e logEntry) message() string        { return e.text("msg") }
+
+func (e logEntry) strings(key string) []string {
+	list, _ := e[key].([]any)
+	var texts []string
+	for _, element := range list {
+		texts = append(texts, fmt.Sprint(element))
+	}
+	return texts
+}
+
+// log returns Caddy's log so far.
+func (c *caddy) log() []logEntry {
+	data, _ := os.ReadFile(c.logFile)
+	var entries []logEntry
+	for line := range bytes.Lines(data) {
+		var entry logEntry
+		if json.Unmarshal(line, &entry) == nil {
+			entries = append(entries, entry)
+		}
+	}
+	return entries
+}
+
+// entries returns the log's entries with one of these messages.
+func (c *caddy) entries(messages ...string) (entries []logEntry) {
+	for _, entry := range c.log() {
+		if slices.Contains(messages, entry.message()) {
+			entries = append(entries, entry)
+		}
+	}
+	return entries
+}
+
+// withReason returns the log's entries of this module with a reason.
+func (c *caddy) withReason(reason string) (entries []logEntry) {
+	for _, entry := range c.log() {
+		if entry.text("reason") == reason {
+			entries = append(entries, entry)
+		}
+	}
+	return entries
+}
+
+// logTail returns the end of the log, without what the tests cause themselves.
+func (c *caddy) logTail() string {
+	data, _ := os.ReadFile(c.logFile)
+	var tail []byte
+	for line := range bytes.Lines(data) {
+		if !bytes.Contains(line, []byte(`"logger":"admin`)) && !bytes.Contains(line, []byte(`"logger":"events"`)) {
+			tail = append(tail, line...)
+		}
+	}
+	return string(tail[max(0, len(tail)-6<<10):])
+}
+
+// inspectLog fails the test for a panic, and shows the log if it has failed.
+func (c *caddy) inspectLog(t testing.TB) {
+	data, _ := os.ReadFile(c.logFile)
+	for _, word := range []string{"panic", "DATA RACE", "fatal error:"} {
+		if bytes.Contains(data, []byte(word)) {
+			t.Errorf("Caddy's log has %q", word)
+		}
+	}
+	if t.Failed() {
+		t.Logf("end of Caddy's log:\n%s", c.logTail())
+	}
+}
+
+// expectReason fails the test unless the log has n entries with a reason, the
+// first at level info and the others at debug.
+func (c *caddy) expectReason(t testing.TB, reason string, n int) {
+	t.Helper()
+	eventually(t, "the log has the reason "+reason, func() error {
+		if got := len(c.withReason(reason)); got < n {
+			return fmt.Errorf("%d times, want %d", got, n)
+		}
+		return nil
+	})
+	for i, entry := range c.withReason(reason) {
+		want := "debug"
+		if i == 0 {
+			want = "info"
+		}
+		if entry.text("level") != want {
+			t.Errorf("entry %d with reason %s is at level %s, want %s: %v", i, reason, entry.text("level"), want, entry)
+		}
+	}
+}

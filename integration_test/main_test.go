@@ -1,0 +1,45 @@
+// Package integration_test runs a Caddy with this module and watches from
+// outside, by its metrics, its log and the kernel's counters, who does the work.
+//
+// The test binary is that Caddy: it starts itself again. So it runs anywhere
+// by itself, in the virtual machine for one.
+package integration_test
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"testing"
+
+	caddycmd "github.com/caddyserver/caddy/v2/cmd"
+	_ "github.com/caddyserver/caddy/v2/modules/standard"
+	"github.com/smallstep/certificates/acme"
+
+	_ "github.com/caddy-ktls/caddy-ktls"
+)
+
+const (
+	// envCaddy makes the test binary be Caddy.
+	envCaddy = "KTLS_TEST_CADDY"
+	// envChallengePort is the port where Caddy's acme_server looks for
+	// clients that answer tls-alpn-01 challenges, instead of 443.
+	envChallengePort = "KTLS_TEST_CHALLENGE_PORT"
+	// envRequired, if not empty, makes every skipped test fail that is
+	// skipped for want of kernel TLS or of a client program.
+	envRequired = "KTLS_REQUIRED"
+)
+
+func TestMain(m *testing.M) {
+	if os.Getenv(envCaddy) == "" {
+		os.Exit(m.Run())
+	}
+	if port := os.Getenv(envChallengePort); port != "" {
+		n, err := strconv.Atoi(port)
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(2)
+		}
+		acme.InsecurePortTLSALPN01 = n
+	}
+	caddycmd.Main()
+}

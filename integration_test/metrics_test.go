@@ -1,0 +1,112 @@
+package integration_test
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"net/http"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// counts are the module's metrics with short names: connections:offloaded for
+// caddy_ktls_connections_total{outcome="offloaded"}, sendfile_bytes, and so on.
+// tls_tx counts the connections that the kernel has taken since it booted.
+type counts map[string]int64
+
+const kernelTaken = "tls_tx"
+
+// metrics reads the counters of Caddy and of the kernel.
+func (c *caddy) metrics(t testing.TB) counts {
+	t.Helper()
+	m := counts{}
+	text := bufio.NewScanner(bytes.NewReader(c.admin(t, http.MethodGet, "/metrics", "", "")))
+	for text.Scan() {
+		line, ours := strings.CutPrefix(text.Text(), "caddy_ktls_")
+		if !ours {
+			continue
+		}
+		name, value, _ := strings.Cut(line, " ")
+		n, err := strconv.ParseFloat(value, 64)
+		if err != nil {
+			t.Fatalf("metric %q: %v", line, err)
+		}
+		name = strings.NewReplacer("_total", "", `{outcome="`, ":", `"}`, "").Replace(name)
+		m[name] = int64(n)
+	}
+	m[kernelTaken] = tlsStat(t, "TlsTxSw") + tlsStat(t, "TlsTxDevice")
+	return m
+}
+
+// notByKernel is how much of a body that goes out by sendfile(2) may be copied
+// all the same: what net/http sniffs, and a tail that fits its buffer.
+const notByKernel = 512 + 4096
+
+// expect waits until the counters have changed since before by exactly what is
+// wanted, and fails if they don't. Counters that are not named must not have
+// changed. For sendfile_bytes the length of the bodies is given.
+func (c *caddy) expect(t testing.TB, before, want counts) {
+	t.Helper()
+	eventually(t, "the counters show what was done", func() error {
+		now := c.metrics(t)
+		var wrong []string
+		names := map[string]bool{}
+		for _, m := range []counts{before, now, want} {
+			for name := range m {
+				names[name] = true
+			}
+		}
+		for name := range names {
+			got, least, most := now[name]-before[name], want[name], want[name]
+			switch name {
+			case "sendfile_bytes":
+				least -= want["responses:sendfile"] * notByKernel
+			case kernelTaken: // others may use kernel TLS too
+				least = want["connections:offloaded"]
+				most = got
+			}
+			if got > most {
+				t.Errorf("%s has changed by %d, want %d", name, got, want[name]) // and waiting is no use
+			} else if got < least {
+				wrong = append(wrong, fmt.Sprintf("%s: %d, want %d", name, got, want[name]))
+			}
+		}
+		if len(wrong) > 0 && !t.Failed() {
+			slices.Sort(wrong)
+			return fmt.Errorf("%s", strings.Join(wrong, "; "))
+		}
+		return nil
+	})
+}
+
+// sentByKernel is what one connection changes that carries one response of a
+// file's size by sendfile(2).
+func sentByKernel(size int64) counts {
+	return counts{"connections:offloaded": 1, "responses:sendfile": 1, "sendfile_bytes": size}
+}
+
+// copied is what one connection changes that is not worth offloading.
+func copied() counts { return counts{"connections:not_needed": 1} }
+
+// tlsStat reads a counter of the kernel; 0 if it has no kernel TLS.
+func tlsStat(t testing.TB, name string) int64 {
+	t.Helper()
+	data, err := os.ReadFile("/proc/net/tls_stat")
+	if err != nil {
+		return 0
+	}
+	fields := strings.Fields(string(data))
+	for i := 0; i+1 < len(fields); i += 2 {
+		if fields[i] == name {
+			n, err := strconv.ParseInt(fields[i+1], 10, 64)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return n
+		}
+	}
+	return 0
+}

@@ -1,0 +1,171 @@
+package integration_test
+
+import (
+	"crypto/tls"
+	"fmt"
+	"net/http"
+	"testing"
+)
+
+// site is the smallest site that uses the module.
+const site = `
+https://localhost:{$PORT} {
+	ktls
+	root {$ROOT}
+	file_server
+}`
+
+const minSize = 64 << 10 // the default of min_size
+
+// sentOrNot is what a file of this size changes on a connection of its own.
+func sentOrNot(size int64) counts {
+	if size < minSize {
+		return copied()
+	}
+	return sentByKernel(size)
+}
+
+func TestSizes(t *testing.T) {
+	requireKernelTLS(t)
+	sizes := []int64{0, 1, 4 << 10, minSize - 1, minSize, minSize + 1, minSize + 4096, minSize + 4097, 1 << 20}
+	c := newCaddy(t)
+	files := make([]file, len(sizes))
+	for i, size := range sizes {
+		files[i] = c.addFile(t, fmt.Sprint(size), size)
+	}
+	c.start(t, site)
+	for i, size := range sizes {
+		t.Run(fmt.Sprintf("Go %d", size), func(t *testing.T) {
+			before := c.metrics(t)
+			wantBody(t, c.get(t, fmt.Sprintf("/%d", size)), http.StatusOK, files[i].digest)
+			c.expect(t, before, sentOrNot(size))
+		})
+		t.Run(fmt.Sprintf("curl %d", size), func(t *testing.T) {
+			before := c.metrics(t)
+			if got := c.curl(t, c.url(fmt.Sprintf("/%d", size))); got != files[i].digest {
+				t.Errorf("body has %v, want %v", got, files[i].digest)
+			}
+			c.expect(t, before, sentOrNot(size))
+		})
+	}
+}
+
+func TestHundredMiB(t *testing.T) {
+	requireKernelTLS(t)
+	c := newCaddy(t)
+	f := c.addFile(t, "f", 100<<20)
+	c.start(t, site)
+	before := c.metrics(t)
+	if got := c.curl(t, c.url("/f")); got != f.digest {
+		t.Errorf("body has %v, want %v", got, f.digest)
+	}
+	c.expect(t, before, sentByKernel(f.size))
+}
+
+func TestCiphers(t *testing.T) {
+	requireKernelTLS(t)
+	c := newCaddy(t)
+	f := c.addFile(t, "f", large)
+	c.start(t, site)
+	for _, cipher := range []string{
+		"TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256",
+	} {
+		t.Run(cipher, func(t *testing.T) {
+			before := c.metrics(t)
+			got := c.curl(t, "--tlsv1.3", "--tls13-ciphers", cipher, c.url("/f"))
+			if got != f.digest {
+				t.Errorf("body has %v, want %v", got, f.digest)
+			}
+			c.expect(t, before, sentByKernel(f.size))
+		})
+	}
+}
+
+// With a group that curl names but has no key share for, the server answers the
+// first ClientHello with a HelloRetryRequest.
+func TestHelloRetryRequest(t *testing.T) {
+	requireKernelTLS(t)
+	for _, install := range []string{"on_demand", "handshake"} {
+		t.Run(install, func(t *testing.T) {
+			c := newCaddy(t)
+			f := c.addFile(t, "f", large)
+			c.start(t, `
+https://localhost:{$PORT} {
+	ktls {
+		install `+install+`
+	}
+	tls internal {
+		curves x25519
+	}
+	root {$ROOT}
+	file_server
+}`)
+			before := c.metrics(t)
+			got := c.curl(t, "--tlsv1.3", "--curves", "P-256:X25519", c.url("/f"))
+			if got != f.digest {
+				t.Errorf("body has %v, want %v", got, f.digest)
+			}
+			c.expect(t, before, sentByKernel(f.size))
+		})
+	}
+}
+
+func TestMinSize(t *testing.T) {
+	requireKernelTLS(t)
+	c := newCaddy(t)
+	f := c.addFile(t, "f", large)
+	c.addFile(t, "short", 8<<10)
+	c.start(t, `
+https://low.localhost:{$PORT} {
+	ktls {
+		min_size 8KiB
+	}
+	root {$ROOT}
+	file_server
+}
+https://high.localhost:{$PORT} {
+	ktls {
+		min_size 1MiB
+	}
+	root {$ROOT}
+	file_server
+}`)
+	tests := []struct {
+		name, url string
+		size      int64
+		want      counts
+	}{
+		{"at the low limit", "https://low.localhost:" + c.port + "/short", 8 << 10, sentByKernel(8 << 10)},
+		{"below the high limit", "https://high.localhost:" + c.port + "/f", f.size, copied()},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			before := c.metrics(t)
+			client := c.client(t, nil)
+			resp := do(t, client, http.MethodGet, test.url)
+			client.CloseIdleConnections()
+			if resp.body.size != test.size {
+				t.Errorf("body has %d bytes, want %d", resp.body.size, test.size)
+			}
+			c.expect(t, before, test.want)
+		})
+	}
+}
+
+func TestTLS12(t *testing.T) {
+	requireKernelTLS(t)
+	c := newCaddy(t)
+	f := c.addFile(t, "f", large)
+	c.start(t, site)
+	before := c.metrics(t)
+	const times = 3
+	for range times {
+		config := c.tlsConfig(t)
+		config.MaxVersion = tls.VersionTLS12
+		client := c.client(t, config)
+		wantBody(t, do(t, client, http.MethodGet, c.url("/f")), http.StatusOK, f.digest)
+		client.CloseIdleConnections()
+	}
+	c.expect(t, before, counts{"connections:tls_version": times, "responses:tls_version": times})
+	c.expectReason(t, "tls_version", 2*times)
+}

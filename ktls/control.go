@@ -1,0 +1,83 @@
+package ktls
+
+import "errors"
+
+// A control is a record other than application data.
+type control struct {
+	typ  recordType
+	body []byte
+}
+
+var (
+	errForeignRecord = errors.New("ktls: crypto/tls wrote a record that is not authentic under its own key")
+	errAlertSent     = errors.New("ktls: connection ended by an alert")
+)
+
+// divert opens what crypto/tls has encrypted after the switch and queues what
+// the peer has to see of it.
+func (r *recorder) divert(p []byte) (int, error) {
+	if r.dead != nil {
+		return 0, r.dead
+	}
+	for rest := p; len(rest) > 0; {
+		record, tail, ok := cutRecord(rest)
+		if !ok || !r.divertRecord(record) {
+			r.dead = errForeignRecord
+			r.waiting.Store(true) // whoever sends next has to see it
+			return 0, r.dead
+		}
+		rest = tail
+	}
+	return len(p), nil
+}
+
+func (r *recorder) divertRecord(record []byte) bool {
+	if r.shadow == nil {
+		key, reason := r.key(r.secret)
+		if reason != Offloaded {
+			return false
+		}
+		r.shadow = key
+	}
+	typ, content, ok := r.shadow.open(record, r.number)
+	if !ok {
+		return false
+	}
+	r.number++
+	switch {
+	case typ == recordAlert && len(content) == 2:
+		r.pending = append(r.pending, control{typ, content})
+		r.waiting.Store(true)
+		if content[1] != alertCloseNotify {
+			r.dead = errAlertSent
+		}
+		return true
+	case typ == recordHandshake && isKeyUpdate(content):
+		// The answer is dropped: the peer can't tell it from one that is
+		// behind the data in flight. crypto/tls has to believe that it
+		// went out, or it would not follow the peer's key.
+		r.shadow.wipe()
+		r.shadow, r.number = nil, 0
+		r.retired.Store(true)
+		return r.nextGeneration() == nil
+	}
+	return false
+}
+
+// takePending returns the queued control records, and why nothing may follow
+// them, if so.
+func (r *recorder) takePending() ([]control, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	p := r.pending
+	r.pending = nil
+	r.waiting.Store(false)
+	return p, r.dead
+}
+
+// isKeyUpdate reports whether a handshake message is a whole KeyUpdate
+// (RFC 8446, section 4.6.3).
+func isKeyUpdate(message []byte) bool {
+	return len(message) == 5 && message[0] == handshakeKeyUpdate &&
+		message[1] == 0 && message[2] == 0 && message[3] == 1 && message[4] <= 1
+}

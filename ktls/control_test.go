@@ -1,0 +1,249 @@
+package ktls
+
+import (
+	"bytes"
+	"crypto/tls"
+	"errors"
+	"io"
+	"testing"
+)
+
+// wantControl checks the next record that the peer gets.
+func (p *peer) wantControl(t testing.TB, typ recordType, content ...byte) {
+	t.Helper()
+	gotType, got, err := p.next()
+	if gotType != typ || !bytes.Equal(got, content) || err != nil {
+		t.Errorf("record %d, %x, %v; want %d, %x", gotType, got, err, typ, content)
+	}
+}
+
+// A KeyUpdate before the switch is followed.
+func TestKeyUpdateBeforeSwitch(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		before func(*testing.T, *Conn, *peer)
+	}{
+		{"at once", func(t *testing.T, conn *Conn, p *peer) { p.keyUpdate(true) }},
+		{"after data", func(t *testing.T, conn *Conn, p *peer) {
+			transfer(t, conn, p, testBody(70_000))
+			p.keyUpdate(true)
+		}},
+		{"twice", func(t *testing.T, conn *Conn, p *peer) { p.keyUpdate(true); p.keyUpdate(true) }},
+		{"without request", func(t *testing.T, conn *Conn, p *peer) { p.keyUpdate(false) }},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s := newFakeServer(t, serverConfig(), OnDemand, nil)
+			conn, p, k := s.connectPeer(t)
+			tt.before(t, conn, p)
+			// When the data behind the KeyUpdate are read, it is answered.
+			p.write(recordApplicationData, []byte("x"))
+			if _, err := io.ReadFull(conn, make([]byte, 1)); err != nil {
+				t.Fatal(err)
+			}
+			transfer(t, conn, p, testBody(2))
+			transfer(t, conn, p, testBody(5))
+			offload(t, conn, p)
+			transfer(t, conn, p, testBody(70_001))
+			k.wantSent(t, 70_001, 0)
+			// That one has been answered: the connection lives on.
+			p.write(recordApplicationData, []byte("y"))
+			if _, err := io.ReadFull(conn, make([]byte, 1)); err != nil {
+				t.Error(err)
+			}
+			conn.Close()
+			wantEnd(t, p)
+		})
+	}
+}
+
+// An alert between the proving write and the switch prevents the switch.
+func TestAlertBeforeSwitch(t *testing.T) {
+	s := newFakeServer(t, serverConfig(), OnDemand, nil)
+	conn, p, k := s.connectPeer(t)
+	conn.rec.setCapture(true)
+	wait := receiving(t, p, []byte("proof"))
+	if _, err := conn.tls.Write([]byte("proof")); err != nil {
+		t.Fatal(err)
+	}
+	wait()
+	p.garbage()
+	if _, err := conn.Read(make([]byte, 1)); err == nil {
+		t.Error("garbage was read")
+	}
+	conn.move()
+	wantReason(t, conn, Closing)
+	s.wantDecided(t, conn, Closing, nil)
+	p.wantControl(t, recordAlert, 2, 20)
+	if _, err := conn.Write([]byte("x")); err == nil {
+		t.Error("Write after a fatal alert succeeded")
+	}
+	k.wantSent(t, 0, 0)
+}
+
+// An alert of crypto/tls after the switch reaches the peer, and nothing after it.
+func TestAlertAfterSwitch(t *testing.T) {
+	s := newFakeServer(t, serverConfig(), AtHandshake, nil)
+	conn, p, k := s.connectPeer(t)
+	transfer(t, conn, p, testBody(70_000))
+	p.garbage()
+	_, err := conn.Read(make([]byte, 1))
+	if alert := tls.AlertError(0); err == nil || errors.As(err, &alert) && alert != 20 {
+		t.Errorf("Read: %v, want a bad record MAC", err)
+	}
+	p.wantControl(t, recordAlert, 2, 20)
+	_, err = conn.Write([]byte("x"))
+	wantError(t, err, errAlertSent)
+	_, err = conn.SendFile(nil, testFile(t, testBody(1000)), 0, 1000, 0)
+	wantError(t, err, errAlertSent)
+	wantError(t, conn.CloseWrite(), errAlertSent)
+	_, err = conn.rec.Write([]byte("x")) // crypto/tls has nothing to add
+	wantError(t, err, errAlertSent)
+	conn.Close()
+	if typ, content, err := p.next(); err != io.EOF {
+		t.Errorf("after the alert: %d, %x, %v", typ, content, err)
+	}
+	k.wantSent(t, 70_000, 0)
+	wantZeroed(t, conn)
+}
+
+// While a file is sent, an alert goes out between two rounds, or after the last,
+// and never into a record that is open.
+func TestAlertDuringFile(t *testing.T) {
+	const total, round = 300_000, 50_000
+	for _, tt := range []struct {
+		name       string
+		at         int64 // bytes of the file that are sent before the alert comes
+		sent, file int
+		err        error
+	}{
+		{"between", 2 * round, 3*round + controlGap, 3 * round, errAlertSent},
+		{"last", 5 * round, total, total, nil},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			var inject func()
+			s := newFakeServer(t, serverConfig(), AtHandshake, func(k *fakeKernel) {
+				k.maxFile = round // leaves records open
+				k.beforeFile = func() {
+					if k.files == tt.at {
+						inject()
+					}
+				}
+			})
+			conn, p, k := s.connectPeer(t)
+			inject = func() {
+				p.garbage()
+				if _, err := conn.Read(make([]byte, 1)); err == nil {
+					t.Error("garbage was read")
+				}
+			}
+			body := testBody(total)
+			received := make(chan []byte, 1)
+			go func() {
+				b, err := io.ReadAll(p)
+				wantError(t, err, tls.AlertError(20))
+				received <- b
+			}()
+			sent, err := conn.SendFile([]byte("header"), testFile(t, body), 0, total, 0)
+			if sent != int64(tt.sent) {
+				t.Errorf("%d bytes sent, want %d", sent, tt.sent)
+			}
+			wantError(t, err, tt.err)
+			sameBody(t, <-received, append([]byte("header"), body[:sent]...))
+			k.wantSent(t, len("header")+tt.sent, tt.file)
+			_, err = conn.Write([]byte("x"))
+			wantError(t, err, errAlertSent)
+		})
+	}
+}
+
+// A KeyUpdate after the switch: the kernel stays with its key, the answer is
+// not sent, the response in flight gets through, then reading ends.
+func TestKeyUpdateAfterSwitch(t *testing.T) {
+	for _, tt := range []struct {
+		name    string
+		updates int
+	}{{"one", 1}, {"three", 3}} {
+		t.Run(tt.name, func(t *testing.T) {
+			s := newFakeServer(t, serverConfig(), AtHandshake, nil)
+			conn, p, k := s.connectPeer(t)
+			p.write(recordApplicationData, []byte("request"))
+			if _, err := io.ReadFull(conn, make([]byte, 7)); err != nil {
+				t.Fatal(err)
+			}
+			transfer(t, conn, p, testBody(70_000))
+			secret := conn.rec.secret
+			for range tt.updates {
+				p.keyUpdate(true)
+			}
+			// The data behind it show that crypto/tls follows the
+			// peer's key.
+			p.write(recordApplicationData, []byte("another"))
+			got := make([]byte, 7)
+			if _, err := io.ReadFull(conn, got); err != nil || string(got) != "another" {
+				t.Fatalf("read %q, %v", got, err)
+			}
+			wantZero(t, "secret before the KeyUpdate", secret)
+			// The answer: all of it, under the old key.
+			transfer(t, conn, p, testBody(70_001))
+			if n, err := conn.Read(got); n != 0 || err != io.EOF {
+				t.Errorf("Read = %d, %v; want the end", n, err)
+			}
+			if err := conn.Close(); err != nil {
+				t.Error("Close:", err)
+			}
+			p.wantControl(t, recordAlert, 1, 0)
+			k.wantSent(t, 140_001, 0)
+			wantZeroed(t, conn)
+		})
+	}
+}
+
+// An alert after a KeyUpdate is opened under crypto/tls's new key and sent under
+// the kernel's old one.
+func TestAlertAfterKeyUpdate(t *testing.T) {
+	s := newFakeServer(t, serverConfig(), AtHandshake, nil)
+	conn, p, _ := s.connectPeer(t)
+	p.keyUpdate(true)
+	p.keyUpdate(true)
+	p.garbage()
+	if _, err := conn.Read(make([]byte, 1)); err == nil {
+		t.Error("garbage was read")
+	}
+	// What the session ticket left unread comes first.
+	typ, content, err := p.next()
+	for typ == recordHandshake && err == nil {
+		typ, content, err = p.next()
+	}
+	if typ != recordAlert || !bytes.Equal(content, []byte{2, 20}) || err != nil {
+		t.Errorf("record %d, %x, %v; want bad_record_mac", typ, content, err)
+	}
+}
+
+// A record that crypto/tls can't have written ends the sending.
+func TestForeignRecord(t *testing.T) {
+	for _, tt := range []struct{ name, record string }{
+		{"not authentic", "\x17\x03\x03\x00\x20" + string(make([]byte, 32))},
+		{"half a record", "\x17\x03\x03\x00\x20"},
+		{"plaintext alert", "\x15\x03\x03\x00\x02\x02\x14"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s := newFakeServer(t, serverConfig(), AtHandshake, nil)
+			conn, p, k := s.connectPeer(t)
+			transfer(t, conn, p, testBody(70_000))
+			n, err := conn.rec.Write([]byte(tt.record))
+			if n != 0 {
+				t.Errorf("%d bytes accepted", n)
+			}
+			wantError(t, err, errForeignRecord)
+			_, err = conn.Write([]byte("x"))
+			wantError(t, err, errForeignRecord)
+			_, err = conn.rec.Write([]byte(tt.record))
+			wantError(t, err, errForeignRecord)
+			conn.Close()
+			if b, err := io.ReadAll(p); len(b) > 0 || err != io.ErrUnexpectedEOF {
+				t.Errorf("the peer got %d bytes, %v; want the end without close_notify", len(b), err)
+			}
+			k.wantSent(t, 70_000, 0)
+		})
+	}
+}

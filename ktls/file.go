@@ -1,0 +1,220 @@
+package ktls
+
+import (
+	"errors"
+	"io"
+	"io/fs"
+	"math"
+	"os"
+	"reflect"
+	"syscall"
+)
+
+// A File is an *os.File, or what (*os.File).WriteTo makes of one to hide its
+// WriteTo method.
+type File interface {
+	io.ReadSeeker
+	io.ReaderAt
+	syscall.Conn
+	Stat() (fs.FileInfo, error)
+}
+
+// A FileRange is what a reader has yet to give of a regular file.
+type FileRange struct {
+	File   File
+	Offset int64 // where the file stands
+	Len    int64 // bytes that the reader would give
+	// Beyond is how many bytes more it would give without its outermost
+	// limit: when somebody hands on a reader piece by piece, that is what
+	// comes with the next pieces.
+	Beyond int64
+
+	reader io.Reader
+}
+
+// FileRangeOf returns what r has yet to give, if it is a regular file or a chain
+// of *io.LimitedReader that ends in one. A type that embeds a file is not looked
+// through: it may read something else.
+func FileRangeOf(r io.Reader) (FileRange, bool) {
+	outer, inner := int64(math.MaxInt64), int64(math.MaxInt64)
+	reader := r
+	for depth := 0; ; depth++ {
+		limited, ok := r.(*io.LimitedReader)
+		if !ok {
+			break
+		}
+		if depth == 0 {
+			outer = max(limited.N, 0)
+		} else {
+			inner = min(inner, max(limited.N, 0))
+		}
+		r = limited.R
+	}
+	f, ok := r.(File)
+	if !ok || !isOSFile(r) {
+		return FileRange{}, false
+	}
+	info, err := f.Stat()
+	if err != nil || !info.Mode().IsRegular() {
+		return FileRange{}, false
+	}
+	offset, err := f.Seek(0, io.SeekCurrent)
+	if err != nil {
+		return FileRange{}, false
+	}
+	inner = min(inner, max(info.Size()-offset, 0))
+	n := min(outer, inner)
+	return FileRange{File: f, Offset: offset, Len: n, Beyond: inner - n, reader: reader}, true
+}
+
+// Consume moves the file's offset and every limit of the reader by n bytes, as
+// reading them would have done.
+func (r FileRange) Consume(n int64) error {
+	reader := r.reader
+	for {
+		limited, ok := reader.(*io.LimitedReader)
+		if !ok {
+			break
+		}
+		limited.N -= n
+		reader = limited.R
+	}
+	_, err := r.File.Seek(r.Offset+n, io.SeekStart)
+	return err
+}
+
+// isOSFile reports whether r is one of the two types that read the file itself.
+func isOSFile(r io.Reader) bool {
+	if _, ok := r.(*os.File); ok {
+		return true
+	}
+	t := reflect.TypeOf(r)
+	return t.PkgPath() == "os" && t.Name() == "fileWithoutWriteTo"
+}
+
+// maxSendFile bounds one sendfile(2), so that control records get their turn.
+const maxSendFile = 1 << 20
+
+// SendFile sends header and then n bytes of f from offset on, and beyond these
+// up to ahead bytes more that follow, as far as that takes no waiting. It returns
+// how many bytes of f it sent and does not move the file's own offset. The
+// connection must be offloaded. Header and file share their first record.
+//
+// Bytes sent ahead may be held in an unfinished record, so what follows them in
+// the file has to be sent next. A file that ends before n bytes gives
+// io.ErrUnexpectedEOF; after any error the connection is of no more use but to
+// be closed.
+func (c *Conn) SendFile(header []byte, f File, offset, n, ahead int64) (sent int64, err error) {
+	c.out.Lock()
+	defer c.unlock()
+	if c.Reason() != Offloaded {
+		return 0, errNotOffloaded
+	}
+	c.answered.Store(true)
+	if len(header) > 0 {
+		if _, err := c.send(header, n > 0); err != nil {
+			return 0, err
+		}
+	} else if err := c.flush(); err != nil {
+		return 0, err
+	}
+	for sent < n {
+		if c.rec.waiting.Load() {
+			// Data that don't promise more close the record that may be
+			// open, and flush sends what waits.
+			m, err := c.copyFile(f, offset+sent, min(n-sent, controlGap))
+			sent += m
+			if err != nil {
+				return sent, err
+			}
+			if err := c.flush(); err != nil {
+				return sent, err
+			}
+			continue
+		}
+		want := min(n+ahead-sent, maxSendFile)
+		m, err := c.kernel.sendFile(f, offset+sent, want)
+		sent += m
+		c.open = m < want
+		switch {
+		case errors.Is(err, errors.ErrUnsupported):
+			m, err := c.copyFile(f, offset+sent, n-sent)
+			return sent + m, err
+		case err != nil:
+			return sent, c.fail(err)
+		case m == 0:
+			return sent, c.fail(io.ErrUnexpectedEOF)
+		}
+	}
+	return sent, nil
+}
+
+var errNotOffloaded = errors.New("ktls: connection is not offloaded")
+
+// controlGap is how much of a file is copied to close an open record.
+const controlGap = 512
+
+// copyFile sends n bytes of f through user space. c.out is held.
+func (c *Conn) copyFile(f File, offset, n int64) (sent int64, err error) {
+	buf := make([]byte, min(n, 64<<10))
+	for sent < n {
+		m, err := f.ReadAt(buf[:min(n-sent, int64(len(buf)))], offset+sent)
+		if m > 0 {
+			k, err := c.kernel.send(buf[:m], false)
+			c.open = false
+			sent += int64(k)
+			if err != nil {
+				return sent, c.fail(err)
+			}
+		}
+		if errors.Is(err, io.EOF) {
+			err = io.ErrUnexpectedEOF
+		}
+		if err != nil && sent < n {
+			return sent, c.fail(err)
+		}
+	}
+	return sent, nil
+}
+
+// proofLen is how much of a file ReadFrom writes through crypto/tls first, to
+// have a record that proves the sequence number.
+const proofLen = 512
+
+// ReadFrom sends what r has to give: a regular file (see [FileRangeOf]) by
+// sendfile(2) if the connection can be offloaded, which it asks for, anything
+// else by copying. It implements io.ReaderFrom, by which io.Copy and
+// http.ServeFile find it.
+func (c *Conn) ReadFrom(r io.Reader) (total int64, err error) {
+	if err := c.Handshake(); err != nil {
+		return 0, err
+	}
+	if file, ok := FileRangeOf(r); ok && file.Len > proofLen {
+		if c.Offload(); c.Reason() == NotNeeded {
+			total, err = io.CopyN(writerOnly{c}, r, proofLen)
+			if err != nil {
+				return total, err
+			}
+			file.Offset += total
+			file.Len -= total
+		}
+		if c.Reason() == Offloaded {
+			sent, err := c.SendFile(nil, file.File, file.Offset, file.Len, 0)
+			total += sent
+			if err := errors.Join(err, file.Consume(sent)); err != nil {
+				return total, err
+			}
+		}
+	}
+	// What the file has got meanwhile, or everything.
+	rest, err := io.Copy(writerOnly{c}, r)
+	return total + rest, err
+}
+
+// writerOnly hides ReadFrom from io.Copy.
+type writerOnly struct{ io.Writer }
+
+var (
+	_ File          = (*os.File)(nil)
+	_ io.ReaderFrom = (*Conn)(nil)
+)

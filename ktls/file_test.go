@@ -1,0 +1,241 @@
+package ktls
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"os"
+	"strings"
+	"testing"
+)
+
+// embedder reads something else than the file in it.
+type embedder struct{ *os.File }
+
+func (embedder) Read([]byte) (int, error) { return 0, io.EOF }
+
+// readerSpy remembers what io.Copy hands to ReadFrom.
+type readerSpy struct {
+	io.Writer
+	got io.Reader
+}
+
+func (s *readerSpy) Write(p []byte) (int, error)               { return len(p), nil }
+func (s *readerSpy) ReadFrom(r io.Reader) (n int64, err error) { s.got = r; return 0, nil }
+
+func TestFileRangeOf(t *testing.T) {
+	f := testFile(t, testBody(1000))
+	if _, err := f.Seek(100, io.SeekStart); err != nil {
+		t.Fatal(err)
+	}
+	folder, err := os.Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer folder.Close()
+	pipe, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pipe.Close()
+	defer w.Close()
+	closed := testFile(t, nil)
+	closed.Close()
+	end := testFile(t, testBody(10))
+	_, _ = end.Seek(20, io.SeekStart)
+	// What io.Copy makes of a file: its WriteTo hides itself.
+	spy := &readerSpy{}
+	if _, err := io.Copy(spy, f); err != nil {
+		t.Fatal(err)
+	}
+
+	for _, tt := range []struct {
+		name string
+		r    io.Reader
+		n    int64
+		ok   bool
+	}{
+		{"file", f, 900, true},
+		{"file by io.Copy", spy.got, 900, true},
+		{"limited", io.LimitReader(f, 300), 300, true},
+		{"limit beyond the end", io.LimitReader(f, 3000), 900, true},
+		{"limits, inner smaller", io.LimitReader(io.LimitReader(f, 200), 300), 200, true},
+		{"limits, outer smaller", io.LimitReader(io.LimitReader(f, 300), 200), 200, true},
+		{"no limit left", io.LimitReader(f, 0), 0, true},
+		{"negative limit", io.LimitReader(f, -1), 0, true},
+		{"offset beyond the end", end, 0, true},
+		{"embedded file", embedder{f}, 0, false},
+		{"folder", folder, 0, false},
+		{"pipe", pipe, 0, false},
+		{"closed file", closed, 0, false},
+		{"no file", strings.NewReader("x"), 0, false},
+		{"nil", nil, 0, false},
+		{"limited nil", io.LimitReader(nil, 5), 0, false},
+		{"nil file", (*os.File)(nil), 0, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			file, ok := FileRangeOf(tt.r)
+			if file.Len != tt.n || ok != tt.ok {
+				t.Errorf("FileRangeOf: %d bytes, %v; want %d, %v", file.Len, ok, tt.n, tt.ok)
+			}
+		})
+	}
+	if offset, _ := f.Seek(0, io.SeekCurrent); offset != 100 {
+		t.Errorf("FileRangeOf moved the offset to %d", offset)
+	}
+}
+
+// What ReadFrom leaves behind is what reading would leave: offset and limits.
+func TestReadFrom(t *testing.T) {
+	const size = 300_000
+	body := testBody(size)
+	for _, tt := range []struct {
+		name      string
+		kernel    func(*fakeKernel)
+		offset    int64
+		limits    []int64 // innermost first
+		reader    func(*os.File) io.Reader
+		want      []byte
+		byKernel  bool // with sendfile
+		remaining []int64
+	}{
+		{name: "file", want: body, byKernel: true},
+		{name: "offset", offset: 1000, want: body[1000:], byKernel: true},
+		{name: "limited", limits: []int64{100_000}, want: body[:100_000], byKernel: true, remaining: []int64{0}},
+		{name: "nested", offset: 5, limits: []int64{100_000, 80_000}, want: body[5:80_005], byKernel: true, remaining: []int64{20_000, 0}},
+		{name: "limit beyond the end", limits: []int64{size + 7}, want: body, byKernel: true, remaining: []int64{7}},
+		{name: "short rounds", kernel: func(k *fakeKernel) { k.maxFile = 10_001 }, want: body, byKernel: true},
+		{name: "sendfile unsupported", kernel: func(k *fakeKernel) { k.noSendFile = true }, limits: []int64{size - 1}, want: body[:size-1], remaining: []int64{0}},
+		{name: "small", limits: []int64{100}, want: body[:100], remaining: []int64{0}},
+		{name: "nothing", limits: []int64{0}, want: nil, remaining: []int64{0}},
+		{name: "no file", reader: func(f *os.File) io.Reader { return struct{ io.Reader }{f} }, want: body},
+	} {
+		for _, install := range []Install{OnDemand, AtHandshake} {
+			t.Run(tt.name+"/"+[]string{"demand", "handshake"}[install], func(t *testing.T) {
+				s := newFakeServer(t, serverConfig(), install, tt.kernel)
+				conn, client, k := s.connect(t, clientConfig())
+				f := testFile(t, body)
+				if _, err := f.Seek(tt.offset, io.SeekStart); err != nil {
+					t.Fatal(err)
+				}
+				var r io.Reader = f
+				if tt.reader != nil {
+					r = tt.reader(f)
+				}
+				var limits []*io.LimitedReader
+				for _, n := range tt.limits {
+					limits = append(limits, &io.LimitedReader{R: r, N: n})
+					r = limits[len(limits)-1]
+				}
+				wait := receiving(t, client, tt.want)
+				n, err := conn.ReadFrom(r)
+				if n != int64(len(tt.want)) || err != nil {
+					t.Errorf("ReadFrom = %d, %v; want %d", n, err, len(tt.want))
+				}
+				wait()
+				if offset, _ := f.Seek(0, io.SeekCurrent); offset != tt.offset+n {
+					t.Errorf("offset %d, want %d", offset, tt.offset+n)
+				}
+				for i, l := range limits {
+					if l.N != tt.remaining[i] {
+						t.Errorf("limit %d has %d left, want %d", i, l.N, tt.remaining[i])
+					}
+				}
+				proof, sent := 0, len(tt.want)
+				if install == OnDemand {
+					proof = min(proofLen, sent)
+				}
+				switch {
+				case tt.byKernel:
+					k.wantSent(t, sent-proof, sent-proof)
+				case conn.Reason() == Offloaded:
+					k.wantSent(t, sent-proof, 0)
+				default:
+					k.wantSent(t, 0, 0)
+				}
+				if want := install == AtHandshake || tt.byKernel || tt.kernel != nil; (conn.Reason() == Offloaded) != want {
+					t.Errorf("reason %v", conn.Reason())
+				}
+				transfer(t, conn, client, testBody(70_000)) // it goes on
+			})
+		}
+	}
+}
+
+// Header and file share their first record.
+func TestSendFile(t *testing.T) {
+	for _, noSendFile := range []bool{false, true} {
+		body := testBody(100_000)
+		conn, client, k := offloaded(t, func(k *fakeKernel) { k.noSendFile = noSendFile })
+		wait := receiving(t, client, append([]byte("header"), body...))
+		f := testFile(t, body)
+		if sent, err := conn.SendFile([]byte("header"), f, 0, 100_000, 0); sent != 100_000 || err != nil {
+			t.Errorf("SendFile = %d, %v", sent, err)
+		}
+		wait()
+		if noSendFile {
+			k.wantSent(t, 100_006, 0)
+			continue
+		}
+		k.wantSent(t, 100_006, 100_000)
+		if want := (100_006 + maxPayload - 1) / maxPayload; k.records != want {
+			t.Errorf("%d records, want %d", k.records, want)
+		}
+	}
+}
+
+// A header without a file is a write.
+func TestSendFileEmpty(t *testing.T) {
+	conn, client, k := offloaded(t, nil)
+	wait := receiving(t, client, []byte("header"))
+	if sent, err := conn.SendFile([]byte("header"), testFile(t, nil), 0, 0, 0); sent != 0 || err != nil {
+		t.Errorf("SendFile = %d, %v", sent, err)
+	}
+	wait()
+	if len(k.open) > 0 {
+		t.Error("a record stays open")
+	}
+}
+
+// A file that ends early ends the connection, without close_notify: what was
+// sent must not look complete.
+func TestSendFileShort(t *testing.T) {
+	for _, noSendFile := range []bool{false, true} {
+		s := newFakeServer(t, serverConfig(), AtHandshake, func(k *fakeKernel) { k.noSendFile = noSendFile })
+		conn, p, _ := s.connectPeer(t)
+		done := make(chan error, 1)
+		go func() { _, err := io.Copy(io.Discard, p); done <- err }()
+		sent, err := conn.SendFile(nil, testFile(t, testBody(70_000)), 0, 80_000, 0)
+		if sent != 70_000 {
+			t.Errorf("%d bytes sent", sent)
+		}
+		wantError(t, err, io.ErrUnexpectedEOF)
+		_, err = conn.Write([]byte("more"))
+		wantError(t, err, io.ErrUnexpectedEOF)
+		conn.Close()
+		wantError(t, <-done, io.ErrUnexpectedEOF)
+	}
+}
+
+func TestSendFileNotOffloaded(t *testing.T) {
+	s := newFakeServer(t, serverConfig(), OnDemand, nil)
+	conn, client, _ := s.connect(t, clientConfig())
+	_, err := conn.SendFile([]byte("x"), testFile(t, testBody(10)), 0, 10, 0)
+	wantError(t, err, errNotOffloaded)
+	transfer(t, conn, client, testBody(70_000))
+}
+
+// brokenFile can't be read.
+type brokenFile struct{ *os.File }
+
+var errBroken = errors.New("broken")
+
+func (brokenFile) ReadAt([]byte, int64) (int, error) { return 0, errBroken }
+
+func TestSendFileReadError(t *testing.T) {
+	conn, _, _ := offloaded(t, func(k *fakeKernel) { k.noSendFile = true })
+	_, err := conn.SendFile(nil, brokenFile{testFile(t, testBody(10))}, 0, 10, 0)
+	wantError(t, err, errBroken)
+	_, err = conn.Write(bytes.Repeat([]byte("x"), 10))
+	wantError(t, err, errBroken)
+}

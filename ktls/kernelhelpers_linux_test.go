@@ -1,0 +1,82 @@
+package ktls
+
+import (
+	"bufio"
+	"net"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// requireKernelTLS skips a test where the kernel can't do what it needs. With
+// KTLS_REQUIRED set, as where the kernel is known, that is a failure.
+func requireKernelTLS(t testing.TB) Support {
+	t.Helper()
+	support, err := Probe()
+	if err == nil {
+		return support
+	}
+	if os.Getenv("KTLS_REQUIRED") != "" {
+		t.Fatal(err)
+	}
+	t.Skip(err)
+	return support
+}
+
+// realServer is a server that uses the kernel.
+func realServer(t testing.TB, install Install) *fakeServer {
+	t.Helper()
+	support := requireKernelTLS(t)
+	s := newFakeServer(t, serverConfig(), install, nil)
+	s.support, s.newKernel = support, newSocket
+	return s
+}
+
+// txSockets tells how many sockets the kernel has made records for so far.
+func txSockets(t testing.TB) int {
+	t.Helper()
+	f, err := os.Open("/proc/net/tls_stat")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for lines := bufio.NewScanner(f); lines.Scan(); {
+		if fields := strings.Fields(lines.Text()); len(fields) == 2 && fields[0] == "TlsTxSw" {
+			n, err := strconv.Atoi(fields[1])
+			if err != nil {
+				t.Fatal(err)
+			}
+			return n
+		}
+	}
+	t.Fatal("no TlsTxSw in /proc/net/tls_stat")
+	return 0
+}
+
+// wantTxSockets checks how many sockets were moved to the kernel since before.
+func wantTxSockets(t testing.TB, before, want int) {
+	t.Helper()
+	if n := txSockets(t) - before; n != want {
+		t.Errorf("%d sockets were moved to the kernel, want %d", n, want)
+	}
+}
+
+// smallPair is tcpPair with a receive window of the client that is as small as
+// it gets, and a small send buffer of the server if sndbuf isn't 0.
+func smallPair(t testing.TB, sndbuf int) (client, server *net.TCPConn) {
+	t.Helper()
+	client, server = dialPair(t, &net.Dialer{Control: func(_, _ string, raw syscall.RawConn) (err error) {
+		_ = raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, 4096) })
+		return err
+	}})
+	if sndbuf > 0 {
+		if err := server.SetWriteBuffer(sndbuf); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return client, server
+}

@@ -1,0 +1,171 @@
+package ktls
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/tls"
+	"encoding/hex"
+	"errors"
+	"io"
+	"net"
+	"strings"
+	"testing"
+)
+
+// A peer is a client that shakes hands with crypto/tls and then makes its
+// records by hand, for what crypto/tls has no API for: KeyUpdates, alerts,
+// garbage. It has not read any session ticket then.
+type peer struct {
+	t       testing.TB
+	conn    net.Conn
+	r       *bufio.Reader // everything that the server sends, from the start
+	rest    []byte        // of a record that Read has begun
+	suite   *suite
+	in, out direction
+}
+
+type direction struct {
+	secret   []byte
+	key      *trafficKey
+	sequence uint64
+}
+
+func (d *direction) set(t testing.TB, s *suite, secret []byte) {
+	t.Helper()
+	key, err := newTrafficKey(s, secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	*d = direction{secret: secret, key: key}
+}
+
+func (d *direction) update(t testing.TB, s *suite) {
+	t.Helper()
+	secret, err := nextSecret(s, d.secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.set(t, s, secret)
+}
+
+// connectPeer returns a connection after the handshake with a hand-made client.
+func (s *fakeServer) connectPeer(t testing.TB) (*Conn, *peer, *fakeKernel) {
+	t.Helper()
+	clientEnd, serverEnd := tcpPair(t)
+	conn := s.Conn(serverEnd)
+	wire := &tap{Conn: clientEnd}
+	var log bytes.Buffer
+	config := clientConfig()
+	config.KeyLogWriter = &log
+	client := tls.Client(wire, config)
+	handshake(t, conn, client)
+
+	p := &peer{t: t, conn: clientEnd, suite: suiteByID(client.ConnectionState().CipherSuite)}
+	p.r = bufio.NewReader(io.MultiReader(&wire.read, clientEnd))
+	p.in.set(t, p.suite, loggedSecret(t, log.String(), "SERVER_TRAFFIC_SECRET_0"))
+	p.out.set(t, p.suite, loggedSecret(t, log.String(), "CLIENT_TRAFFIC_SECRET_0"))
+	return conn, p, s.last
+}
+
+func loggedSecret(t testing.TB, log, label string) []byte {
+	t.Helper()
+	for line := range strings.Lines(log) {
+		if fields := strings.Fields(line); len(fields) == 3 && fields[0] == label {
+			secret, err := hex.DecodeString(fields[2])
+			if err != nil {
+				t.Fatal(err)
+			}
+			return secret
+		}
+	}
+	t.Fatal("no", label)
+	return nil
+}
+
+// write sends one record.
+func (p *peer) write(typ recordType, content []byte) {
+	p.t.Helper()
+	record := seal(p.out.key.aead, [12]byte(p.out.key.iv), p.out.sequence, byte(typ), content)
+	p.out.sequence++
+	if _, err := p.conn.Write(record); err != nil {
+		p.t.Error("peer:", err)
+	}
+}
+
+// keyUpdate sends a KeyUpdate and changes the key.
+func (p *peer) keyUpdate(request bool) {
+	p.t.Helper()
+	message := []byte{24, 0, 0, 1, 0}
+	if request {
+		message[4] = 1
+	}
+	p.write(recordHandshake, message)
+	p.out.update(p.t, p.suite)
+}
+
+// garbage sends a record that is not authentic.
+func (p *peer) garbage() {
+	p.t.Helper()
+	if _, err := p.conn.Write(append([]byte{23, 3, 3, 0, 32}, make([]byte, 32)...)); err != nil {
+		p.t.Error("peer:", err)
+	}
+}
+
+var errBadRecordMAC = errors.New("peer: bad_record_mac")
+
+// next returns the server's next record under the application secret, and
+// follows KeyUpdates. What precedes the first of them belongs to the handshake.
+func (p *peer) next() (recordType, []byte, error) {
+	for {
+		header, err := p.r.Peek(recordHeaderLen)
+		if err != nil {
+			return 0, nil, err // io.EOF between records
+		}
+		record := make([]byte, recordHeaderLen+(int(header[3])<<8|int(header[4])))
+		if _, err := io.ReadFull(p.r, record); err != nil {
+			return 0, nil, io.ErrUnexpectedEOF
+		}
+		if record[0] != 23 {
+			continue
+		}
+		typ, content, ok := p.in.key.open(record, p.in.sequence)
+		if !ok {
+			if p.in.sequence == 0 {
+				continue
+			}
+			return 0, nil, errBadRecordMAC
+		}
+		p.in.sequence++
+		if typ == recordHandshake && len(content) == 5 && content[0] == 24 {
+			p.in.update(p.t, p.suite)
+		}
+		return typ, content, nil
+	}
+}
+
+// Read reads application data. Other records are skipped, but alerts: a
+// close_notify is io.EOF, others are errors, and so is the end without either.
+func (p *peer) Read(b []byte) (int, error) {
+	for {
+		if len(p.rest) > 0 {
+			n := copy(b, p.rest)
+			p.rest = p.rest[n:]
+			return n, nil
+		}
+		typ, content, err := p.next()
+		switch {
+		case err == io.EOF:
+			return 0, io.ErrUnexpectedEOF
+		case err != nil:
+			return 0, err
+		case typ == recordAlert && bytes.Equal(content, []byte{1, 0}):
+			return 0, io.EOF
+		case typ == recordAlert:
+			return 0, tls.AlertError(content[1])
+		case typ == recordApplicationData:
+			n := copy(b, content)
+			p.rest = content[n:]
+			return n, nil
+		}
+	}
+}

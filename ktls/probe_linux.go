@@ -1,0 +1,105 @@
+package ktls
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net"
+
+	"golang.org/x/sys/unix"
+)
+
+func probe() (Support, error) {
+	var support Support
+	var missing error
+	for i := range suites {
+		s := &suites[i]
+		rekey, err := probeSuite(s)
+		if err != nil {
+			if !errors.Is(err, errors.ErrUnsupported) {
+				return Support{}, err
+			}
+			if errors.Is(err, errNoULP) {
+				return Support{}, err
+			}
+			missing = errors.Join(missing, err)
+			continue
+		}
+		switch s.kernel {
+		case cipherAESGCM128:
+			support.AES128GCM = true
+		case cipherAESGCM256:
+			support.AES256GCM = true
+		case cipherChaCha20Poly1305:
+			support.ChaCha20Poly1305 = true
+		}
+		support.Rekey = rekey
+	}
+	if support.Any() {
+		return support, nil
+	}
+	return support, missing
+}
+
+var errNoULP = errors.New("the kernel's tls module is missing; as root try: modprobe tls")
+
+// probeSuite sets a random key on a loopback connection, and another one to
+// see whether that works too.
+func probeSuite(s *suite) (rekey bool, err error) {
+	conn, closeBoth, err := loopback()
+	if err != nil {
+		return false, fmt.Errorf("ktls: probe: %w", err)
+	}
+	defer closeBoth()
+	k := &trafficKey{key: make([]byte, s.keyLen), iv: make([]byte, 12)}
+	_, _ = rand.Read(k.key) // never fails
+	_, _ = rand.Read(k.iv)
+	info := cryptoInfo(s, k, 0)
+
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return false, fmt.Errorf("ktls: probe: %w", err)
+	}
+	sock := &socket{tcp: conn, conn: raw}
+	if err := sock.control(setULP); err != nil {
+		return false, unsupported(err, errNoULP)
+	}
+	set := func(fd int) error { return setTX(fd, info) }
+	if err := sock.control(set); err != nil {
+		return false, unsupported(err, errors.New("the kernel can't do "+s.name+" in TLS 1.3"))
+	}
+	return sock.control(set) == nil, nil
+}
+
+// unsupported adds what a refusal means, unless it is for want of resources.
+func unsupported(err, meaning error) error {
+	for _, transient := range []error{unix.ENOMEM, unix.ENOBUFS, unix.EMFILE, unix.ENFILE, unix.EINTR} {
+		if errors.Is(err, transient) {
+			return err
+		}
+	}
+	return fmt.Errorf("%w: %w: %w", errors.ErrUnsupported, meaning, err)
+}
+
+// loopback returns an established TCP connection, and a function that closes
+// both of its sides.
+func loopback() (conn *net.TCPConn, closeBoth func(), err error) {
+	var config net.ListenConfig
+	config.SetMultipathTCP(false)
+	ln, err := config.Listen(context.Background(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, nil, err
+	}
+	defer ln.Close()
+	client, err := net.DialTCP("tcp", nil, ln.Addr().(*net.TCPAddr))
+	if err != nil {
+		return nil, nil, err
+	}
+	server, err := ln.Accept()
+	if err != nil {
+		client.Close()
+		return nil, nil, err
+	}
+	return client, func() { client.Close(); server.Close() }, nil
+}

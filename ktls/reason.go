@@ -1,0 +1,58 @@
+package ktls
+
+// A Reason says why a connection is not offloaded to the kernel. There are few
+// of them and their words are fixed: they serve as metric label and log field.
+type Reason uint8
+
+// The reasons. Only [Offloaded] belongs to a connection whose records the
+// kernel makes; with any other one crypto/tls goes on making them.
+const (
+	// NotNeeded: nothing has asked for the offload so far ([OnDemand]).
+	NotNeeded Reason = iota
+	// Offloaded: the kernel makes the records.
+	Offloaded
+	// KernelUnsupported: the probe found no kernel TLS.
+	KernelUnsupported
+	// NotTCP: the connection below TLS is no *net.TCPConn, or it speaks
+	// Multipath TCP.
+	NotTCP
+	// TLSVersion: the negotiated version is not TLS 1.3.
+	TLSVersion
+	// Cipher: the kernel can't do the negotiated cipher suite.
+	Cipher
+	// NoSecret: crypto/tls has reported no traffic secret.
+	NoSecret
+	// SequenceUnproven: the record that should prove the sequence number
+	// is not authentic under any possible one.
+	SequenceUnproven
+	// Closing: an alert has been written, or a write has failed.
+	Closing
+	// KernelRefused: a system call of the installation has failed.
+	KernelRefused
+	// FIPS: GODEBUG=fips140=only forbids what the proof needs.
+	FIPS
+
+	numReasons
+)
+
+var reasonWords = [numReasons]string{
+	NotNeeded:         "not_needed",
+	Offloaded:         "offloaded",
+	KernelUnsupported: "kernel_unsupported",
+	NotTCP:            "not_tcp",
+	TLSVersion:        "tls_version",
+	Cipher:            "cipher",
+	NoSecret:          "no_secret",
+	SequenceUnproven:  "sequence_unproven",
+	Closing:           "closing",
+	KernelRefused:     "kernel_refused",
+	FIPS:              "fips",
+}
+
+// String returns the reason's word.
+func (r Reason) String() string {
+	if r < numReasons {
+		return reasonWords[r]
+	}
+	return "unknown"
+}

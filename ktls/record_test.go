@@ -1,0 +1,74 @@
+package ktls
+
+import (
+	"bytes"
+	"testing"
+)
+
+func TestCutRecord(t *testing.T) {
+	for _, tt := range []struct {
+		name             string
+		in, record, rest string
+		ok               bool
+	}{
+		{"one", "\x17\x03\x03\x00\x02ab", "\x17\x03\x03\x00\x02ab", "", true},
+		{"two", "\x17\x03\x03\x00\x01a\x15\x03\x03\x00\x00", "\x17\x03\x03\x00\x01a", "\x15\x03\x03\x00\x00", true},
+		{"long", "\x17\x03\x03\x01\x00" + string(make([]byte, 256)) + "x", "\x17\x03\x03\x01\x00" + string(make([]byte, 256)), "x", true},
+		{"empty record", "\x17\x03\x03\x00\x00x", "\x17\x03\x03\x00\x00", "x", true},
+		{"half a header", "\x17\x03\x03\x00", "", "\x17\x03\x03\x00", false},
+		{"half a record", "\x17\x03\x03\x00\x02a", "", "\x17\x03\x03\x00\x02a", false},
+		{"nothing", "", "", "", false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			record, rest, ok := cutRecord([]byte(tt.in))
+			if string(record) != tt.record || string(rest) != tt.rest || ok != tt.ok {
+				t.Errorf("got %x, %x, %v", record, rest, ok)
+			}
+		})
+	}
+}
+
+func FuzzCutRecord(f *testing.F) {
+	f.Add([]byte("\x17\x03\x03\x00\x02ab\x17\x03\x03\x00\x00"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		record, rest, ok := cutRecord(b)
+		if !bytes.Equal(append(bytes.Clone(record), rest...), b) {
+			t.Error("bytes got lost")
+		}
+		if ok && (len(record) < recordHeaderLen || int(record[3])<<8|int(record[4]) != len(record)-recordHeaderLen) {
+			t.Errorf("record %x", record)
+		}
+		if cap(record) != len(record) {
+			t.Error("appending to the record would overwrite the rest")
+		}
+	})
+}
+
+// What crypto/tls writes is parsed too: nothing that it could write may panic,
+// or be moved without proof.
+func FuzzAccount(f *testing.F) {
+	s := &suites[0]
+	record := seal(mustKey(f, s, make([]byte, s.secretLen)).aead, [12]byte{}, 0, 23, []byte("ab"))
+	f.Add(record, true)
+	f.Add(append(append([]byte{22, 3, 3, 0, 1, 0}, record...), 20, 3, 3, 0, 1, 1), false)
+	f.Fuzz(func(t *testing.T, p []byte, handshook bool) {
+		r := &recorder{suite: s, secret: bytes.Repeat([]byte{7}, s.secretLen), handshook: handshook, capture: true}
+		r.account(p)
+		if next, reason := r.prove(); reason == Offloaded {
+			t.Errorf("number %d proven by %x", next, p)
+		}
+		r.moved.Store(true)
+		if n, err := r.divert(p); err == nil && len(p) > 0 {
+			t.Errorf("%d bytes accepted after the switch: %x", n, p)
+		}
+	})
+}
+
+func mustKey(t testing.TB, s *suite, secret []byte) *trafficKey {
+	t.Helper()
+	k, err := newTrafficKey(s, secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
+}

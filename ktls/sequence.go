@@ -1,0 +1,135 @@
+package ktls
+
+// watch opens a record that by its length may be an alert or a KeyUpdate.
+func (r *recorder) watch(record []byte) {
+	n := len(record) - recordHeaderLen
+	if r.suite == nil || n != sealedAlertLen && n != sealedKeyUpdateLen {
+		return
+	}
+	_, typ, content, reason := r.locate(record)
+	switch {
+	case reason == SequenceUnproven:
+		r.unproven = true
+	case reason != Offloaded: // no key: prove gives the same reason
+	case typ == recordApplicationData:
+	case typ == recordAlert:
+		r.closing = true
+	case typ == recordHandshake && isKeyUpdate(content):
+		r.unproven = r.unproven || r.nextGeneration() != nil
+	default:
+		r.unproven = true
+	}
+}
+
+// nextGeneration follows crypto/tls to the next traffic secret.
+func (r *recorder) nextGeneration() error {
+	secret, err := nextSecret(r.suite, r.secret)
+	if err != nil {
+		return err
+	}
+	clear(r.secret)
+	r.secret = secret
+	r.inHandshake, r.since, r.updated = 0, 0, true
+	return nil
+}
+
+// locate opens the record that was written last and returns its sequence
+// number under the application secret, with Offloaded for a reason. The number
+// is found, not computed: of the few that are possible it is the one under
+// which the record is authentic.
+func (r *recorder) locate(record []byte) (sequence uint64, typ recordType, content []byte, reason Reason) {
+	key, reason := r.key(r.secret)
+	if reason != Offloaded {
+		return 0, 0, nil, reason
+	}
+	defer key.wipe()
+	for tickets := range r.inHandshake + 1 {
+		next := r.since + tickets
+		if next == 0 {
+			continue
+		}
+		if typ, content, ok := key.open(record, next-1); ok {
+			return next - 1, typ, content, Offloaded
+		}
+	}
+	return 0, 0, nil, SequenceUnproven
+}
+
+// underHandshakeSecret reports whether a record of the handshake is under the
+// handshake secret. If the last one is, none was written under the application
+// secret.
+func (r *recorder) underHandshakeSecret(record []byte) bool {
+	key, reason := r.key(r.hsSecret)
+	if reason != Offloaded {
+		return false
+	}
+	defer key.wipe()
+	for n := range r.inHandshake {
+		if _, _, ok := key.open(record, n); ok {
+			return true
+		}
+	}
+	return false
+}
+
+func (r *recorder) key(secret []byte) (*trafficKey, Reason) {
+	if len(secret) != r.suite.secretLen {
+		return nil, NoSecret
+	}
+	key, err := newTrafficKey(r.suite, secret)
+	if err != nil {
+		return nil, FIPS
+	}
+	return key, Offloaded
+}
+
+// prove returns the sequence number of the record that comes next, as the
+// record that was written last shows it, with Offloaded for a reason.
+func (r *recorder) prove() (next uint64, reason Reason) {
+	switch {
+	case r.closing:
+		return 0, Closing
+	case r.unproven:
+		return 0, SequenceUnproven
+	case r.updated && r.since == 0:
+		return 0, Offloaded // the KeyUpdate has been opened: watch
+	}
+	sequence, typ, _, reason := r.locate(r.last)
+	if reason == Offloaded && typ == recordAlert {
+		return 0, Closing // written while the handshake was ending
+	}
+	if reason == SequenceUnproven && r.since == 0 && r.underHandshakeSecret(r.last) {
+		return 0, Offloaded
+	}
+	return sequence + 1, reason
+}
+
+// move proves the sequence number and lets install give key and number to the
+// kernel. The error belongs to the reason KernelRefused.
+func (r *recorder) move(install func(info []byte) error) (Reason, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.suite == nil {
+		return Cipher, nil
+	}
+	next, reason := r.prove()
+	if reason != Offloaded {
+		return reason, nil
+	}
+	key, reason := r.key(r.secret)
+	if reason != Offloaded {
+		return reason, nil
+	}
+	defer key.wipe()
+	info := cryptoInfo(r.suite, key, next)
+	defer clear(info)
+	if err := install(info); err != nil {
+		return KernelRefused, err
+	}
+	// The point of no return: from here on the kernel makes the records, and
+	// every error closes the connection.
+	r.number = next
+	r.moved.Store(true)
+	r.forgetHandshake()
+	return Offloaded, nil
+}

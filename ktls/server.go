@@ -1,0 +1,255 @@
+package ktls
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+)
+
+// Install says when connections are offloaded.
+type Install uint8
+
+const (
+	// OnDemand offloads a connection when a file is to be sent. Until then
+	// it behaves, and performs, as without this package.
+	OnDemand Install = iota
+	// AtHandshake offloads every connection right after its handshake.
+	AtHandshake
+)
+
+// Options are optional; nil or the zero value stands for the defaults.
+type Options struct {
+	// Install says when connections are offloaded. Default: OnDemand.
+	Install Install
+
+	// Decided, if not nil, is called once for each connection, when it is
+	// offloaded, when it is clear that it can't be, or, with NotNeeded,
+	// when it is closed before either. err is the kernel's with
+	// KernelRefused, else nil. It must not use the connection but to read
+	// its addresses and state.
+	Decided func(c *Conn, reason Reason, err error)
+
+	// Lost, if not nil, is called when the peer has not acknowledged all
+	// that Write and SendFile had accepted, although the connection was
+	// closed in an orderly way. err is net.ErrClosed if the peer went away,
+	// perhaps with all of it, and something else if it stopped reading.
+	Lost func(c *Conn, err error)
+
+	// Drain, if not nil, counts the connections that are closed in the
+	// background, for several Servers together. Default: one of its own.
+	Drain *Drain
+}
+
+// A Server makes TLS connections out of TCP connections. Listeners that share a
+// Server share the keys of its session tickets.
+type Server struct {
+	config    *tls.Config // as given, for connections that can't be offloaded
+	recording *tls.Config // asks for the secrets
+	options   Options
+	support   Support
+
+	newKernel func(*net.TCPConn) kernel // newSocket, but in tests
+}
+
+// NewServer returns a Server with a configuration as for tls.NewListener, which
+// must not be changed afterwards but by its own methods. options may be nil.
+func NewServer(config *tls.Config, options *Options) *Server {
+	s := &Server{config: config, newKernel: newSocket}
+	if options != nil {
+		s.options = *options
+	}
+	if s.options.Drain == nil {
+		s.options.Drain = new(Drain)
+	}
+	s.support, _ = Probe()
+	// One outer configuration: it holds the ticket keys that crypto/tls
+	// makes by itself, so a clone for each connection would end resumption.
+	s.recording = config.Clone()
+	s.recording.GetConfigForClient = s.configForClient
+	return s
+}
+
+// configForClient gives a connection a configuration of its own whose key log
+// leads to the connection's recorder.
+func (s *Server) configForClient(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+	config := s.config
+	if config.GetConfigForClient != nil {
+		chosen, err := config.GetConfigForClient(hello)
+		if err != nil {
+			return nil, err
+		}
+		if chosen != nil {
+			config = chosen
+		}
+	}
+	rec, ok := hello.Conn.(*recorder)
+	if !ok {
+		return nil, fmt.Errorf("ktls: unexpected connection %T in ClientHelloInfo", hello.Conn)
+	}
+	config = config.Clone()
+	config.KeyLogWriter = &keyLog{rec: rec, next: config.KeyLogWriter}
+	return config, nil
+}
+
+// Conn returns the server's side of a TLS connection on raw, which it owns from
+// then on. The handshake runs with the first Read or Write. Only a *net.TCPConn
+// can be offloaded; any other connection works as with tls.Server.
+func (s *Server) Conn(raw net.Conn) *Conn {
+	c := &Conn{raw: raw, server: s}
+	c.rec = &recorder{Conn: raw, flush: c.flushControls}
+	if s.support.Any() {
+		if tcp, ok := raw.(*net.TCPConn); ok {
+			c.kernel = s.newKernel(tcp)
+		}
+	}
+	if c.kernel == nil {
+		c.tls = tls.Server(raw, s.config)
+		if s.support.Any() {
+			c.decide(NotTCP, nil)
+		} else {
+			c.decide(KernelUnsupported, nil)
+		}
+		return c
+	}
+	c.tls = tls.Server(c.rec, s.recording)
+	if s.options.Install == AtHandshake {
+		c.rec.keepHandshake = true
+		c.rec.capture = true
+	}
+	return c
+}
+
+// Listener returns a listener whose Accept returns a *Conn for each connection
+// of inner. It does not wait for handshakes.
+func (s *Server) Listener(inner net.Listener) net.Listener {
+	return &listener{inner, s}
+}
+
+// NewListener is like tls.NewListener, for connections that can be offloaded:
+// what it accepts is a *[Conn]. options may be nil.
+func NewListener(inner net.Listener, config *tls.Config, options *Options) net.Listener {
+	return NewServer(config, options).Listener(inner)
+}
+
+type listener struct {
+	net.Listener
+	server *Server
+}
+
+func (l *listener) Accept() (net.Conn, error) {
+	raw, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return l.server.Conn(raw), nil
+}
+
+// A queue is what a socket still has to get to the peer.
+type queue struct {
+	bytes int    // not acknowledged, with what the TLS layer still holds
+	acked uint64 // acknowledged since the connection began
+}
+
+// drainTimeout is how long a closed connection may go without progress before
+// it is given up: Caddy's own limit for a write that stalls.
+const drainTimeout = time.Minute
+
+// drainLimit is how long a closed connection is kept open at all.
+const drainLimit = time.Hour
+
+// errStalled ends the closing of a connection whose peer stopped reading.
+var errStalled = errors.New("ktls: peer does not take what was sent before close")
+
+// drainInBackground closes the socket when the peer has acknowledged everything.
+//
+// A record that does not fit TCP's queue waits in the TLS layer, from where
+// close(2) and shutdown(2) drop it, though sendfile(2) and sendmsg(2) have
+// reported success.
+func (s *Server) drainInBackground(c *Conn) {
+	// Wake a Read that is blocked: to its caller the connection is closed.
+	_ = c.raw.SetReadDeadline(time.Unix(1, 0))
+	s.options.Drain.add(1)
+	go func() {
+		defer s.options.Drain.add(-1)
+		if err := drain(c); err != nil && s.options.Lost != nil {
+			s.options.Lost(c, err)
+		}
+		_ = c.shut()
+	}()
+}
+
+func drain(c *Conn) error {
+	begin := time.Now()
+	progress := begin
+	var acked uint64
+	for pause := time.Millisecond; ; pause = min(2*pause, 100*time.Millisecond) {
+		time.Sleep(pause)
+		// A reader may be stuck with an alert for a peer that doesn't read.
+		if c.out.TryLock() {
+			done, q, err := c.finish()
+			c.out.Unlock()
+			if done || err != nil {
+				return err
+			}
+			if q.acked != acked {
+				acked, progress = q.acked, time.Now()
+			}
+		}
+		if time.Since(progress) > drainTimeout || time.Since(begin) > drainLimit {
+			return errStalled
+		}
+	}
+}
+
+// Wait waits for the Server's connections that were closed but still have data
+// to send, see [Drain.Wait].
+func (s *Server) Wait(ctx context.Context) error { return s.options.Drain.Wait(ctx) }
+
+// A Drain counts the connections that were closed but still have data to send,
+// see [Conn.Close]. It is no sync.WaitGroup, because connections are closed while
+// somebody waits, or has given up waiting. The zero value is ready for use.
+type Drain struct {
+	mu   sync.Mutex
+	n    int
+	idle chan struct{} // closed when n gets 0; nil if nobody waits
+}
+
+// Wait waits until there are none, at most until ctx is done, whose error it
+// returns then. A process that is to exit calls it.
+func (d *Drain) Wait(ctx context.Context) error {
+	select {
+	case <-d.none():
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (d *Drain) add(n int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.n += n
+	if d.n == 0 && d.idle != nil {
+		close(d.idle)
+		d.idle = nil
+	}
+}
+
+// none returns a channel that is closed when no connection is drained.
+func (d *Drain) none() <-chan struct{} {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.n == 0 {
+		done := make(chan struct{})
+		close(done)
+		return done
+	}
+	if d.idle == nil {
+		d.idle = make(chan struct{})
+	}
+	return d.idle
+}

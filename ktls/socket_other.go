@@ -1,0 +1,7 @@
+//go:build !linux
+
+package ktls
+
+import "net"
+
+func newSocket(*net.TCPConn) kernel { return nil }
