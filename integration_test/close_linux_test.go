@@ -182,27 +182,26 @@ func TestReload(t *testing.T) {
 	c := newCaddy(t)
 	f := c.addFile(t, "f", huge)
 	c.start(t, strings.ReplaceAll(answer, "ANSWER", "first"))
-	which := func() string {
+	which := func(word string) error {
 		client := c.client(t, nil)
 		defer client.CloseIdleConnections()
 		resp, err := client.Get(c.url("/which"))
 		if err != nil {
-			t.Fatal(err)
+			return err
 		}
 		defer resp.Body.Close()
-		body, err := io.ReadAll(resp.Body)
-		if err != nil {
-			t.Fatal(err)
+		if body, err := io.ReadAll(resp.Body); err != nil || string(body) != word {
+			return fmt.Errorf("the site answers %q, %v", body, err)
 		}
-		return string(body)
+		return nil
 	}
 	before := c.metrics(t)
 	d := c.startDownload(t, "/f")
 	for _, word := range []string{"second", "third"} {
 		c.reload(t, strings.ReplaceAll(answer, "ANSWER", word))
-		if got := which(); got != word {
-			t.Errorf("after the reload the site answers %q, want %q", got, word)
-		}
+		// net/http drops a request that reaches the old server just before
+		// its end, with Caddy's own listener as with ours.
+		eventually(t, "the site answers "+word, func() error { return which(word) })
 	}
 	if sent := c.metrics(t)["sendfile_bytes"] - before["sendfile_bytes"]; sent >= f.size {
 		t.Fatal("the whole file was sent before the reload: the test shows nothing")
@@ -210,7 +209,7 @@ func TestReload(t *testing.T) {
 	wantBody(t, d.finish(t), http.StatusOK, f.digest)
 	_ = d.conn.Close()
 	c.expect(t, before, counts{
-		"connections:offloaded": 1, "responses:sendfile": 1, "sendfile_bytes": f.size, "connections:not_needed": 2,
+		"connections:offloaded": 1, "responses:sendfile": 1, "sendfile_bytes": f.size, "connections:not_needed": anyNumber,
 	})
 	// The module's state belongs to the process.
 	before = c.metrics(t)
