@@ -79,10 +79,14 @@ func (w *ListenerWrapper) Provision(ctx caddy.Context) error {
 	if !ok {
 		return errors.New("ktls: the listener wrapper works in HTTP servers only")
 	}
-	if err := wrappedServers.add(server, install); err != nil {
+	first, err := wrappedServers.add(server, install)
+	if err != nil {
 		return err
 	}
 	w.server = server
+	if _, err := ktls.Probe(); first && err == nil {
+		server.RegisterConnState(fileserver.ConnState)
+	}
 	if err := registerMetrics(ctx.GetMetricsRegistry()); err != nil {
 		return fmt.Errorf("ktls: registering metrics: %w", err)
 	}

@@ -27,7 +27,8 @@ type wrappedServer struct {
 	wrappers int // the directive may stand in several sites
 }
 
-func (s *serverSet) add(server *caddyhttp.Server, install ktls.Install) error {
+// add tells whether it is the server's first wrapper.
+func (s *serverSet) add(server *caddyhttp.Server, install ktls.Install) (first bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.servers == nil {
@@ -39,10 +40,10 @@ func (s *serverSet) add(server *caddyhttp.Server, install ktls.Install) error {
 		s.servers[server] = known
 	}
 	if known.install != install {
-		return fmt.Errorf("ktls: the sites at %v share one server, but not one value of the option install", server.Listen)
+		return false, fmt.Errorf("ktls: the sites at %v share one server, but not one value of the option install", server.Listen)
 	}
 	known.wrappers++
-	return nil
+	return known.wrappers == 1, nil
 }
 
 func (s *serverSet) remove(server *caddyhttp.Server) {

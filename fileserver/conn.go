@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/net/http2"
@@ -32,6 +33,9 @@ type Conn struct {
 	handshakeErr error
 
 	protocol protocolCheck
+	frames   inboundFrames
+	goAway   []byte      // what is left of a GOAWAY to be read; nil before
+	idle     atomic.Bool // HTTP/1: net/http waits for a request
 
 	mu           sync.Mutex // guards what follows
 	announcement announcement
@@ -82,12 +86,30 @@ func (c *Conn) Read(p []byte) (int, error) {
 	if c.handshakeErr != nil {
 		return 0, c.handshakeErr
 	}
-	n, err := c.tls.Read(p)
-	if !c.protocol.accept(p[:n]) {
-		_ = c.Close()
-		return 0, c.readError(errProtocol)
+	for {
+		if c.tls.Retired() {
+			if n, err := c.end(p); n > 0 || err != nil {
+				return n, err
+			}
+			if c.protocol.http2 {
+				p = p[:min(len(p), c.frames.untilNext())]
+			}
+		}
+		n, err := c.tls.Read(p)
+		if !c.protocol.accept(p[:n]) {
+			_ = c.Close()
+			return 0, c.readError(errProtocol)
+		}
+		if c.protocol.http2 {
+			c.frames.add(p[:n])
+		}
+		if n > 0 && c.idle.Load() {
+			c.idle.Store(false) // a request has begun
+		}
+		if n > 0 || err != nil || len(p) == 0 {
+			return n, err
+		}
 	}
-	return n, err
 }
 
 // shakeHands does what net/http does in (*conn).serve for a *tls.Conn.

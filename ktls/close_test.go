@@ -41,7 +41,7 @@ func TestHandshakeSecretZeroed(t *testing.T) {
 	sc.hsRecord()
 	sc.done()
 	secret := sc.rec.hsSecret
-	if reason, _ := sc.rec.move(func([]byte) error { return nil }); reason != Offloaded {
+	if reason, _ := sc.rec.move(func([]byte, int) error { return nil }); reason != Offloaded {
 		t.Fatal(reason)
 	}
 	wantZero(t, "handshake secret", secret)
@@ -169,7 +169,7 @@ func TestCloseWithUnsentData(t *testing.T) {
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- s.Wait(context.Background()) }()
-	unsent.Store(closeNotifyLen)
+	unsent.Store(int64(conn.rec.suite.alertLen()))
 	if err := <-ended; err != nil {
 		t.Error("Wait:", err)
 	}
@@ -254,7 +254,7 @@ func TestDrainGivesUp(t *testing.T) {
 				s := &Server{options: Options{Drain: new(Drain), Lost: func(_ *Conn, err error) { lost = err }}}
 				raw, other := net.Pipe()
 				defer other.Close()
-				c := &Conn{raw: raw, server: s, rec: &recorder{Conn: raw}, kernel: &stuck{err: tt.err}}
+				c := &Conn{raw: raw, server: s, rec: &recorder{Conn: raw, suite: &suites[0]}, kernel: &stuck{err: tt.err}}
 				begin := time.Now()
 				s.drainInBackground(c)
 				if err := s.Wait(context.Background()); err != nil {

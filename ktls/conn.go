@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"io"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -39,8 +38,11 @@ type Conn struct {
 	err      error // of a failed send after the switch; sticky
 	notified bool  // close_notify is sent
 
-	answered atomic.Bool // data were written since data were read
-	closed   atomic.Bool
+	// How many records the kernel may have made until the key has to be
+	// replaced.
+	renewAt uint64
+
+	closed atomic.Bool
 }
 
 var (
@@ -48,14 +50,20 @@ var (
 	errUnfinished = errors.New("ktls: closed in the middle of a file")
 	errMultipath  = errors.New("ktls: Multipath TCP")
 	errWriteShut  = errors.New("ktls: write after CloseWrite")
+	errRekey      = errors.New("ktls: the kernel does not take another key")
 )
 
 // A kernel is a TCP socket that can be told to make TLS records: the one place
 // where system calls are made. Methods that send wait for room until the
 // connection's write deadline.
 type kernel interface {
-	// install sets the TLS upper layer protocol and the sending key.
-	install(info []byte) error
+	// install sets the TLS upper layer protocol and the sending key, whose
+	// records take overhead bytes beside their content.
+	install(info []byte, overhead int) error
+	// rekey replaces the sending key.
+	rekey(info []byte) error
+	// records tells how many records were made since install, under any key.
+	records() uint64
 	// send sends application data. With more set the last record may stay
 	// open for the data that follow at once.
 	send(p []byte, more bool) (int, error)
@@ -84,10 +92,7 @@ func (c *Conn) HandshakeContext(ctx context.Context) error {
 	if err := c.tls.HandshakeContext(ctx); err != nil {
 		return err
 	}
-	state := c.tls.ConnectionState()
-	if state.Version == tls.VersionTLS13 {
-		c.rec.handshakeDone(suiteByID(state.CipherSuite))
-	}
+	c.rec.handshakeDone(suiteByID(c.tls.ConnectionState().CipherSuite))
 	if c.server.options.Install == AtHandshake {
 		c.out.Lock()
 		c.move()
@@ -128,7 +133,7 @@ func (c *Conn) move() {
 		return
 	}
 	state := c.tls.ConnectionState()
-	if state.Version != tls.VersionTLS13 {
+	if state.Version < tls.VersionTLS12 {
 		c.decide(TLSVersion, nil)
 		return
 	}
@@ -142,6 +147,8 @@ func (c *Conn) move() {
 		reason, err = NotTCP, nil
 	case errors.Is(err, syscall.ENOTCONN), errors.Is(err, net.ErrClosed): // the peer has reset it
 		reason, err = Closing, nil
+	case reason == Offloaded:
+		c.renewAt = c.firstRenewal()
 	}
 	c.decide(reason, err)
 }
@@ -159,8 +166,8 @@ func (c *Conn) decide(reason Reason, err error) {
 	})
 }
 
-// Read reads decrypted data. After a KeyUpdate that the kernel can't follow it
-// returns io.EOF once the answer to what was read before is written.
+// Read reads decrypted data. When a KeyUpdate of the peer has retired the
+// connection, it returns 0 and nil, so that its caller can look at Retired.
 func (c *Conn) Read(p []byte) (int, error) {
 	if err := c.Handshake(); err != nil {
 		return 0, err
@@ -168,12 +175,9 @@ func (c *Conn) Read(p []byte) (int, error) {
 	if c.closed.Load() {
 		return 0, net.ErrClosed // the socket may be open for the last bytes
 	}
-	if c.rec.retired.Load() && c.answered.Load() {
-		return 0, io.EOF
-	}
 	n, err := c.tls.Read(p)
-	if n > 0 {
-		c.answered.Store(false)
+	if errors.Is(err, errRetired) {
+		return n, nil
 	}
 	if err != nil && c.closed.Load() {
 		err = net.ErrClosed
@@ -188,7 +192,6 @@ func (c *Conn) Write(p []byte) (int, error) {
 	}
 	c.out.Lock()
 	defer c.unlock()
-	c.answered.Store(true)
 	if c.Reason() == Offloaded {
 		return c.send(p, false)
 	}
@@ -223,8 +226,9 @@ func (c *Conn) fail(err error) error {
 	return err
 }
 
-// flush sends the control records that crypto/tls has left, unless a record is
-// open: then data follow that close it. c.out is held.
+// flush sends the control records that crypto/tls has left, and replaces a key
+// that is worn out, unless a record is open: then data follow that close it, and
+// what must not be under another key. c.out is held.
 func (c *Conn) flush() error {
 	if c.closed.Load() {
 		return net.ErrClosed
@@ -232,16 +236,29 @@ func (c *Conn) flush() error {
 	if c.err != nil {
 		return c.err
 	}
-	if c.open || !c.rec.waiting.Load() {
+	if c.open || !c.controlsDue() {
 		return nil
 	}
 	controls, dead := c.rec.takePending()
 	for _, r := range controls {
-		if err := c.kernel.sendControl(r.typ, r.body, true); err != nil {
+		if err := c.control(r); err != nil {
 			return c.fail(err)
 		}
 	}
+	if dead == nil && c.worn() {
+		return c.fail(c.renew())
+	}
 	return c.fail(dead)
+}
+
+// controlsDue reports whether flush has something to do. c.out is held.
+func (c *Conn) controlsDue() bool { return c.rec.waiting.Load() || c.worn() }
+
+func (c *Conn) control(r control) error {
+	if r.typ == recordHandshake {
+		return c.updateKey()
+	}
+	return c.kernel.sendControl(r.typ, r.body, true)
 }
 
 // unlock releases c.out. A control record that crypto/tls left meanwhile finds
@@ -309,7 +326,7 @@ func (c *Conn) finish() (done bool, q queue, err error) {
 		}
 	}
 	q, err = c.kernel.unsent()
-	return err == nil && q.bytes <= closeNotifyLen && (c.notified || c.err != nil), q, err
+	return err == nil && q.bytes <= c.rec.suite.alertLen() && (c.notified || c.err != nil), q, err
 }
 
 // shut closes the socket at once and forgets the secrets.

@@ -1,6 +1,10 @@
 package ktls
 
-import "errors"
+import (
+	"crypto/tls"
+	"errors"
+	"slices"
+)
 
 // A control is a record other than application data.
 type control struct {
@@ -52,16 +56,29 @@ func (r *recorder) divertRecord(record []byte) bool {
 			r.dead = errAlertSent
 		}
 		return true
-	case typ == recordHandshake && isKeyUpdate(content):
-		// The answer is dropped: the peer can't tell it from one that is
-		// behind the data in flight. crypto/tls has to believe that it
-		// went out, or it would not follow the peer's key.
+	case typ == recordHandshake && r.suite.version == tls.VersionTLS13 && isKeyUpdate(content):
 		r.shadow.wipe()
 		r.shadow, r.number = nil, 0
-		r.retired.Store(true)
+		r.answerKeyUpdate()
 		return r.nextGeneration() == nil
 	}
 	return false
+}
+
+// answerKeyUpdate queues a KeyUpdate of our own. One that waits already answers
+// for all requests up to now (RFC 8446, section 4.6.3). If the kernel can't
+// follow, nothing is sent: the peer can't tell that from an answer behind the
+// data in flight. crypto/tls has to believe that it went out, or it would not
+// follow the peer's key.
+func (r *recorder) answerKeyUpdate() {
+	if !r.rekey {
+		r.interrupt.Store(!r.retired.Swap(true))
+		return
+	}
+	if !slices.ContainsFunc(r.pending, func(c control) bool { return c.typ == recordHandshake }) {
+		r.pending = append(r.pending, control{recordHandshake, keyUpdate[:]})
+	}
+	r.waiting.Store(true)
 }
 
 // takePending returns the queued control records, and why nothing may follow

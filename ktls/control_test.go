@@ -156,69 +156,6 @@ func TestAlertDuringFile(t *testing.T) {
 	}
 }
 
-// A KeyUpdate after the switch: the kernel stays with its key, the answer is
-// not sent, the response in flight gets through, then reading ends.
-func TestKeyUpdateAfterSwitch(t *testing.T) {
-	for _, tt := range []struct {
-		name    string
-		updates int
-	}{{"one", 1}, {"three", 3}} {
-		t.Run(tt.name, func(t *testing.T) {
-			s := newFakeServer(t, serverConfig(), AtHandshake, nil)
-			conn, p, k := s.connectPeer(t)
-			p.write(recordApplicationData, []byte("request"))
-			if _, err := io.ReadFull(conn, make([]byte, 7)); err != nil {
-				t.Fatal(err)
-			}
-			transfer(t, conn, p, testBody(70_000))
-			secret := conn.rec.secret
-			for range tt.updates {
-				p.keyUpdate(true)
-			}
-			// The data behind it show that crypto/tls follows the
-			// peer's key.
-			p.write(recordApplicationData, []byte("another"))
-			got := make([]byte, 7)
-			if _, err := io.ReadFull(conn, got); err != nil || string(got) != "another" {
-				t.Fatalf("read %q, %v", got, err)
-			}
-			wantZero(t, "secret before the KeyUpdate", secret)
-			// The answer: all of it, under the old key.
-			transfer(t, conn, p, testBody(70_001))
-			if n, err := conn.Read(got); n != 0 || err != io.EOF {
-				t.Errorf("Read = %d, %v; want the end", n, err)
-			}
-			if err := conn.Close(); err != nil {
-				t.Error("Close:", err)
-			}
-			p.wantControl(t, recordAlert, 1, 0)
-			k.wantSent(t, 140_001, 0)
-			wantZeroed(t, conn)
-		})
-	}
-}
-
-// An alert after a KeyUpdate is opened under crypto/tls's new key and sent under
-// the kernel's old one.
-func TestAlertAfterKeyUpdate(t *testing.T) {
-	s := newFakeServer(t, serverConfig(), AtHandshake, nil)
-	conn, p, _ := s.connectPeer(t)
-	p.keyUpdate(true)
-	p.keyUpdate(true)
-	p.garbage()
-	if _, err := conn.Read(make([]byte, 1)); err == nil {
-		t.Error("garbage was read")
-	}
-	// What the session ticket left unread comes first.
-	typ, content, err := p.next()
-	for typ == recordHandshake && err == nil {
-		typ, content, err = p.next()
-	}
-	if typ != recordAlert || !bytes.Equal(content, []byte{2, 20}) || err != nil {
-		t.Errorf("record %d, %x, %v; want bad_record_mac", typ, content, err)
-	}
-}
-
 // A record that crypto/tls can't have written ends the sending.
 func TestForeignRecord(t *testing.T) {
 	for _, tt := range []struct{ name, record string }{

@@ -25,11 +25,18 @@ func TestCryptoInfo(t *testing.T) {
 			"a4a5a6a7a8a9aaab" + key256 + "a0a1a2a3" + "0000000102030405", 52},
 		{"ChaCha20-Poly1305", tls.TLS_CHACHA20_POLY1305_SHA256, key256,
 			iv + key256 + "0000000102030405", 54},
+		// The explicit nonce is the number.
+		{"TLS 1.2 AES-128-GCM", tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256, key128,
+			"0000000102030405" + key128 + "a0a1a2a3" + "0000000102030405", 51},
+		{"TLS 1.2 AES-256-GCM", tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, key256,
+			"0000000102030405" + key256 + "a0a1a2a3" + "0000000102030405", 52},
+		{"TLS 1.2 ChaCha20-Poly1305", tls.TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256, key256,
+			iv + key256 + "0000000102030405", 54},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			k := &trafficKey{key: unhex(t, tt.key), iv: unhex(t, iv)}
-			got := cryptoInfo(suiteByID(tt.suite), k, 0x0102030405)
-			want := binary.NativeEndian.AppendUint16(nil, 0x0304)
+			s := suiteByID(tt.suite)
+			got := cryptoInfo(&trafficKey{suite: s, key: unhex(t, tt.key), iv: unhex(t, iv)}, 0x0102030405)
+			want := binary.NativeEndian.AppendUint16(nil, s.version) // as in TLS, RFC 8446, appendix D
 			want = binary.NativeEndian.AppendUint16(want, tt.kind)
 			want = append(want, unhex(t, tt.want)...)
 			if !bytes.Equal(got, want) {

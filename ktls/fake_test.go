@@ -1,6 +1,7 @@
 package ktls
 
 import (
+	"bytes"
 	"crypto/aes"
 	"crypto/cipher"
 	"crypto/tls"
@@ -16,7 +17,7 @@ import (
 	"golang.org/x/crypto/chacha20poly1305"
 )
 
-// A fakeKernel makes TLS 1.3 records in user space from what install is given,
+// A fakeKernel makes records in user space from what install is given,
 // so that the switch can be tested without kernel TLS. It shares no code with
 // what it tests but the numbers of the header. It fails the test where a real
 // kernel would corrupt the connection.
@@ -26,6 +27,7 @@ type fakeKernel struct {
 
 	// What to simulate.
 	installErr error
+	rekeyErr   error
 	noSendFile bool
 	maxFile    int64 // what one sendFile sends at most, leaving a record open
 	full       atomic.Bool
@@ -33,88 +35,145 @@ type fakeKernel struct {
 	beforeFile func() // called before each sendFile
 
 	mu       sync.Mutex
-	aead     cipher.AEAD
-	iv       [12]byte
+	key      sealer
 	sequence uint64
 	open     []byte // data of a record that waits for more
 	installs int
+	rekeys   int
 	sent     int64 // bytes of application data, those of files included
 	files    int64 // bytes of files
-	records  int
+	made     uint64
 	controls []control
 	lastInfo []byte // as given: cleared by the caller afterwards
 }
 
-func (k *fakeKernel) install(info []byte) error {
+func (k *fakeKernel) install(info []byte, overhead int) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.installErr != nil {
 		return k.installErr
 	}
-	aead, iv, sequence, err := parseInfo(info)
+	key, sequence, err := parseInfo(info)
 	if err != nil {
 		return err
 	}
-	k.aead, k.iv, k.sequence = aead, iv, sequence
+	if got := len(key.seal(0, 23, nil)); got != overhead {
+		k.t.Errorf("overhead %d, want %d", overhead, got)
+	}
+	k.key, k.sequence = key, sequence
 	k.installs++
 	k.lastInfo = info
 	return nil
 }
 
+func (k *fakeKernel) rekey(info []byte) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if len(k.open) > 0 {
+		k.t.Errorf("new key while a record with %d bytes is open", len(k.open))
+	}
+	if k.rekeyErr != nil {
+		return k.rekeyErr
+	}
+	key, sequence, err := parseInfo(info)
+	if err != nil {
+		return err
+	}
+	k.key, k.sequence = key, sequence
+	k.rekeys++
+	k.lastInfo = info
+	return nil
+}
+
+func (k *fakeKernel) records() uint64 {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.made
+}
+
 // parseInfo reads a struct tls12_crypto_info_* of include/uapi/linux/tls.h.
-func parseInfo(b []byte) (aead cipher.AEAD, iv [12]byte, sequence uint64, err error) {
+func parseInfo(b []byte) (key sealer, sequence uint64, err error) {
 	version, kind := binary.NativeEndian.Uint16(b), binary.NativeEndian.Uint16(b[2:])
+	size := map[uint16]int{51: 40, 52: 56, 54: 56}[kind]
+	if version != 0x0303 && version != 0x0304 || len(b) != size {
+		return key, 0, fmt.Errorf("fake: version %#x, cipher %d, %d bytes", version, kind, len(b))
+	}
 	b = b[4:]
 	take := func(n int) (part []byte) {
 		part, b = b[:n], b[n:]
 		return part
 	}
-	var key []byte
-	switch {
-	case version == 0x0304 && kind == 51 && len(b) == 36:
-		copy(iv[4:], take(8))
-		key = take(16)
-		copy(iv[:4], take(4))
-	case version == 0x0304 && kind == 52 && len(b) == 52:
-		copy(iv[4:], take(8))
-		key = take(32)
-		copy(iv[:4], take(4))
-	case version == 0x0304 && kind == 54 && len(b) == 52:
-		copy(iv[:], take(12))
-		key = take(32)
-	default:
-		return nil, iv, 0, fmt.Errorf("fake: version %#x, cipher %d, %d bytes", version, kind, len(b))
+	var iv, salt, secret []byte
+	switch kind {
+	case 51:
+		iv, secret, salt = take(8), take(16), take(4)
+	case 52:
+		iv, secret, salt = take(8), take(32), take(4)
+	case 54:
+		iv, secret = take(12), take(32)
 	}
-	sequence = binary.BigEndian.Uint64(take(8))
+	number := take(8)
+	sequence = binary.BigEndian.Uint64(number)
+	key = sealer{version: version, explicit: version == 0x0303 && kind != 54}
+	if key.explicit {
+		if !bytes.Equal(iv, number) {
+			return key, 0, fmt.Errorf("fake: explicit nonce %x, number %x", iv, number)
+		}
+		iv = make([]byte, 8)
+	}
+	copy(key.iv[copy(key.iv[:], salt):], iv)
 	if kind == 54 {
-		aead, err = chacha20poly1305.New(key)
-		return aead, iv, sequence, err
+		key.aead, err = chacha20poly1305.New(secret)
+		return key, sequence, err
 	}
-	block, err := aes.NewCipher(key)
+	block, err := aes.NewCipher(secret)
 	if err != nil {
-		return nil, iv, 0, err
+		return key, 0, err
 	}
-	aead, err = cipher.NewGCM(block)
-	return aead, iv, sequence, err
+	key.aead, err = cipher.NewGCM(block)
+	return key, sequence, err
 }
 
-// seal makes a record by the letter of RFC 8446, section 5.2.
-func seal(aead cipher.AEAD, iv [12]byte, sequence uint64, typ byte, content []byte) []byte {
-	var counter [12]byte
-	binary.BigEndian.PutUint64(counter[4:], sequence)
-	for i := range counter {
-		counter[i] ^= iv[i]
+// A sealer makes records by the letter of RFC 8446, section 5.2, or of RFC 5246,
+// section 6.2.3.3, with RFC 5288 and RFC 7905.
+type sealer struct {
+	version  uint16
+	explicit bool // the nonce ends with the number, which the record carries
+	aead     cipher.AEAD
+	iv       [12]byte
+}
+
+func sealerOf(k *trafficKey) sealer {
+	return sealer{k.suite.version, k.suite.explicitNonce(), k.aead, [12]byte(k.iv)}
+}
+
+func (k sealer) seal(sequence uint64, typ byte, content []byte) []byte {
+	var number, nonce [12]byte
+	binary.BigEndian.PutUint64(number[4:], sequence)
+	for i := range nonce {
+		nonce[i] = number[i] ^ k.iv[i]
 	}
-	n := len(content) + 1 + aead.Overhead()
-	header := []byte{23, 3, 3, byte(n >> 8), byte(n)}
-	return aead.Seal(header, counter[:], append(append([]byte(nil), content...), typ), header)
+	if k.version == 0x0304 {
+		n := len(content) + 1 + k.aead.Overhead()
+		header := []byte{23, 3, 3, byte(n >> 8), byte(n)}
+		return k.aead.Seal(header, nonce[:], append(bytes.Clone(content), typ), header)
+	}
+	additional := append(bytes.Clone(number[4:]), typ, 3, 3, byte(len(content)>>8), byte(len(content)))
+	n := len(content) + k.aead.Overhead()
+	var explicit []byte
+	if k.explicit {
+		explicit = number[4:]
+		n += len(explicit)
+	}
+	record := append([]byte{typ, 3, 3, byte(n >> 8), byte(n)}, explicit...)
+	return k.aead.Seal(record, nonce[:], content, additional)
 }
 
 // record writes one record. k.mu is held.
 func (k *fakeKernel) record(typ byte, content []byte) error {
-	_, err := k.tcp.Write(seal(k.aead, k.iv, k.sequence, typ, content))
+	_, err := k.tcp.Write(k.key.seal(k.sequence, typ, content))
 	k.sequence++
-	k.records++
+	k.made++
 	return err
 }
 
@@ -231,7 +290,7 @@ func newFakeServer(t testing.TB, config *tls.Config, install Install, setup func
 			s.lost = append(s.lost, err)
 		},
 	})
-	s.support = Support{AES128GCM: true, AES256GCM: true, ChaCha20Poly1305: true}
+	s.support = Support{known: 1<<len(suites) - 1}
 	s.newKernel = func(tcp *net.TCPConn) kernel {
 		k := &fakeKernel{t: t, tcp: tcp}
 		if s.setup != nil {

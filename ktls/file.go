@@ -110,7 +110,6 @@ func (c *Conn) SendFile(header []byte, f File, offset, n, ahead int64) (sent int
 	if c.Reason() != Offloaded {
 		return 0, errNotOffloaded
 	}
-	c.answered.Store(true)
 	if len(header) > 0 {
 		if _, err := c.send(header, n > 0); err != nil {
 			return 0, err
@@ -119,7 +118,7 @@ func (c *Conn) SendFile(header []byte, f File, offset, n, ahead int64) (sent int
 		return 0, err
 	}
 	for sent < n {
-		if c.rec.waiting.Load() {
+		if c.controlsDue() {
 			// Data that don't promise more close the record that may be
 			// open, and flush sends what waits.
 			m, err := c.copyFile(f, offset+sent, min(n-sent, controlGap))

@@ -178,8 +178,8 @@ func TestSendFile(t *testing.T) {
 			continue
 		}
 		k.wantSent(t, 100_006, 100_000)
-		if want := (100_006 + maxPayload - 1) / maxPayload; k.records != want {
-			t.Errorf("%d records, want %d", k.records, want)
+		if want := uint64(100_006+maxPayload-1) / maxPayload; k.records() != want {
+			t.Errorf("%d records, want %d", k.records(), want)
 		}
 	}
 }

@@ -221,10 +221,10 @@ func endsWithAlert(client *tls.Conn) bool {
 		}
 		last, rest = record, tail
 	}
-	if client.ConnectionState().Version == tls.VersionTLS12 {
+	if client.ConnectionState().Version <= tls.VersionTLS12 {
 		return last[0] == 21
 	}
-	return last[0] == 23 && len(last) == closeNotifyLen
+	return last[0] == 23 && len(last) == recordHeaderLen+sealedAlertLen
 }
 
 func waitFor(t testing.TB, s *Server) {

@@ -35,7 +35,7 @@ func TestProbe(t *testing.T) {
 	if _, err := fmt.Sscanf(unix.ByteSliceToString(name.Release[:]), "%d.%d", &major, &minor); err != nil {
 		t.Fatal(err)
 	}
-	want := Support{true, true, true, major > 6 || major == 6 && minor >= 14}
+	want := Support{known: 1<<len(suites) - 1, Rekey: major > 6 || major == 6 && minor >= 14}
 	if support != want {
 		t.Errorf("Linux %d.%d: %+v, want %+v", major, minor, support, want)
 	}
@@ -46,14 +46,14 @@ func TestKernelCiphers(t *testing.T) {
 	requireKernelTLS(t)
 	for i := range suites {
 		s := &suites[i]
-		t.Run(s.name, func(t *testing.T) {
+		t.Run(s.String(), func(t *testing.T) {
 			clientEnd, serverEnd := tcpPair(t)
 			p := &peer{t: t, conn: clientEnd, r: bufio.NewReader(clientEnd), suite: s}
 			p.in.set(t, s, testBody(s.secretLen))
 			p.in.sequence = 1<<40 + 3
 			before := txSockets(t)
 			k := newSocket(serverEnd)
-			if err := k.install(cryptoInfo(s, p.in.key, p.in.sequence)); err != nil {
+			if err := k.install(cryptoInfo(p.in.key, p.in.sequence), s.overhead()); err != nil {
 				t.Fatal(err)
 			}
 			body := testBody(300_000)

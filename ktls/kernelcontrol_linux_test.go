@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"testing"
 	"time"
 
@@ -32,32 +33,59 @@ func TestKernelAlert(t *testing.T) {
 	waitFor(t, s.Server)
 }
 
-// A KeyUpdate while a file is sent: the file arrives under the old key.
+// KeyUpdates while a file is sent: the file arrives whole, under as many keys as
+// the peer has asked for, or under the old one if the kernel has no rekey.
 func TestKernelKeyUpdate(t *testing.T) {
 	s := realServer(t, AtHandshake)
 	conn, p, _ := s.connectPeer(t)
-	p.write(recordApplicationData, []byte("request"))
-	if _, err := io.ReadFull(conn, make([]byte, 7)); err != nil {
-		t.Fatal(err)
-	}
 	read := make(chan error, 1)
-	go func() { _, err := io.ReadFull(conn, make([]byte, 4)); read <- err }()
+	go func() { _, err := io.ReadFull(conn, make([]byte, 8*4)); read <- err }()
 	body := testBody(8_000_000)
-	wait := receiving(t, p, body)
 	sent := make(chan error, 1)
 	go func() { _, err := conn.ReadFrom(testFile(t, body)); sent <- err }()
-	p.keyUpdate(true)
-	p.write(recordApplicationData, []byte("next"))
+	for part := range slices.Chunk(body, len(body)/8) {
+		p.keyUpdate(true)
+		p.write(recordApplicationData, []byte("next"))
+		receiving(t, p, part)()
+	}
 	if err := <-read; err != nil {
 		t.Error("Read:", err)
 	}
 	if err := <-sent; err != nil {
 		t.Error("ReadFrom:", err)
 	}
-	wait()
 	transfer(t, conn, p, testBody(70_000))
-	if n, err := conn.Read(make([]byte, 1)); n != 0 || err != io.EOF {
-		t.Errorf("Read = %d, %v; want the end", n, err)
+	if conn.Retired() == s.support.Rekey {
+		t.Errorf("retired %v, though the kernel can rekey: %v", conn.Retired(), s.support.Rekey)
+	}
+	if s.support.Rekey != (p.updates > 1) {
+		t.Errorf("%d KeyUpdates of the server", p.updates)
+	}
+	t.Logf("%d KeyUpdates of the server", p.updates)
+	conn.Close()
+	wantEnd(t, p)
+}
+
+// With a low limit the kernel gets new keys all the time.
+func TestKernelKeyLimit(t *testing.T) {
+	s := realServer(t, AtHandshake)
+	s.keyLimit = 100
+	conn, p, _ := s.connectPeer(t)
+	body := testBody(8_000_000)
+	wait := receiving(t, p, body)
+	if n, err := conn.ReadFrom(testFile(t, body)); n != int64(len(body)) || err != nil {
+		t.Errorf("ReadFrom = %d, %v", n, err)
+	}
+	wait()
+	wait = receiving(t, p, body)
+	for part := range slices.Chunk(body, 50_000) {
+		if _, err := conn.Write(part); err != nil {
+			t.Fatal(err)
+		}
+	}
+	wait()
+	if s.support.Rekey == conn.Retired() || s.support.Rekey != (p.updates > 5) {
+		t.Errorf("%d KeyUpdates of the server, retired: %v", p.updates, conn.Retired())
 	}
 	conn.Close()
 	wantEnd(t, p)
@@ -135,13 +163,13 @@ func TestKernelUnsent(t *testing.T) {
 	requireKernelTLS(t)
 	for i := range suites {
 		s := &suites[i]
-		t.Run(s.name, func(t *testing.T) {
+		t.Run(s.String(), func(t *testing.T) {
 			clientEnd, serverEnd := smallPair(t, 4096)
 			p := &peer{t: t, conn: clientEnd, suite: s}
 			p.in.set(t, s, testBody(s.secretLen))
 			p.in.sequence = 5
 			k := newSocket(serverEnd)
-			if err := k.install(cryptoInfo(s, p.in.key, 5)); err != nil {
+			if err := k.install(cryptoInfo(p.in.key, 5), s.overhead()); err != nil {
 				t.Fatal(err)
 			}
 			// As much as goes in while nobody reads.

@@ -6,14 +6,14 @@ import (
 	"io"
 )
 
-// Labels of the NSS key log format, as tls.Config.KeyLogWriter gets it for
-// TLS 1.3.
+// Labels of the NSS key log format, as tls.Config.KeyLogWriter gets it.
 const (
+	labelMasterSecret    = "CLIENT_RANDOM" // TLS 1.2
 	labelHandshakeSecret = "SERVER_HANDSHAKE_TRAFFIC_SECRET"
 	labelTrafficSecret   = "SERVER_TRAFFIC_SECRET_0"
 )
 
-// A keyLog takes the server's traffic secrets of one connection out of the key
+// A keyLog takes the server's secrets of one connection out of the key
 // log. crypto/tls calls Write under a lock that all connections share, so it
 // does no more than that.
 type keyLog struct {
@@ -43,11 +43,9 @@ func parseKeyLogLine(line []byte) (label string, secret []byte) {
 	if len(fields) != 3 || len(fields[2]) == 0 {
 		return "", nil
 	}
-	switch string(fields[0]) {
-	case labelHandshakeSecret:
-		label = labelHandshakeSecret
-	case labelTrafficSecret:
-		label = labelTrafficSecret
+	label = string(fields[0])
+	switch label {
+	case labelMasterSecret, labelHandshakeSecret, labelTrafficSecret:
 	default:
 		return "", nil
 	}

@@ -21,7 +21,7 @@ func TestParseKeyLogLine(t *testing.T) {
 		{"handshake secret", labelHandshakeSecret + " " + random64 + " " + secret64 + "\n", labelHandshakeSecret},
 		{"without newline", labelTrafficSecret + " " + random64 + " " + secret64, labelTrafficSecret},
 		{"the client's", "CLIENT_TRAFFIC_SECRET_0 " + random64 + " " + secret64 + "\n", ""},
-		{"TLS 1.2", "CLIENT_RANDOM " + random64 + " " + secret64 + secret64[:32] + "\n", ""},
+		{"TLS 1.2", labelMasterSecret + " " + random64 + " " + secret64 + "\n", labelMasterSecret},
 		{"later generation", "SERVER_TRAFFIC_SECRET_1 " + random64 + " " + secret64 + "\n", ""},
 		{"odd digits", labelTrafficSecret + " " + random64 + " " + secret64[1:] + "\n", ""},
 		{"no digits", labelTrafficSecret + " " + random64 + " " + strings.Repeat("x", 64) + "\n", ""},

@@ -1,20 +1,26 @@
 package ktls
 
 import (
+	"bytes"
 	"crypto/cipher"
 	"crypto/hkdf"
+	"crypto/hmac"
+	"crypto/tls"
+	"encoding/binary"
+	"slices"
 )
 
-// A trafficKey seals and opens the records of one direction under one traffic
-// secret (RFC 8446, sections 5.2, 5.3 and 7.3).
+// A trafficKey opens the records of one direction.
 type trafficKey struct {
-	key  []byte
-	iv   []byte // 12 bytes, XORed with the sequence number
-	aead cipher.AEAD
+	suite *suite
+	key   []byte
+	iv    []byte // 12 bytes, XORed with the sequence number
+	aead  cipher.AEAD
 }
 
-// newTrafficKey derives key and IV from a traffic secret.
-func newTrafficKey(s *suite, secret []byte) (*trafficKey, error) {
+// newTrafficKey13 derives key and IV from a traffic secret (RFC 8446, section
+// 7.3).
+func newTrafficKey13(s *suite, secret []byte) (*trafficKey, error) {
 	key, err := expandLabel(s, secret, "key", s.keyLen)
 	if err != nil {
 		return nil, err
@@ -23,12 +29,52 @@ func newTrafficKey(s *suite, secret []byte) (*trafficKey, error) {
 	if err != nil {
 		return nil, err
 	}
+	return newTrafficKey(s, key, iv)
+}
+
+// newTrafficKey12 derives the server's key and IV from a master secret (RFC
+// 5246, section 6.3). AEADs have no MAC keys.
+func newTrafficKey12(s *suite, master, clientRandom, serverRandom []byte) (*trafficKey, error) {
+	fixedIV := 12
+	if s.explicitNonce() {
+		fixedIV = s.saltLen
+	}
+	block := prf12(s, master, "key expansion", slices.Concat(serverRandom, clientRandom), 2*(s.keyLen+fixedIV))
+	defer clear(block)
+	iv := make([]byte, 12) // the sequence number will be the explicit part
+	copy(iv, block[2*s.keyLen+fixedIV:])
+	return newTrafficKey(s, bytes.Clone(block[s.keyLen:2*s.keyLen]), iv)
+}
+
+func newTrafficKey(s *suite, key, iv []byte) (*trafficKey, error) {
 	aead, err := s.newAEAD(key)
 	if err != nil {
 		clear(key)
 		return nil, err
 	}
-	return &trafficKey{key: key, iv: iv, aead: aead}, nil
+	return &trafficKey{suite: s, key: key, iv: iv, aead: aead}, nil
+}
+
+// prf12 is the PRF of TLS 1.2 (RFC 5246, section 5).
+func prf12(s *suite, secret []byte, label string, seed []byte, length int) []byte {
+	seed = append([]byte(label), seed...)
+	mac := hmac.New(s.hash, secret)
+	sum := func(parts ...[]byte) []byte {
+		mac.Reset()
+		for _, part := range parts {
+			mac.Write(part)
+		}
+		return mac.Sum(nil)
+	}
+	// One allocation: no copies of keys are left behind.
+	out := make([]byte, 0, length+mac.Size())
+	for a := sum(seed); len(out) < length; a = sum(a) {
+		part := sum(a, seed)
+		out = append(out, part...)
+		clear(part)
+	}
+	clear(out[length:])
+	return out[:length]
 }
 
 // nextSecret returns the traffic secret that follows a KeyUpdate (RFC 8446,
@@ -57,18 +103,20 @@ func (k *trafficKey) wipe() {
 	}
 }
 
-// open decrypts a whole TLS 1.3 record and returns its inner content type and
-// content, or false if it is not authentic under this key and number.
+// open decrypts a whole record and returns its content type and content, or
+// false if it is not authentic under this key and number.
 func (k *trafficKey) open(record []byte, sequence uint64) (recordType, []byte, bool) {
 	if len(record) < recordHeaderLen {
 		return 0, nil, false
 	}
-	nonce := make([]byte, len(k.iv))
-	copy(nonce, k.iv)
+	nonce := bytes.Clone(k.iv)
 	for i := range 8 {
 		nonce[len(nonce)-1-i] ^= byte(sequence >> (8 * i))
 	}
 	header, payload := record[:recordHeaderLen], record[recordHeaderLen:]
+	if k.suite.version == tls.VersionTLS12 {
+		return k.open12(header, payload, nonce, sequence)
+	}
 	plain, err := k.aead.Open(nil, nonce, payload, header)
 	if err != nil {
 		return 0, nil, false
@@ -81,4 +129,25 @@ func (k *trafficKey) open(record []byte, sequence uint64) (recordType, []byte, b
 		}
 	}
 	return 0, nil, false
+}
+
+// open12 is for TLS 1.2 (RFC 5246, section 6.2.3.3). A record whose explicit
+// nonce is not the sequence number is not taken: the kernel would go on with
+// another one.
+func (k *trafficKey) open12(header, payload, nonce []byte, sequence uint64) (recordType, []byte, bool) {
+	if k.suite.explicitNonce() {
+		if !bytes.HasPrefix(payload, nonce[k.suite.saltLen:]) {
+			return 0, nil, false
+		}
+		payload = payload[explicitNonceLen:]
+	}
+	if len(payload) < tagLen {
+		return 0, nil, false
+	}
+	additional := make([]byte, 0, 13)
+	additional = binary.BigEndian.AppendUint64(additional, sequence)
+	additional = append(additional, header[:3]...)
+	additional = binary.BigEndian.AppendUint16(additional, uint16(len(payload)-tagLen))
+	plain, err := k.aead.Open(nil, nonce, payload, additional)
+	return recordType(header[0]), plain, err == nil
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/tls"
 	"encoding/hex"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -30,10 +31,7 @@ func TestTrafficKey(t *testing.T) {
 		{"application", rfc8448TrafficSecret, "9f02283b6c9c07efc26bb9f2ac92e356", "cf782b88dd83549aadf1e984"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			k, err := newTrafficKey(suiteByID(tls.TLS_AES_128_GCM_SHA256), unhex(t, tt.secret))
-			if err != nil {
-				t.Fatal(err)
-			}
+			k := mustKey(t, suiteByID(tls.TLS_AES_128_GCM_SHA256), unhex(t, tt.secret))
 			if got := hex.EncodeToString(k.key); got != tt.key {
 				t.Errorf("key %s, want %s", got, tt.key)
 			}
@@ -64,11 +62,9 @@ func TestOpen(t *testing.T) {
 	header := append([]byte(nil), data...)
 	header[2] = 1
 
-	k, err := newTrafficKey(suiteByID(tls.TLS_AES_128_GCM_SHA256), unhex(t, rfc8448TrafficSecret))
-	if err != nil {
-		t.Fatal(err)
-	}
-	padded := seal(k.aead, [12]byte(k.iv), 1, 23, []byte("padded\x17\x00\x00"))
+	k := mustKey(t, suiteByID(tls.TLS_AES_128_GCM_SHA256), unhex(t, rfc8448TrafficSecret))
+	key := sealerOf(k)
+	padded := key.seal(1, 23, []byte("padded\x17\x00\x00"))
 	for _, tt := range []struct {
 		name     string
 		record   []byte
@@ -87,9 +83,9 @@ func TestOpen(t *testing.T) {
 		{"header only", data[:5], 1, 0, nil, false},
 		{"nothing", nil, 1, 0, nil, false},
 		{"data that end in zeros", padded, 1, recordApplicationData, []byte("padded\x17\x00\x00"), true},
-		{"large number", seal(k.aead, [12]byte(k.iv), 0x0102030405060708, 23, []byte("x")), 0x0102030405060708, recordApplicationData, []byte("x"), true},
-		{"padding", seal(k.aead, [12]byte(k.iv), 1, 0, []byte("x\x15\x00\x00")), 1, recordAlert, []byte("x"), true},
-		{"only padding", seal(k.aead, [12]byte(k.iv), 1, 0, make([]byte, 4)), 1, 0, nil, false},
+		{"large number", key.seal(0x0102030405060708, 23, []byte("x")), 0x0102030405060708, recordApplicationData, []byte("x"), true},
+		{"padding", key.seal(1, 0, []byte("x\x15\x00\x00")), 1, recordAlert, []byte("x"), true},
+		{"only padding", key.seal(1, 0, make([]byte, 4)), 1, 0, nil, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			typ, got, ok := k.open(tt.record, tt.sequence)
@@ -114,22 +110,109 @@ func TestNextSecret(t *testing.T) {
 	}
 }
 
-// Every suite that crypto/tls can negotiate in TLS 1.3 is known.
-func TestSuites(t *testing.T) {
-	for _, suite := range tls.CipherSuites() {
-		if suite.SupportedVersions[0] != tls.VersionTLS13 {
+// Vectors as openssl kdf computes them (TLS1-PRF, digest SHA2-256 and SHA2-384).
+func TestPRF12(t *testing.T) {
+	for _, tt := range []struct {
+		suite              uint16
+		secret, seed, want string
+	}{
+		{
+			tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+			"9bbe436ba940f017b17652849a71db35", "a0ba9f936cda311827a6f796ffd5198c",
+			`e3f229ba727be17b8d122620557cd453c2aab21d07c3d495329b52d4e61edb5a6b301791e90d35c9c9a46b4e14baf9af
+			0fa022f7077def17abfd3797c0564bab4fbc91666e9def9b97fce34f796789baa48082d122ee42c5a72e5a5110fff701
+			87347b66`,
+		},
+		{
+			tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+			"b80b733d6ceefcdc71566ea48e5567df", "cd665cf6a8447dd6ff8b27555edb7465",
+			`7b0c18e9ced410ed1804f2cfa34a336a1c14dffb4900bb5fd7942107e81c83cde9ca0faa60be9fe34f82b1233c9146a0
+			e534cb400fed2700884f9dc236f80edd8bfa961144c9e8d792eca722a7b32fc3d416d473ebc2c5fd4abfdad05d918425
+			9b5bf8cd4d90fa0d31e2dec479e4f1a26066f2eea9a69236a3e52655c9e9aee691c8f3a26854308d5eaa3be85e099070
+			3d73e56f`,
+		},
+	} {
+		want := unhex(t, tt.want)
+		got := prf12(suiteByID(tt.suite), unhex(t, tt.secret), "test label", unhex(t, tt.seed), len(want))
+		if !bytes.Equal(got, want) {
+			t.Errorf("%s: got %x", tls.CipherSuiteName(tt.suite), got)
+		}
+		if spare := got[len(got):cap(got)]; !bytes.Equal(spare, make([]byte, len(spare))) {
+			t.Errorf("%s: key material is left behind the result", tls.CipherSuiteName(tt.suite))
+		}
+	}
+}
+
+// A TLS 1.2 record opens under its own number and type only, and only if its
+// explicit nonce is the number.
+func TestOpen12(t *testing.T) {
+	for _, s := range suites12 {
+		k := mustKey(t, &s, testBody(s.secretLen))
+		key := sealerOf(k)
+		record := key.seal(7, 23, []byte("content"))
+		if typ, content, ok := k.open(record, 7); !ok || typ != 23 || string(content) != "content" {
+			t.Errorf("%v: open = %d, %q, %v", &s, typ, content, ok)
+		}
+		if len(record) != len("content")+s.overhead() {
+			t.Errorf("%v: %d bytes, overhead %d", &s, len(record), s.overhead())
+		}
+		if _, _, ok := k.open(record, 8); ok {
+			t.Errorf("%v: opened under another number", &s)
+		}
+		for n := range record {
+			if _, _, ok := k.open(record[:n], 7); ok {
+				t.Errorf("%v: %d of %d bytes opened", &s, n, len(record))
+			}
+			// The length in the header is not covered: the content's is.
+			if n == 3 || n == 4 {
+				continue
+			}
+			changed := bytes.Clone(record)
+			changed[n] ^= 1
+			if _, _, ok := k.open(changed, 7); ok {
+				t.Errorf("%v: opened with byte %d changed", &s, n)
+			}
+		}
+		if !s.explicitNonce() {
 			continue
 		}
+		// Authentic, but not with the nonce that the kernel would go on with.
+		var number [8]byte
+		number[7] = 9
+		nonce := append(bytes.Clone(k.iv[:4]), number[:]...)
+		additional := []byte{0, 0, 0, 0, 0, 0, 0, 7, 23, 3, 3, 0, 1}
+		other := append([]byte{23, 3, 3, 0, 8 + 1 + 16}, number[:]...)
+		other = k.aead.Seal(other, nonce, []byte("x"), additional)
+		if _, _, ok := k.open(other, 7); ok {
+			t.Errorf("%v: opened with a nonce that is not the number", &s)
+		}
+	}
+}
+
+var suites13, suites12 = suites[:3], suites[3:]
+
+// Every AEAD suite that crypto/tls can negotiate by itself is known.
+func TestSuites(t *testing.T) {
+	all := Support{known: 1<<len(suites) - 1}
+	for _, suite := range tls.CipherSuites() {
 		s := suiteByID(suite.ID)
+		if strings.HasSuffix(suite.Name, "_CBC_SHA") {
+			if s != nil || all.Has(suite.ID) {
+				t.Errorf("%s is no AEAD", suite.Name)
+			}
+			continue
+		}
 		if s == nil {
 			t.Errorf("%s is not known", suite.Name)
 			continue
 		}
-		k, err := newTrafficKey(s, make([]byte, s.secretLen))
-		if err != nil || len(k.key) != s.keyLen || s.hash().Size() != s.secretLen {
-			t.Errorf("%s: %v", suite.Name, err)
+		if !slices.Contains(suite.SupportedVersions, s.version) {
+			t.Errorf("%s: version %#x", suite.Name, s.version)
 		}
-		all := Support{AES128GCM: true, AES256GCM: true, ChaCha20Poly1305: true}
+		k := mustKey(t, s, make([]byte, s.secretLen))
+		if len(k.key) != s.keyLen || s.version == tls.VersionTLS13 && s.hash().Size() != s.secretLen {
+			t.Errorf("%s: key of %d bytes", suite.Name, len(k.key))
+		}
 		if !all.Has(suite.ID) || (Support{}).Has(suite.ID) {
 			t.Errorf("%s: Support.Has is wrong", suite.Name)
 		}

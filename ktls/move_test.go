@@ -137,7 +137,11 @@ func TestNotMoved(t *testing.T) {
 			conn.Offload()
 		}, reason: NotNeeded},
 		{name: "no kernel", server: func(s *fakeServer) { s.support = Support{Rekey: true} }, reason: KernelUnsupported},
-		{name: "version", client: func(c *tls.Config) { c.MaxVersion = tls.VersionTLS12 }, reason: TLSVersion},
+		{name: "version", client: func(c *tls.Config) { c.MinVersion, c.MaxVersion = tls.VersionTLS10, tls.VersionTLS11 }, reason: TLSVersion},
+		{name: "no AEAD", client: func(c *tls.Config) {
+			c.MaxVersion = tls.VersionTLS12
+			c.CipherSuites = []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA}
+		}, reason: Cipher},
 		{name: "cipher", server: func(s *fakeServer) { s.support = withoutDefault(t) }, reason: Cipher},
 		{name: "refused", kernel: func(k *fakeKernel) { k.installErr = refused }, reason: KernelRefused, err: refused},
 		{name: "multipath", kernel: func(k *fakeKernel) { k.installErr = errors.Join(errMultipath, nil) }, reason: NotTCP},
@@ -163,11 +167,13 @@ func TestNotMoved(t *testing.T) {
 		}, reason: SequenceUnproven},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			s := newFakeServer(t, serverConfig(), OnDemand, tt.kernel)
+			config := serverConfig()
+			config.MinVersion = tls.VersionTLS10
+			s := newFakeServer(t, config, OnDemand, tt.kernel)
 			if tt.server != nil {
 				tt.server(s)
 			}
-			config := clientConfig()
+			config = clientConfig()
 			if tt.client != nil {
 				tt.client(config)
 			}
@@ -210,18 +216,20 @@ func withoutDefault(t testing.TB) Support {
 	s := newFakeServer(t, serverConfig(), OnDemand, nil)
 	conn, _, _ := s.connect(t, clientConfig())
 	used := conn.ConnectionState().CipherSuite
-	return Support{
-		AES128GCM:        used != tls.TLS_AES_128_GCM_SHA256,
-		AES256GCM:        used != tls.TLS_AES_256_GCM_SHA384,
-		ChaCha20Poly1305: used != tls.TLS_CHACHA20_POLY1305_SHA256,
+	support := s.support
+	for i := range suites {
+		if suites[i].id == used {
+			support.known &^= 1 << i
+		}
 	}
+	return support
 }
 
 func wantZeroed(t testing.TB, conn *Conn) {
 	t.Helper()
 	conn.rec.mu.Lock()
 	defer conn.rec.mu.Unlock()
-	if r := conn.rec; r.secret != nil || r.hsSecret != nil || r.shadow != nil || r.last != nil {
+	if r := conn.rec; r.secret != nil || r.sending != nil || r.hsSecret != nil || r.shadow != nil || r.last != nil {
 		t.Error("the recorder keeps a secret or a record")
 	}
 }

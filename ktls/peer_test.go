@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"strings"
@@ -22,6 +23,8 @@ type peer struct {
 	rest    []byte        // of a record that Read has begun
 	suite   *suite
 	in, out direction
+	updates int    // KeyUpdates that the server has sent
+	limit   uint64 // records that the server may make under one key; 0: any number
 }
 
 type direction struct {
@@ -32,11 +35,7 @@ type direction struct {
 
 func (d *direction) set(t testing.TB, s *suite, secret []byte) {
 	t.Helper()
-	key, err := newTrafficKey(s, secret)
-	if err != nil {
-		t.Fatal(err)
-	}
-	*d = direction{secret: secret, key: key}
+	*d = direction{secret: secret, key: mustKey(t, s, secret)}
 }
 
 func (d *direction) update(t testing.TB, s *suite) {
@@ -85,7 +84,7 @@ func loggedSecret(t testing.TB, log, label string) []byte {
 // write sends one record.
 func (p *peer) write(typ recordType, content []byte) {
 	p.t.Helper()
-	record := seal(p.out.key.aead, [12]byte(p.out.key.iv), p.out.sequence, byte(typ), content)
+	record := sealerOf(p.out.key).seal(p.out.sequence, byte(typ), content)
 	p.out.sequence++
 	if _, err := p.conn.Write(record); err != nil {
 		p.t.Error("peer:", err)
@@ -136,8 +135,12 @@ func (p *peer) next() (recordType, []byte, error) {
 			return 0, nil, errBadRecordMAC
 		}
 		p.in.sequence++
+		if p.limit > 0 && p.in.sequence > p.limit {
+			return 0, nil, fmt.Errorf("peer: %d records under one key", p.in.sequence)
+		}
 		if typ == recordHandshake && len(content) == 5 && content[0] == 24 {
 			p.in.update(p.t, p.suite)
+			p.updates++
 		}
 		return typ, content, nil
 	}

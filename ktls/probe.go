@@ -1,35 +1,42 @@
 package ktls
 
 import (
-	"crypto/tls"
 	"errors"
+	"slices"
+	"strings"
 	"sync"
 )
 
-// Support is what the running kernel can do for TLS 1.3 connections that send.
+// Support is what the running kernel can do for connections that send.
 type Support struct {
-	AES128GCM        bool
-	AES256GCM        bool
-	ChaCha20Poly1305 bool
+	known uint32 // bit i stands for suites[i]
 
-	// Rekey: the key of a connection can be replaced (Linux 6.14).
+	// Rekey: the key of a TLS 1.3 connection can be replaced (Linux 6.14).
 	Rekey bool
 }
 
-// Any reports whether the kernel can do any cipher at all.
-func (s Support) Any() bool { return s.AES128GCM || s.AES256GCM || s.ChaCha20Poly1305 }
+// Any reports whether the kernel can do any cipher suite at all.
+func (s Support) Any() bool { return s.known != 0 }
 
-// Has reports whether the kernel can do a TLS 1.3 cipher suite.
+// Has reports whether the kernel can do a cipher suite, of TLS 1.3 or TLS 1.2.
 func (s Support) Has(suite uint16) bool {
-	switch suite {
-	case tls.TLS_AES_128_GCM_SHA256:
-		return s.AES128GCM
-	case tls.TLS_AES_256_GCM_SHA384:
-		return s.AES256GCM
-	case tls.TLS_CHACHA20_POLY1305_SHA256:
-		return s.ChaCha20Poly1305
+	for i := range suites {
+		if suites[i].id == suite {
+			return s.known&(1<<i) != 0
+		}
 	}
 	return false
+}
+
+// String lists the ciphers, without the kinds of certificates.
+func (s Support) String() string {
+	var names []string
+	for i := range suites {
+		if name := suites[i].String(); s.known&(1<<i) != 0 && !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	return strings.Join(names, ", ")
 }
 
 var cachedProbe struct {

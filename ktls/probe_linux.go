@@ -15,26 +15,21 @@ func probe() (Support, error) {
 	var missing error
 	for i := range suites {
 		s := &suites[i]
-		rekey, err := probeSuite(s)
-		if err != nil {
-			if !errors.Is(err, errors.ErrUnsupported) {
-				return Support{}, err
-			}
-			if errors.Is(err, errNoULP) {
-				return Support{}, err
-			}
-			missing = errors.Join(missing, err)
+		// The kind of certificate makes no difference to the kernel.
+		if i > 0 && s.version == suites[i-1].version && s.kernel == suites[i-1].kernel {
+			support.known |= support.known << 1 & (1 << i)
 			continue
 		}
-		switch s.kernel {
-		case cipherAESGCM128:
-			support.AES128GCM = true
-		case cipherAESGCM256:
-			support.AES256GCM = true
-		case cipherChaCha20Poly1305:
-			support.ChaCha20Poly1305 = true
+		rekey, err := probeSuite(s)
+		switch {
+		case err == nil:
+			support.known |= 1 << i
+			support.Rekey = support.Rekey || rekey
+		case !errors.Is(err, errors.ErrUnsupported), errors.Is(err, errNoULP):
+			return Support{}, err
+		default:
+			missing = errors.Join(missing, err)
 		}
-		support.Rekey = rekey
 	}
 	if support.Any() {
 		return support, nil
@@ -52,10 +47,10 @@ func probeSuite(s *suite) (rekey bool, err error) {
 		return false, fmt.Errorf("ktls: probe: %w", err)
 	}
 	defer closeBoth()
-	k := &trafficKey{key: make([]byte, s.keyLen), iv: make([]byte, 12)}
+	k := &trafficKey{suite: s, key: make([]byte, s.keyLen), iv: make([]byte, 12)}
 	_, _ = rand.Read(k.key) // never fails
 	_, _ = rand.Read(k.iv)
-	info := cryptoInfo(s, k, 0)
+	info := cryptoInfo(k, 0)
 
 	raw, err := conn.SyscallConn()
 	if err != nil {
@@ -67,7 +62,7 @@ func probeSuite(s *suite) (rekey bool, err error) {
 	}
 	set := func(fd int) error { return setTX(fd, info) }
 	if err := sock.control(set); err != nil {
-		return false, unsupported(err, errors.New("the kernel can't do "+s.name+" in TLS 1.3"))
+		return false, unsupported(err, fmt.Errorf("the kernel can't do %v", s))
 	}
 	return sock.control(set) == nil, nil
 }

@@ -16,11 +16,11 @@ const (
 	// NotTCP: the connection below TLS is no *net.TCPConn, or it speaks
 	// Multipath TCP.
 	NotTCP
-	// TLSVersion: the negotiated version is not TLS 1.3.
+	// TLSVersion: the negotiated version is older than TLS 1.2.
 	TLSVersion
 	// Cipher: the kernel can't do the negotiated cipher suite.
 	Cipher
-	// NoSecret: crypto/tls has reported no traffic secret.
+	// NoSecret: crypto/tls has reported no secret.
 	NoSecret
 	// SequenceUnproven: the record that should prove the sequence number
 	// is not authentic under any possible one.

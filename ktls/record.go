@@ -3,7 +3,9 @@ package ktls
 import "encoding/binary"
 
 const (
-	recordHeaderLen = 5
+	recordHeaderLen  = 5
+	explicitNonceLen = 8  // RFC 5288, section 3
+	tagLen           = 16 // of every AEAD here
 	// maxPayload is the most data that one record may carry (RFC 8446,
 	// section 5.1).
 	maxPayload = 16384
@@ -13,9 +15,10 @@ const (
 type recordType byte
 
 const (
-	recordAlert           recordType = 21
-	recordHandshake       recordType = 22
-	recordApplicationData recordType = 23
+	recordChangeCipherSpec recordType = 20
+	recordAlert            recordType = 21
+	recordHandshake        recordType = 22
+	recordApplicationData  recordType = 23
 )
 
 const (
@@ -25,24 +28,24 @@ const (
 
 var closeNotify = [2]byte{alertLevelWarning, alertCloseNotify}
 
-// The lengths of the sealed payload of a post-handshake alert (2 bytes) and of
-// a KeyUpdate (5 bytes): content, content type, 16 bytes of tag. crypto/tls
-// does not pad.
+// The lengths of the sealed payload of TLS 1.3's post-handshake alert (2 bytes)
+// and of a KeyUpdate (5 bytes): content, content type, tag. crypto/tls does not
+// pad.
 const (
-	sealedAlertLen     = 2 + 1 + 16
-	sealedKeyUpdateLen = 5 + 1 + 16
+	sealedAlertLen     = 2 + 1 + tagLen
+	sealedKeyUpdateLen = 5 + 1 + tagLen
 )
 
-// recordOverhead is what a record takes on the wire beside its content: header,
-// content type, tag.
-const recordOverhead = recordHeaderLen + 1 + 16
+// Handshake message types (RFC 8446, section 4).
+const (
+	handshakeClientHello = 1
+	handshakeServerHello = 2
+	handshakeKeyUpdate   = 24
+)
 
-// closeNotifyLen is what a record with close_notify, or any other alert, takes
-// on the wire.
-const closeNotifyLen = recordHeaderLen + sealedAlertLen
-
-// handshakeKeyUpdate is the handshake message type of RFC 8446, section 4.6.3.
-const handshakeKeyUpdate = 24
+// keyUpdate is a KeyUpdate that asks for none in return (RFC 8446, section
+// 4.6.3).
+var keyUpdate = [5]byte{handshakeKeyUpdate, 0, 0, 1, 0}
 
 // cutRecord splits the first whole record off b.
 func cutRecord(b []byte) (record, rest []byte, ok bool) {

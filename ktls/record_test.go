@@ -2,6 +2,7 @@ package ktls
 
 import (
 	"bytes"
+	"crypto/tls"
 	"testing"
 )
 
@@ -48,7 +49,7 @@ func FuzzCutRecord(f *testing.F) {
 // or be moved without proof.
 func FuzzAccount(f *testing.F) {
 	s := &suites[0]
-	record := seal(mustKey(f, s, make([]byte, s.secretLen)).aead, [12]byte{}, 0, 23, []byte("ab"))
+	record := sealerOf(mustKey(f, s, make([]byte, s.secretLen))).seal(0, 23, []byte("ab"))
 	f.Add(record, true)
 	f.Add(append(append([]byte{22, 3, 3, 0, 1, 0}, record...), 20, 3, 3, 0, 1, 1), false)
 	f.Fuzz(func(t *testing.T, p []byte, handshook bool) {
@@ -64,11 +65,27 @@ func FuzzAccount(f *testing.F) {
 	})
 }
 
+// mustKey returns the server's key: that of a traffic secret, or of a master
+// secret and testRandoms.
 func mustKey(t testing.TB, s *suite, secret []byte) *trafficKey {
 	t.Helper()
-	k, err := newTrafficKey(s, secret)
+	k, err := func() (*trafficKey, error) {
+		if s.version == tls.VersionTLS12 {
+			return newTrafficKey12(s, secret, testRandom(handshakeClientHello), testRandom(handshakeServerHello))
+		}
+		return newTrafficKey13(s, secret)
+	}()
 	if err != nil {
 		t.Fatal(err)
 	}
 	return k
+}
+
+// testRandom is the random of a hello.
+func testRandom(messageType byte) []byte { return bytes.Repeat([]byte{messageType}, randomLen) }
+
+// testHello is a record with what matters of a hello.
+func testHello(messageType byte) []byte {
+	body := append([]byte{messageType, 0, 0, 2 + randomLen, 3, 3}, testRandom(messageType)...)
+	return append([]byte{22, 3, 3, 0, byte(len(body))}, body...)
 }

@@ -1,6 +1,7 @@
 package ktls
 
 import (
+	"crypto/tls"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -12,7 +13,8 @@ import (
 // turns what crypto/tls still writes by itself (alerts, answers to KeyUpdate)
 // into control messages for the kernel.
 //
-// Only records of outer type 23 count: in TLS 1.3 those are the encrypted ones.
+// Encrypted records count: in TLS 1.3 those of outer type 23, in TLS 1.2 all that
+// follow ChangeCipherSpec.
 type recorder struct {
 	net.Conn // the raw connection
 
@@ -22,20 +24,27 @@ type recorder struct {
 	mu sync.Mutex
 
 	suite    *suite // negotiated; nil before the end of the handshake, or if it can't be offloaded
-	secret   []byte // server application traffic secret of the current generation
+	secret   []byte // server application traffic secret of crypto/tls's generation, or TLS 1.2's master secret
 	hsSecret []byte // server handshake traffic secret, if keepHandshake
+
+	// The two randoms are part of TLS 1.2's keys. Read uses clientHello
+	// without mu, during the handshake.
+	clientHello, serverHello helloReader
 
 	keepHandshake bool // the switch follows the handshake at once
 	capture       bool // copy each encrypted record to last
 	last          []byte
 
-	// Encrypted records of this generation of the secret. Of those written
-	// in the handshake an unknown few (session tickets) are already under
-	// the application secret.
+	// Encrypted records of this generation of the secret. Of those that TLS
+	// 1.3 has in the handshake an unknown few (session tickets) are already
+	// under the application secret.
 	inHandshake uint64
 	since       uint64
 	handshook   bool
 	updated     bool // this generation began with a KeyUpdate: inHandshake is 0
+
+	changed   bool   // ChangeCipherSpec was written
+	afterward uint64 // records of the handshake since then
 
 	closing  bool // an alert was written or a write failed: never move
 	unproven bool // something was written that is not accounted for: never move
@@ -43,6 +52,9 @@ type recorder struct {
 	moved atomic.Bool
 
 	// After the switch.
+	first   uint64      // number of the kernel's first record
+	sending []byte      // traffic secret of the kernel's generation, if it can be followed by another
+	rekey   bool        // the kernel can replace a key
 	shadow  *trafficKey // what crypto/tls encrypts with; made when first needed
 	number  uint64      // of crypto/tls's next record
 	pending []control
@@ -51,16 +63,26 @@ type recorder struct {
 	// dead is why no more application data may be sent.
 	dead error
 
-	// retired asks for the end of the connection after the response in
-	// flight: the peer wants a KeyUpdate.
-	retired atomic.Bool
+	retired   atomic.Bool // see Conn.Retired
+	interrupt atomic.Bool // Read is to return, for Conn.Read to return
 }
+
+// errRetired makes crypto/tls return from Read. Like a timeout it does no harm:
+// the next Read goes on where this one has stopped.
+var errRetired net.Error = retiredError{}
+
+type retiredError struct{}
+
+func (retiredError) Error() string   { return "ktls: connection retired" }
+func (retiredError) Timeout() bool   { return true }
+func (retiredError) Temporary() bool { return true }
 
 func (r *recorder) setSecret(label string, secret []byte) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	switch {
-	case label == labelTrafficSecret:
+	case label == labelTrafficSecret, label == labelMasterSecret:
+		clear(r.secret) // of a session that was offered but not resumed
 		r.secret = secret
 	case r.keepHandshake:
 		r.hsSecret = secret
@@ -76,6 +98,9 @@ func (r *recorder) handshakeDone(s *suite) {
 	defer r.mu.Unlock()
 	r.handshook = true
 	r.suite = s
+	if s != nil && s.version == tls.VersionTLS12 {
+		r.inHandshake = r.afterward
+	}
 }
 
 // setCapture turns the copying of records on, for the one that is to prove the
@@ -94,13 +119,26 @@ func (r *recorder) forget() {
 	defer r.mu.Unlock()
 	r.forgetHandshake()
 	clear(r.secret)
+	clear(r.sending)
 	r.shadow.wipe()
-	r.secret, r.shadow = nil, nil
+	r.secret, r.sending, r.shadow = nil, nil, nil
 }
 
 func (r *recorder) forgetHandshake() {
 	clear(r.hsSecret)
 	r.hsSecret, r.last, r.capture = nil, nil, false
+}
+
+// Read implements net.Conn for crypto/tls.
+func (r *recorder) Read(p []byte) (int, error) {
+	if r.interrupt.Swap(false) {
+		return 0, errRetired
+	}
+	n, err := r.Conn.Read(p)
+	if !r.clientHello.done {
+		r.clientHello.add(p[:n])
+	}
+	return n, err
 }
 
 // Write implements net.Conn for crypto/tls, which always hands over whole
@@ -125,6 +163,7 @@ func (r *recorder) write(p []byte) (n int, diverted bool, err error) {
 		r.closing = true
 		return n, false, err
 	}
+	r.serverHello.add(p)
 	r.account(p)
 	return n, false, nil
 }
@@ -138,19 +177,35 @@ func (r *recorder) account(p []byte) {
 			return
 		}
 		p = rest
-		if recordType(record[0]) != recordApplicationData {
-			// Plaintext is normal until the first encrypted record.
-			r.unproven = r.unproven || r.handshook || r.inHandshake > 0
-			continue
-		}
-		if r.capture {
+		typ := recordType(record[0])
+		encrypted := typ == recordApplicationData || r.suite != nil && r.suite.version == tls.VersionTLS12
+		if r.capture && (encrypted || r.changed) {
 			r.last = append(r.last[:0], record...)
 		}
-		if !r.handshook {
-			r.inHandshake++
-			continue
+		switch {
+		case !r.handshook:
+			r.accountHandshake(typ)
+		case encrypted:
+			r.since++
+			r.watch(record)
+		default:
+			r.unproven = true
 		}
-		r.since++
-		r.watch(record)
+	}
+}
+
+// accountHandshake counts for both versions: which one it is shows at the end.
+func (r *recorder) accountHandshake(typ recordType) {
+	switch {
+	case typ == recordChangeCipherSpec:
+		r.changed = true
+		r.afterward = 0
+	case r.changed:
+		r.afterward++
+	}
+	if typ == recordApplicationData {
+		r.inHandshake++
+	} else if r.inHandshake > 0 {
+		r.unproven = true // TLS 1.3 goes on as it has begun, and TLS 1.2 has none
 	}
 }

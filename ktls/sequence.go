@@ -1,9 +1,25 @@
 package ktls
 
-// watch opens a record that by its length may be an alert or a KeyUpdate.
+import (
+	"bytes"
+	"crypto/tls"
+	"net"
+)
+
+// watch looks for an alert or a KeyUpdate. In TLS 1.3 it opens a record that by
+// its length may be one.
 func (r *recorder) watch(record []byte) {
+	if r.suite == nil {
+		return
+	}
+	if r.suite.version == tls.VersionTLS12 {
+		typ := recordType(record[0])
+		r.closing = r.closing || typ == recordAlert
+		r.unproven = r.unproven || typ != recordAlert && typ != recordApplicationData
+		return
+	}
 	n := len(record) - recordHeaderLen
-	if r.suite == nil || n != sealedAlertLen && n != sealedKeyUpdateLen {
+	if n != sealedAlertLen && n != sealedKeyUpdateLen {
 		return
 	}
 	_, typ, content, reason := r.locate(record)
@@ -76,7 +92,14 @@ func (r *recorder) key(secret []byte) (*trafficKey, Reason) {
 	if len(secret) != r.suite.secretLen {
 		return nil, NoSecret
 	}
-	key, err := newTrafficKey(r.suite, secret)
+	var key *trafficKey
+	var err error
+	if r.suite.version == tls.VersionTLS12 {
+		client, server := r.clientHello.random(handshakeClientHello), r.serverHello.random(handshakeServerHello)
+		key, err = newTrafficKey12(r.suite, secret, client, server)
+	} else {
+		key, err = newTrafficKey13(r.suite, secret)
+	}
 	if err != nil {
 		return nil, FIPS
 	}
@@ -106,7 +129,7 @@ func (r *recorder) prove() (next uint64, reason Reason) {
 
 // move proves the sequence number and lets install give key and number to the
 // kernel. The error belongs to the reason KernelRefused.
-func (r *recorder) move(install func(info []byte) error) (Reason, error) {
+func (r *recorder) move(install func(info []byte, overhead int) error) (Reason, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.suite == nil {
@@ -121,15 +144,40 @@ func (r *recorder) move(install func(info []byte) error) (Reason, error) {
 		return reason, nil
 	}
 	defer key.wipe()
-	info := cryptoInfo(r.suite, key, next)
+	info := cryptoInfo(key, next)
 	defer clear(info)
-	if err := install(info); err != nil {
+	if err := install(info, r.suite.overhead()); err != nil {
 		return KernelRefused, err
 	}
 	// The point of no return: from here on the kernel makes the records, and
 	// every error closes the connection.
-	r.number = next
+	r.first, r.number = next, next
+	r.rekey = r.rekey && r.suite.version == tls.VersionTLS13
+	if r.rekey {
+		r.sending = bytes.Clone(r.secret)
+	}
 	r.moved.Store(true)
 	r.forgetHandshake()
 	return Offloaded, nil
+}
+
+// nextKey returns the crypto info of the kernel's next key, and goes on to it.
+func (r *recorder) nextKey() ([]byte, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.sending == nil {
+		return nil, net.ErrClosed // the secrets are forgotten
+	}
+	secret, err := nextSecret(r.suite, r.sending)
+	if err != nil {
+		return nil, err
+	}
+	clear(r.sending)
+	r.sending = secret
+	key, err := newTrafficKey13(r.suite, secret)
+	if err != nil {
+		return nil, err
+	}
+	defer key.wipe()
+	return cryptoInfo(key, 0), nil
 }

@@ -2,6 +2,7 @@ package ktls
 
 import (
 	"bytes"
+	"crypto/tls"
 	"errors"
 	"net"
 	"reflect"
@@ -38,6 +39,12 @@ func newScript(t testing.TB, s *suite) *script {
 	sc.hs.set(t, s, bytes.Repeat([]byte{1}, s.secretLen))
 	sc.app.set(t, s, bytes.Repeat([]byte{2}, s.secretLen))
 	sc.rec = &recorder{Conn: sc.raw, flush: func() {}, keepHandshake: true, capture: true}
+	if s.version == tls.VersionTLS12 {
+		sc.rec.clientHello.add(testHello(handshakeClientHello))
+		sc.raw1(testHello(handshakeServerHello))
+		sc.rec.setSecret(labelMasterSecret, bytes.Clone(sc.app.secret))
+		return sc
+	}
 	sc.rec.setSecret(labelHandshakeSecret, bytes.Clone(sc.hs.secret))
 	sc.rec.setSecret(labelTrafficSecret, bytes.Clone(sc.app.secret))
 	return sc
@@ -51,13 +58,14 @@ func (sc *script) data(content string) { sc.sealed(&sc.app, recordApplicationDat
 func (sc *script) alert(description byte) {
 	sc.sealed(&sc.app, recordAlert, string([]byte{1, description}))
 }
+func (sc *script) finished() { sc.sealed(&sc.app, recordHandshake, "finished") } // of TLS 1.2
 func (sc *script) keyUpdate() {
 	sc.sealed(&sc.app, recordHandshake, "\x18\x00\x00\x01\x00")
 	sc.app.update(sc.t, sc.suite)
 }
 
 func (sc *script) sealed(d *direction, typ recordType, content string) {
-	sc.raw1(seal(d.key.aead, [12]byte(d.key.iv), d.sequence, byte(typ), []byte(content)))
+	sc.raw1(sealerOf(d.key).seal(d.sequence, byte(typ), []byte(content)))
 	d.sequence++
 }
 
@@ -82,10 +90,8 @@ func TestProof(t *testing.T) {
 		{"several records in one write", func(sc *script) {
 			flight(sc)
 			sc.done()
-			one, two := sc.app, sc.app
-			two.sequence++
-			sc.raw1(append(seal(one.key.aead, [12]byte(one.key.iv), 0, 23, []byte("one")),
-				seal(two.key.aead, [12]byte(two.key.iv), 1, 23, []byte("two"))...))
+			key := sealerOf(sc.app.key)
+			sc.raw1(append(key.seal(0, 23, []byte("one")), key.seal(1, 23, []byte("two"))...))
 			sc.app.sequence = 2
 		}, Offloaded},
 
@@ -127,61 +133,136 @@ func TestProof(t *testing.T) {
 		{"no handshake", func(sc *script) { flight(sc) }, Cipher},
 		{"forgotten", func(sc *script) { flight(sc); sc.done(); sc.data("x"); sc.rec.forget() }, NoSecret},
 	} {
-		for i := range suites {
-			t.Run(tt.name+"/"+suites[i].name, func(t *testing.T) {
-				sc := newScript(t, &suites[i])
-				tt.run(sc)
-				var info []byte
-				reason, err := sc.rec.move(func(b []byte) error { info = bytes.Clone(b); return nil })
-				if reason != tt.reason || err != nil {
-					t.Fatalf("reason %v, %v; want %v", reason, err, tt.reason)
-				}
-				if reason != Offloaded {
-					if info != nil || sc.rec.moved.Load() {
-						t.Error("installed all the same")
-					}
-					return
-				}
-				// What the kernel gets must continue the script exactly.
-				aead, iv, sequence, err := parseInfo(info)
-				if err != nil {
-					t.Fatal(err)
-				}
-				if sequence != sc.app.sequence {
-					t.Errorf("number %d, want %d", sequence, sc.app.sequence)
-				}
-				if _, _, ok := sc.app.key.open(seal(aead, iv, sequence, 23, []byte("next")), sc.app.sequence); !ok {
-					t.Error("the key is wrong")
-				}
-			})
+		for i := range suites13 {
+			t.Run(tt.name+"/"+suites13[i].String(), func(t *testing.T) { testProof(t, &suites13[i], tt.run, tt.reason) })
 		}
+	}
+}
+
+func TestProof12(t *testing.T) {
+	flight := func(sc *script) { sc.plain(22); sc.plain(20); sc.finished() }
+	for _, tt := range []struct {
+		name   string
+		run    func(sc *script)
+		reason Reason
+	}{
+		{"at once", func(sc *script) { flight(sc); sc.done() }, Offloaded},
+		{"data", func(sc *script) { flight(sc); sc.done(); sc.data("x"); sc.data("xx"); sc.data("\x18\x00\x00\x01\x00") }, Offloaded},
+
+		{"nothing encrypted", func(sc *script) { sc.plain(20); sc.done() }, SequenceUnproven},
+		{"no ChangeCipherSpec", func(sc *script) { sc.finished(); sc.done() }, SequenceUnproven},
+		{"a number is missing", func(sc *script) { flight(sc); sc.done(); sc.app.sequence = 9; sc.data("x") }, SequenceUnproven},
+		{"two ChangeCipherSpecs", func(sc *script) { flight(sc); sc.plain(20); sc.done(); sc.data("x") }, SequenceUnproven},
+		{"handshake message after the handshake", func(sc *script) { flight(sc); sc.done(); sc.finished(); sc.data("x") }, SequenceUnproven},
+		{"ChangeCipherSpec after the handshake", func(sc *script) { flight(sc); sc.done(); sc.plain(20); sc.data("x") }, SequenceUnproven},
+		{"data in the handshake", func(sc *script) { flight(sc); sc.data("x"); sc.plain(22); sc.done(); sc.data("x") }, SequenceUnproven},
+		{"half a record", func(sc *script) { flight(sc); sc.done(); sc.raw1([]byte{23, 3, 3, 0, 9}); sc.data("x") }, SequenceUnproven},
+
+		{"alert", func(sc *script) { flight(sc); sc.done(); sc.alert(20); sc.data("x") }, Closing},
+		{"close_notify", func(sc *script) { flight(sc); sc.done(); sc.data("x"); sc.alert(0) }, Closing},
+		{"short write", func(sc *script) {
+			flight(sc)
+			sc.done()
+			sc.raw.short = true
+			sc.data("x")
+		}, Closing},
+
+		{"no secret", func(sc *script) { flight(sc); sc.done(); sc.rec.secret = nil; sc.data("x") }, NoSecret},
+		{"short secret", func(sc *script) { flight(sc); sc.done(); sc.rec.secret = sc.rec.secret[:47]; sc.data("x") }, NoSecret},
+		{"wrong secret", func(sc *script) { flight(sc); sc.done(); sc.rec.secret[0] ^= 1; sc.data("x") }, SequenceUnproven},
+		{"no client random", func(sc *script) { flight(sc); sc.done(); sc.rec.clientHello = helloReader{}; sc.data("x") }, SequenceUnproven},
+		{"other server random", func(sc *script) { flight(sc); sc.done(); sc.rec.serverHello.message[20] ^= 1; sc.data("x") }, SequenceUnproven},
+		{"no handshake", func(sc *script) { flight(sc) }, Cipher},
+	} {
+		for i := range suites12 {
+			t.Run(tt.name+"/"+tls.CipherSuiteName(suites12[i].id), func(t *testing.T) { testProof(t, &suites12[i], tt.run, tt.reason) })
+		}
+	}
+}
+
+// testProof moves what a script has written, and checks what the kernel gets.
+func testProof(t *testing.T, s *suite, run func(*script), want Reason) {
+	sc := newScript(t, s)
+	run(sc)
+	var info []byte
+	reason, err := sc.rec.move(func(b []byte, overhead int) error {
+		if overhead != s.overhead() {
+			t.Errorf("overhead %d, want %d", overhead, s.overhead())
+		}
+		info = bytes.Clone(b)
+		return nil
+	})
+	if reason != want || err != nil {
+		t.Fatalf("reason %v, %v; want %v", reason, err, want)
+	}
+	if reason != Offloaded {
+		if info != nil || sc.rec.moved.Load() {
+			t.Error("installed all the same")
+		}
+		return
+	}
+	// What the kernel gets must continue the script exactly.
+	key, sequence, err := parseInfo(info)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if sequence != sc.app.sequence {
+		t.Errorf("number %d, want %d", sequence, sc.app.sequence)
+	}
+	if _, _, ok := sc.app.key.open(key.seal(sequence, 23, []byte("next")), sc.app.sequence); !ok {
+		t.Error("the key is wrong")
 	}
 }
 
 // What crypto/tls writes after the switch is opened under its own key and number.
 func TestDivert(t *testing.T) {
-	for i := range suites {
-		sc := newScript(t, &suites[i])
-		sc.hsRecord()
-		sc.ticket()
-		sc.done()
-		sc.data("x")
-		if reason, _ := sc.rec.move(func([]byte) error { return nil }); reason != Offloaded {
-			t.Fatal(reason)
-		}
-		sc.raw.err = errors.New("written to the socket")
-		sc.alert(0)
-		sc.alert(0)
-		sc.keyUpdate()
-		sc.alert(0)
-		sc.alert(20)
-		got, dead := sc.rec.takePending()
-		want := []control{{21, []byte{1, 0}}, {21, []byte{1, 0}}, {21, []byte{1, 0}}, {21, []byte{1, 20}}}
-		if !reflect.DeepEqual(got, want) || dead != errAlertSent {
-			t.Errorf("%s: %v, %v; want %v", suites[i].name, got, dead, want)
-		}
-		if !sc.rec.retired.Load() || sc.rec.waiting.Load() {
-			t.Error("not retired, or waiting still")
+	alert := func(description byte) control { return control{recordAlert, []byte{1, description}} }
+	update := control{recordHandshake, []byte{24, 0, 0, 1, 0}}
+	for _, tt := range []struct {
+		name    string
+		suites  []suite
+		rekey   bool
+		run     func(*script)
+		want    []control
+		dead    error
+		retired bool
+	}{
+		{"alerts", suites, true, func(sc *script) { sc.alert(0); sc.alert(0); sc.alert(20) },
+			[]control{alert(0), alert(0), alert(20)}, errAlertSent, false},
+		{"KeyUpdate", suites13, true, func(sc *script) { sc.keyUpdate(); sc.alert(0); sc.alert(20) },
+			[]control{update, alert(0), alert(20)}, errAlertSent, false},
+		{"KeyUpdates", suites13, true, func(sc *script) { sc.keyUpdate(); sc.keyUpdate(); sc.keyUpdate(); sc.alert(0) },
+			[]control{update, alert(0)}, nil, false},
+		{"KeyUpdates without rekey", suites13, false, func(sc *script) { sc.keyUpdate(); sc.alert(0); sc.keyUpdate(); sc.alert(20) },
+			[]control{alert(0), alert(20)}, errAlertSent, true},
+		{"KeyUpdate in TLS 1.2", suites12, true, func(sc *script) { sc.sealed(&sc.app, recordHandshake, "\x18\x00\x00\x01\x00") },
+			nil, errForeignRecord, false},
+	} {
+		for i := range tt.suites {
+			s := &tt.suites[i]
+			t.Run(tt.name+"/"+tls.CipherSuiteName(s.id), func(t *testing.T) {
+				sc := newScript(t, s)
+				sc.rec.rekey = tt.rekey
+				sc.plain(20)
+				if s.version == tls.VersionTLS13 {
+					sc.hsRecord()
+				}
+				sc.ticket() // in TLS 1.2 as good as Finished
+				sc.done()
+				sc.data("x")
+				if reason, _ := sc.rec.move(func([]byte, int) error { return nil }); reason != Offloaded {
+					t.Fatal(reason)
+				}
+				sc.raw.err = errors.New("written to the socket")
+				tt.run(sc)
+				got, dead := sc.rec.takePending()
+				if !reflect.DeepEqual(got, tt.want) || dead != tt.dead {
+					t.Errorf("%v, %v; want %v, %v", got, dead, tt.want, tt.dead)
+				}
+				if retired := sc.rec.retired.Load(); retired != tt.retired || sc.rec.waiting.Load() {
+					t.Errorf("retired %v, want %v; or waiting still", retired, tt.retired)
+				}
+			})
 		}
 	}
 }
@@ -192,7 +273,7 @@ func TestRefusedInstall(t *testing.T) {
 	sc.hsRecord()
 	sc.done()
 	refused := errors.New("refused")
-	reason, err := sc.rec.move(func([]byte) error { return refused })
+	reason, err := sc.rec.move(func([]byte, int) error { return refused })
 	if reason != KernelRefused || err != refused {
 		t.Errorf("move = %v, %v", reason, err)
 	}

@@ -52,13 +52,15 @@ type Server struct {
 	options   Options
 	support   Support
 
-	newKernel func(*net.TCPConn) kernel // newSocket, but in tests
+	// Changed by tests only.
+	newKernel func(*net.TCPConn) kernel // newSocket
+	keyLimit  uint64
 }
 
 // NewServer returns a Server with a configuration as for tls.NewListener, which
 // must not be changed afterwards but by its own methods. options may be nil.
 func NewServer(config *tls.Config, options *Options) *Server {
-	s := &Server{config: config, newKernel: newSocket}
+	s := &Server{config: config, newKernel: newSocket, keyLimit: keyLimit}
 	if options != nil {
 		s.options = *options
 	}
@@ -90,8 +92,12 @@ func (s *Server) configForClient(hello *tls.ClientHelloInfo) (*tls.Config, error
 	if !ok {
 		return nil, fmt.Errorf("ktls: unexpected connection %T in ClientHelloInfo", hello.Conn)
 	}
-	config = config.Clone()
-	config.KeyLogWriter = &keyLog{rec: rec, next: config.KeyLogWriter}
+	chosen := config
+	config = chosen.Clone()
+	config.KeyLogWriter = &keyLog{rec: rec, next: chosen.KeyLogWriter}
+	config.UnwrapSession = func(ticket []byte, state tls.ConnectionState) (*tls.SessionState, error) {
+		return s.unwrapSession(rec, chosen, ticket, state)
+	}
 	return config, nil
 }
 
@@ -100,7 +106,7 @@ func (s *Server) configForClient(hello *tls.ClientHelloInfo) (*tls.Config, error
 // can be offloaded; any other connection works as with tls.Server.
 func (s *Server) Conn(raw net.Conn) *Conn {
 	c := &Conn{raw: raw, server: s}
-	c.rec = &recorder{Conn: raw, flush: c.flushControls}
+	c.rec = &recorder{Conn: raw, flush: c.flushControls, rekey: s.support.Rekey}
 	if s.support.Any() {
 		if tcp, ok := raw.(*net.TCPConn); ok {
 			c.kernel = s.newKernel(tcp)

@@ -28,9 +28,11 @@ type socket struct {
 	conn syscall.RawConn
 
 	// What tells how much the TLS layer holds, see unsent.
-	base uint64 // bytes that TCP had been given when the key was set
-	wire uint64 // bytes of finished records since then
-	span uint64 // content of records of which the last may be open
+	base     uint64 // bytes that TCP had been given when the key was set
+	finished uint64 // records since then
+	wire     uint64 // and their bytes
+	span     uint64 // content of records of which the last may be open
+	overhead int    // bytes of a record beside its content
 
 	unchecked int64 // bytes sent since the last look at the connection
 }
@@ -43,7 +45,8 @@ func newSocket(tcp *net.TCPConn) kernel {
 	return &socket{tcp: tcp, conn: conn}
 }
 
-func (s *socket) install(info []byte) error {
+func (s *socket) install(info []byte, overhead int) error {
+	s.overhead = overhead
 	// Multipath TCP uses the upper layer protocol for itself.
 	if multipath, err := s.tcp.MultipathTCP(); err != nil || multipath {
 		return errors.Join(errMultipath, err)
@@ -60,6 +63,12 @@ func (s *socket) install(info []byte) error {
 		return setTX(fd, info)
 	})
 }
+
+func (s *socket) rekey(info []byte) error {
+	return s.control(func(fd int) error { return setTX(fd, info) })
+}
+
+func (s *socket) records() uint64 { return s.finished + s.span/maxPayload }
 
 // setULP gives the socket the TLS layer. It may have it from an earlier try:
 // plain data keep passing until a key is set.
@@ -168,7 +177,8 @@ func (s *socket) count(n int64, more bool) {
 		return
 	}
 	records := (s.span + maxPayload - 1) / maxPayload
-	s.wire += s.span + records*recordOverhead
+	s.finished += records
+	s.wire += s.span + records*uint64(s.overhead)
 	s.span = 0
 }
 

@@ -5,7 +5,6 @@ package main
 import (
 	"fmt"
 	"os"
-	"strings"
 
 	"github.com/caddy-ktls/caddy-ktls/ktls"
 )
@@ -16,18 +15,5 @@ func main() {
 		fmt.Println("kernel TLS: no:", err)
 		os.Exit(1)
 	}
-	var ciphers []string
-	for _, c := range []struct {
-		name string
-		ok   bool
-	}{
-		{"AES-128-GCM", support.AES128GCM},
-		{"AES-256-GCM", support.AES256GCM},
-		{"ChaCha20-Poly1305", support.ChaCha20Poly1305},
-	} {
-		if c.ok {
-			ciphers = append(ciphers, c.name)
-		}
-	}
-	fmt.Println("kernel TLS: yes:", strings.Join(ciphers, ", "))
+	fmt.Println("kernel TLS: yes:", support)
 }

@@ -1,0 +1,290 @@
+package ktls
+
+import (
+	"bytes"
+	"crypto/tls"
+	"errors"
+	"io"
+	"math"
+	"testing"
+)
+
+// rekeyServer is a server whose kernels can replace keys, or can't.
+func rekeyServer(t testing.TB, rekey bool, setup func(*fakeKernel)) *fakeServer {
+	s := newFakeServer(t, serverConfig(), AtHandshake, setup)
+	s.support.Rekey = rekey
+	return s
+}
+
+// readBack lets conn read what the peer sends, behind what it has sent before.
+func readBack(t testing.TB, conn *Conn, p *peer) {
+	t.Helper()
+	p.write(recordApplicationData, []byte("data"))
+	got := make([]byte, 4)
+	if _, err := io.ReadFull(conn, got); err != nil || string(got) != "data" {
+		t.Fatalf("read %q, %v", got, err)
+	}
+}
+
+// A KeyUpdate after the switch is answered by one under the old key, and what
+// follows is under the new one.
+func TestKeyUpdateAfterSwitch(t *testing.T) {
+	for _, tt := range []struct {
+		name          string
+		request       bool
+		together      int // KeyUpdates that come at once
+		rounds, wants int
+	}{
+		{"one", true, 1, 1, 1},
+		{"again and again", true, 1, 20, 20},
+		{"several at once", true, 5, 3, 3}, // one answers for all
+		{"without request", false, 3, 3, 0},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s := rekeyServer(t, true, nil)
+			conn, p, k := s.connectPeer(t)
+			for range tt.rounds {
+				transfer(t, conn, p, testBody(70_000))
+				secret, sending := conn.rec.secret, conn.rec.sending
+				// The writer is busy until all of them are read.
+				conn.out.Lock()
+				for range tt.together {
+					p.keyUpdate(tt.request)
+				}
+				readBack(t, conn, p)
+				conn.unlock()
+				if tt.request {
+					wantZero(t, "crypto/tls's secret before the KeyUpdate", secret)
+					wantZero(t, "the kernel's secret before the KeyUpdate", sending)
+				}
+			}
+			transfer(t, conn, p, testBody(70_001))
+			if k.rekeys != tt.wants {
+				t.Errorf("%d rekeys, want %d", k.rekeys, tt.wants)
+			}
+			if tt.wants > 0 {
+				wantZero(t, "crypto info", k.lastInfo)
+			}
+			if conn.Retired() {
+				t.Error("retired")
+			}
+			conn.Close()
+			wantEnd(t, p)
+			wantZeroed(t, conn)
+		})
+	}
+}
+
+// If the kernel can't follow a KeyUpdate it stays with its key, nothing is
+// answered, everything works, and the connection is retired.
+func TestRetired(t *testing.T) {
+	s := rekeyServer(t, false, nil)
+	conn, p, k := s.connectPeer(t)
+	readBack(t, conn, p)
+	if conn.Retired() {
+		t.Error("retired without a KeyUpdate")
+	}
+	p.keyUpdate(true)
+	if n, err := conn.Read(make([]byte, 1)); n != 0 || err != nil || !conn.Retired() {
+		t.Errorf("Read = %d, %v; retired %v", n, err, conn.Retired())
+	}
+	readBack(t, conn, p)
+	for range 3 {
+		transfer(t, conn, p, testBody(70_000))
+		p.keyUpdate(true)
+		readBack(t, conn, p)
+	}
+	transfer(t, conn, p, testBody(70_001))
+	if k.rekeys > 0 {
+		t.Error("a new key")
+	}
+	if err := conn.Close(); err != nil {
+		t.Error("Close:", err)
+	}
+	p.wantControl(t, recordAlert, 1, 0)
+	wantZeroed(t, conn)
+}
+
+// While a file is sent, the key changes between two records.
+func TestKeyUpdateDuringFile(t *testing.T) {
+	const total, round = 900_000, 50_000
+	for _, rekey := range []bool{true, false} {
+		var update func()
+		s := rekeyServer(t, rekey, func(k *fakeKernel) {
+			k.maxFile = round // leaves records open
+			k.beforeFile = func() { update() }
+		})
+		conn, p, k := s.connectPeer(t)
+		updates := 0
+		update = func() {
+			if updates < 10 {
+				updates++
+				p.keyUpdate(true)
+				readBack(t, conn, p)
+			}
+		}
+		body := testBody(total)
+		wait := receiving(t, p, append([]byte("header"), body...))
+		if n, err := conn.SendFile([]byte("header"), testFile(t, body), 0, total, 0); n != total || err != nil {
+			t.Errorf("SendFile = %d, %v", n, err)
+		}
+		wait()
+		want := 0
+		if rekey {
+			want = 10
+		}
+		if k.rekeys != want {
+			t.Errorf("%d rekeys, want %d", k.rekeys, want)
+		}
+		conn.Close()
+		wantEnd(t, p)
+	}
+}
+
+// An alert after a KeyUpdate is opened under crypto/tls's new key and sent under
+// the kernel's, new or not.
+func TestAlertAfterKeyUpdate(t *testing.T) {
+	for _, rekey := range []bool{true, false} {
+		s := rekeyServer(t, rekey, nil)
+		conn, p, _ := s.connectPeer(t)
+		p.keyUpdate(true)
+		p.keyUpdate(true)
+		p.garbage()
+		if _, err := conn.Read(make([]byte, 1)); err == nil {
+			t.Error("garbage was read")
+		}
+		// The session ticket, which is unread, and our own KeyUpdates.
+		typ, content, err := p.next()
+		for typ == recordHandshake && err == nil {
+			typ, content, err = p.next()
+		}
+		if typ != recordAlert || !bytes.Equal(content, []byte{2, 20}) || err != nil {
+			t.Errorf("record %d, %x, %v; want bad_record_mac", typ, content, err)
+		}
+	}
+}
+
+// A kernel that takes no other key after all: the peer waits for it, so nothing
+// may follow, not even close_notify.
+func TestRekeyRefused(t *testing.T) {
+	refused := errors.New("refused")
+	s := rekeyServer(t, true, func(k *fakeKernel) { k.rekeyErr = refused })
+	conn, p, _ := s.connectPeer(t)
+	transfer(t, conn, p, testBody(70_000))
+	p.keyUpdate(true)
+	readBack(t, conn, p)
+	p.wantControl(t, recordHandshake, 24, 0, 0, 1, 0)
+	_, err := conn.Write([]byte("x"))
+	wantError(t, err, errRekey)
+	wantError(t, err, refused)
+	_, err = conn.SendFile(nil, testFile(t, testBody(1000)), 0, 1000, 0)
+	wantError(t, err, errRekey)
+	conn.Close()
+	if typ, content, err := p.next(); err != io.EOF {
+		t.Errorf("after the refusal: %d, %x, %v", typ, content, err)
+	}
+	wantZeroed(t, conn)
+}
+
+// Go's own limit ends a flood of KeyUpdates without data between; each before
+// that costs no more than the flag that an answer is due.
+func TestKeyUpdateFlood(t *testing.T) {
+	for _, rekey := range []bool{true, false} {
+		s := rekeyServer(t, rekey, nil)
+		conn, p, k := s.connectPeer(t)
+		conn.out.Lock() // a writer that is stuck
+		go func() {
+			for range 10_000 {
+				record := sealerOf(p.out.key).seal(p.out.sequence, 22, []byte{24, 0, 0, 1, 1})
+				if _, err := p.conn.Write(record); err != nil {
+					return // the server has closed the connection
+				}
+				p.out.update(t, p.suite)
+			}
+		}()
+		if _, err := conn.Read(make([]byte, 1)); err == nil {
+			t.Error("Read has found data")
+		}
+		conn.rec.mu.Lock()
+		if n := len(conn.rec.pending); n > 2 {
+			t.Errorf("%d records wait", n)
+		}
+		conn.rec.mu.Unlock()
+		conn.unlock()
+		if _, err := conn.Write([]byte("x")); !errors.Is(err, errAlertSent) {
+			t.Errorf("Write: %v, want that an alert was sent", err)
+		}
+		if k.rekeys > 1 {
+			t.Errorf("%d rekeys", k.rekeys)
+		}
+		if last := k.controls[len(k.controls)-1]; last.typ != recordAlert || !bytes.Equal(last.body, []byte{2, byte(alertUnexpectedMessage)}) {
+			t.Errorf("the end was %v, want the alert unexpected_message", last)
+		}
+		conn.Close()
+	}
+}
+
+const alertUnexpectedMessage tls.AlertError = 10
+
+// A key of AES-GCM is replaced in time by ourselves; if it can't be, the
+// connection is retired.
+func TestKeyLimit(t *testing.T) {
+	const limit = 20
+	for _, rekey := range []bool{true, false} {
+		s := rekeyServer(t, rekey, func(k *fakeKernel) { k.maxFile = 5 * maxPayload / 2 })
+		s.keyLimit = limit
+		conn, p, k := s.connectPeer(t)
+		p.limit = limit + 5 // what one round makes, and those that close a record
+		if conn.rec.suite.kernel == cipherChaCha20Poly1305 {
+			t.Skip("crypto/tls has chosen ChaCha20-Poly1305, which has no limit")
+		}
+		if want := limit - conn.rec.first; conn.renewAt != want {
+			t.Errorf("renewed after %d records, want %d", conn.renewAt, want)
+		}
+		if rekey {
+			p.limit = limit + 5
+		} else {
+			p.limit = math.MaxUint64
+		}
+		for range 30 {
+			transfer(t, conn, p, testBody(5))
+		}
+		body := testBody(2_000_000)
+		wait := receiving(t, p, body)
+		if n, err := conn.SendFile(nil, testFile(t, body), 0, int64(len(body)), 0); n != int64(len(body)) || err != nil {
+			t.Errorf("SendFile = %d, %v", n, err)
+		}
+		wait()
+		// crypto/tls knows nothing of it: the peer can ask for more.
+		for range 3 {
+			p.keyUpdate(true)
+			readBack(t, conn, p)
+			transfer(t, conn, p, testBody(70_000))
+		}
+		if rekey != (k.rekeys >= 150/limit) || rekey == conn.Retired() {
+			t.Errorf("%d rekeys, retired %v", k.rekeys, conn.Retired())
+		}
+		conn.Close()
+		wantEnd(t, p)
+	}
+}
+
+// ChaCha20-Poly1305 has no limit, and TLS 1.2 no KeyUpdate.
+func TestFirstRenewal(t *testing.T) {
+	for i := range suites {
+		s := &suites[i]
+		server := newFakeServer(t, serverConfig(), OnDemand, nil)
+		c := &Conn{server: server.Server, rec: &recorder{suite: s, first: 7}}
+		want := uint64(1<<23 - 7)
+		if s.kernel == cipherChaCha20Poly1305 {
+			want = math.MaxUint64
+		}
+		if got := c.firstRenewal(); got != want {
+			t.Errorf("%v: renewal after %d records, want %d", s, got, want)
+		}
+		c.rec.first = 1 << 40
+		if got := c.firstRenewal(); s.kernel != cipherChaCha20Poly1305 && got != 0 {
+			t.Errorf("%v: renewal after %d records, want at once", s, got)
+		}
+	}
+}
