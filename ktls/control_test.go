@@ -3,7 +3,7 @@ package ktls
 import (
 	"bytes"
 	"crypto/tls"
-	"errors"
+	"fmt"
 	"io"
 	"testing"
 )
@@ -80,30 +80,73 @@ func TestAlertBeforeSwitch(t *testing.T) {
 	k.wantSent(t, 0, 0)
 }
 
-// An alert of crypto/tls after the switch reaches the peer, and nothing after it.
+// Each alert that crypto/tls may raise after the switch reaches the peer as that
+// alert, and nothing follows it.
 func TestAlertAfterSwitch(t *testing.T) {
-	s := newFakeServer(t, serverConfig(), AtHandshake, nil)
-	conn, p, k := s.connectPeer(t)
-	transfer(t, conn, p, testBody(70_000))
-	p.garbage()
-	_, err := conn.Read(make([]byte, 1))
-	if alert := tls.AlertError(0); err == nil || errors.As(err, &alert) && alert != 20 {
-		t.Errorf("Read: %v, want a bad record MAC", err)
+	const (
+		unexpectedMessage = 10
+		badRecordMAC      = 20
+		recordOverflow    = 22
+		decodeError       = 50
+		protocolVersion   = 70
+		noRenegotiation   = 100
+	)
+	clientHello := append([]byte{1, 0, 0, 38, 3, 3}, make([]byte, 36)...)
+	tooLong := make([]byte, maxPayload+1)
+	for _, tt := range []struct {
+		name    string
+		version uint16
+		send    func(*peer)
+		want    byte
+	}{
+		{"not authentic", 13, func(p *peer) { p.garbage() }, badRecordMAC},
+		{"too long", 13, func(p *peer) { p.write(recordApplicationData, tooLong) }, recordOverflow},
+		{"too long for a record", 13, func(p *peer) { p.raw(23, 3, 3, 0xff, 0xff) }, recordOverflow},
+		{"wrong record version", 13, func(p *peer) { p.raw(23, 9, 9, 0, 40) }, protocolVersion},
+		{"unknown record type", 13, func(p *peer) { p.write(99, []byte("x")) }, unexpectedMessage},
+		{"plaintext", 13, func(p *peer) { p.raw(22, 3, 3, 0, 1, 1) }, badRecordMAC},
+		{"ClientHello", 13, func(p *peer) { p.write(recordHandshake, clientHello) }, unexpectedMessage},
+		{"Finished", 13, func(p *peer) { p.write(recordHandshake, append([]byte{20, 0, 0, 32}, make([]byte, 32)...)) }, unexpectedMessage},
+		{"KeyUpdate with a wrong value", 13, func(p *peer) { p.write(recordHandshake, []byte{24, 0, 0, 1, 7}) }, decodeError},
+		{"unknown handshake message", 13, func(p *peer) { p.write(recordHandshake, []byte{77, 0, 0, 0}) }, unexpectedMessage},
+		{"alert of a wrong length", 13, func(p *peer) { p.write(recordAlert, []byte{2}) }, unexpectedMessage},
+
+		{"not authentic", 12, func(p *peer) { p.raw(append([]byte{23, 3, 3, 0, 40}, make([]byte, 40)...)...) }, badRecordMAC},
+		{"too long", 12, func(p *peer) { p.write(recordApplicationData, tooLong) }, recordOverflow},
+		{"wrong record version", 12, func(p *peer) { p.raw(23, 9, 9, 0, 40) }, protocolVersion},
+		{"unknown record type", 12, func(p *peer) { p.write(99, []byte("x")) }, unexpectedMessage},
+		{"renegotiation", 12, func(p *peer) { p.write(recordHandshake, clientHello) }, unexpectedMessage},
+		{"HelloRequest", 12, func(p *peer) { p.write(recordHandshake, []byte{0, 0, 0, 0}) }, noRenegotiation},
+		{"ChangeCipherSpec", 12, func(p *peer) { p.write(recordChangeCipherSpec, []byte{1}) }, unexpectedMessage},
+	} {
+		t.Run(fmt.Sprintf("1.%d/%s", tt.version-10, tt.name), func(t *testing.T) {
+			s := newFakeServer(t, serverConfig(), AtHandshake, nil)
+			conn, p, k := s.connectPeerOf(t, map[uint16]uint16{12: tls.VersionTLS12, 13: tls.VersionTLS13}[tt.version])
+			wantReason(t, conn, Offloaded)
+			transfer(t, conn, p, testBody(70_000))
+			tt.send(p)
+			if _, err := conn.Read(make([]byte, 1)); err == nil {
+				t.Error("Read succeeded")
+			}
+			typ, content, err := p.next()
+			if typ != recordAlert || len(content) != 2 || content[1] != tt.want || err != nil {
+				t.Errorf("record %d, %x, %v; want alert %d", typ, content, err, tt.want)
+			}
+			_, err = conn.Write([]byte("x"))
+			wantError(t, err, errAlertSent)
+			_, err = conn.SendFile(nil, testFile(t, testBody(1000)), 0, 1000, 0)
+			wantError(t, err, errAlertSent)
+			wantError(t, conn.CloseWrite(), errAlertSent)
+			_, err = conn.rec.Write([]byte("x")) // crypto/tls has nothing to add
+			wantError(t, err, errAlertSent)
+			conn.Close()
+			if typ, content, err := p.next(); err != io.EOF {
+				t.Errorf("after the alert: %d, %x, %v", typ, content, err)
+			}
+			k.wantSent(t, 70_000, 0)
+			wantZeroed(t, conn)
+		})
 	}
-	p.wantControl(t, recordAlert, 2, 20)
-	_, err = conn.Write([]byte("x"))
-	wantError(t, err, errAlertSent)
-	_, err = conn.SendFile(nil, testFile(t, testBody(1000)), 0, 1000, 0)
-	wantError(t, err, errAlertSent)
-	wantError(t, conn.CloseWrite(), errAlertSent)
-	_, err = conn.rec.Write([]byte("x")) // crypto/tls has nothing to add
-	wantError(t, err, errAlertSent)
-	conn.Close()
-	if typ, content, err := p.next(); err != io.EOF {
-		t.Errorf("after the alert: %d, %x, %v", typ, content, err)
-	}
-	k.wantSent(t, 70_000, 0)
-	wantZeroed(t, conn)
 }
 
 // While a file is sent, an alert goes out between two rounds, or after the last,

@@ -23,8 +23,10 @@ type peer struct {
 	rest    []byte        // of a record that Read has begun
 	suite   *suite
 	in, out direction
-	updates int    // KeyUpdates that the server has sent
-	limit   uint64 // records that the server may make under one key; 0: any number
+
+	plaintext bool   // TLS 1.2: what comes next is not encrypted yet
+	updates   int    // KeyUpdates that the server has sent
+	limit     uint64 // records that the server may make under one key; 0: any number
 }
 
 type direction struct {
@@ -50,20 +52,57 @@ func (d *direction) update(t testing.TB, s *suite) {
 // connectPeer returns a connection after the handshake with a hand-made client.
 func (s *fakeServer) connectPeer(t testing.TB) (*Conn, *peer, *fakeKernel) {
 	t.Helper()
+	return s.connectPeerOf(t, tls.VersionTLS13)
+}
+
+// connectPeerOf is connectPeer for a version of TLS.
+func (s *fakeServer) connectPeerOf(t testing.TB, version uint16) (*Conn, *peer, *fakeKernel) {
+	t.Helper()
 	clientEnd, serverEnd := tcpPair(t)
 	conn := s.Conn(serverEnd)
 	wire := &tap{Conn: clientEnd}
 	var log bytes.Buffer
 	config := clientConfig()
 	config.KeyLogWriter = &log
+	config.MaxVersion = version
 	client := tls.Client(wire, config)
 	handshake(t, conn, client)
 
 	p := &peer{t: t, conn: clientEnd, suite: suiteByID(client.ConnectionState().CipherSuite)}
 	p.r = bufio.NewReader(io.MultiReader(&wire.read, clientEnd))
-	p.in.set(t, p.suite, loggedSecret(t, log.String(), "SERVER_TRAFFIC_SECRET_0"))
-	p.out.set(t, p.suite, loggedSecret(t, log.String(), "CLIENT_TRAFFIC_SECRET_0"))
+	if version == tls.VersionTLS13 {
+		p.in.set(t, p.suite, loggedSecret(t, log.String(), "SERVER_TRAFFIC_SECRET_0"))
+		p.out.set(t, p.suite, loggedSecret(t, log.String(), "CLIENT_TRAFFIC_SECRET_0"))
+		return conn, p, s.last
+	}
+	// Finished was the first record of each side.
+	p.plaintext = true
+	master := loggedSecret(t, log.String(), "CLIENT_RANDOM")
+	clientRandom, serverRandom := conn.rec.clientHello.random(1), conn.rec.serverHello.random(2)
+	key, err := newTrafficKey12(p.suite, master, clientRandom, serverRandom)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.in.key = key
+	p.out = direction{key: clientKey12(t, p.suite, master, clientRandom, serverRandom), sequence: 1}
 	return conn, p, s.last
+}
+
+// clientKey12 cuts the client's key out of the key block (RFC 5246, section 6.3).
+func clientKey12(t testing.TB, s *suite, master, clientRandom, serverRandom []byte) *trafficKey {
+	t.Helper()
+	ivLen := 12
+	if s.kernel != cipherChaCha20Poly1305 {
+		ivLen = 4
+	}
+	block := prf12(s, master, "key expansion", append(bytes.Clone(serverRandom), clientRandom...), 2*s.keyLen+2*ivLen)
+	iv := make([]byte, 12)
+	copy(iv, block[2*s.keyLen:][:ivLen])
+	key, err := newTrafficKey(s, block[:s.keyLen], iv)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key
 }
 
 func loggedSecret(t testing.TB, log, label string) []byte {
@@ -102,12 +141,18 @@ func (p *peer) keyUpdate(request bool) {
 	p.out.update(p.t, p.suite)
 }
 
+// raw sends bytes as they are.
+func (p *peer) raw(b ...byte) {
+	p.t.Helper()
+	if _, err := p.conn.Write(b); err != nil {
+		p.t.Error("peer:", err)
+	}
+}
+
 // garbage sends a record that is not authentic.
 func (p *peer) garbage() {
 	p.t.Helper()
-	if _, err := p.conn.Write(append([]byte{23, 3, 3, 0, 32}, make([]byte, 32)...)); err != nil {
-		p.t.Error("peer:", err)
-	}
+	p.raw(append([]byte{23, 3, 3, 0, 32}, make([]byte, 32)...)...)
 }
 
 var errBadRecordMAC = errors.New("peer: bad_record_mac")
@@ -124,7 +169,8 @@ func (p *peer) next() (recordType, []byte, error) {
 		if _, err := io.ReadFull(p.r, record); err != nil {
 			return 0, nil, io.ErrUnexpectedEOF
 		}
-		if record[0] != 23 {
+		if p.plaintext || p.suite.version == tls.VersionTLS13 && record[0] != 23 {
+			p.plaintext = p.plaintext && record[0] != 20 // ChangeCipherSpec is the last
 			continue
 		}
 		typ, content, ok := p.in.key.open(record, p.in.sequence)

@@ -1,0 +1,179 @@
+package ktls
+
+import (
+	"bytes"
+	"crypto/tls"
+	"fmt"
+	"net"
+	"slices"
+	"testing"
+)
+
+// A flight is what crypto/tls hands to a recorder until the switch.
+type flight struct {
+	name      string
+	rec       *recorder // has the secrets
+	handshake [][]byte  // writes in the handshake
+	after     [][]byte  // writes after it, of one record each
+	number    uint64    // of the first record after the handshake
+}
+
+// writes keeps what is written to a connection.
+type writes struct {
+	net.Conn
+	got [][]byte
+}
+
+func (w *writes) Write(p []byte) (int, error) {
+	w.got = append(w.got, bytes.Clone(p))
+	return w.Conn.Write(p)
+}
+
+func (w *writes) take() [][]byte {
+	got := w.got
+	w.got = nil
+	return got
+}
+
+// Contents of the records after the handshake. One looks like an alert, and the
+// last is the proof.
+var flightData = [][]byte{[]byte("first data"), []byte("xx"), []byte("proof")}
+
+// handshakeFlight takes a flight from crypto/tls.
+func handshakeFlight(t testing.TB, name string, server, client func(*tls.Config)) flight {
+	t.Helper()
+	serverConfig, clientConfig := shapeConfigs(server, both(cached, client))
+	s := newFakeServer(t, serverConfig, OnDemand, nil)
+	clientEnd, serverEnd := tcpPair(t)
+	conn, c := s.Conn(serverEnd), tls.Client(clientEnd, clientConfig)
+	w := &writes{Conn: serverEnd}
+	conn.rec.Conn = w
+	conn.rec.keepHandshake = true
+	handshake(t, conn, c)
+	f := flight{name: name, rec: conn.rec, handshake: w.take(), number: 1} // behind a ticket, or TLS 1.2's Finished
+	for _, p := range flightData {
+		transfer(t, conn, c, p)
+	}
+	f.after = w.take()
+	return f
+}
+
+// scriptFlight makes a flight, for suites that crypto/tls doesn't negotiate
+// with itself.
+func scriptFlight(t testing.TB, s *suite, tickets int) flight {
+	t.Helper()
+	sc := newScript(t, s)
+	w := &writes{Conn: sc.raw}
+	sc.rec.Conn = w
+	sc.plain(22)
+	sc.plain(20)
+	sc.hsRecord()
+	sc.hsRecord()
+	for range tickets {
+		sc.ticket()
+	}
+	sc.done()
+	f := flight{name: fmt.Sprintf("%v, %d tickets", s, tickets), rec: sc.rec, number: uint64(tickets)}
+	f.handshake = [][]byte{slices.Concat(w.take()...)}
+	for _, p := range flightData {
+		sc.data(string(p))
+	}
+	f.after = w.take()
+	return f
+}
+
+// replay gives a fresh recorder the flight as a Conn does. It returns the crypto
+// info that the kernel would get, nil if none.
+func (f *flight) replay(t testing.TB, install Install) (info []byte) {
+	r := &recorder{Conn: &discard{}, clientHello: f.rec.clientHello, secret: bytes.Clone(f.rec.secret)}
+	if install == AtHandshake {
+		r.hsSecret, r.keepHandshake, r.capture = bytes.Clone(f.rec.hsSecret), true, true
+	}
+	for _, p := range f.handshake {
+		_, _ = r.Write(p)
+	}
+	r.handshakeDone(f.rec.suite)
+	if install == OnDemand {
+		for i, p := range f.after {
+			r.setCapture(i == len(f.after)-1)
+			_, _ = r.Write(p)
+		}
+	}
+	reason, err := r.move(func(b []byte, _ int) error { info = bytes.Clone(b); return nil })
+	if (reason == Offloaded) != (info != nil) || err != nil {
+		t.Fatalf("reason %v, %v, and a crypto info of %d bytes", reason, err, len(info))
+	}
+	return info
+}
+
+// No byte that is changed gives the kernel another key or number than it should
+// have, and a last record that is not authentic proves nothing.
+func TestFlip(t *testing.T) {
+	var flights []flight
+	for i := range suites13 {
+		for _, tickets := range []int{0, 1, 3} {
+			flights = append(flights, scriptFlight(t, &suites13[i], tickets))
+		}
+	}
+	flights = append(flights,
+		handshakeFlight(t, "TLS 1.3", curves(tls.X25519), nil),
+		handshakeFlight(t, "TLS 1.3, certificate", both(curves(tls.X25519), clientAuth(tls.RequestClientCert)), identified))
+	for _, s := range suites12 {
+		flights = append(flights, handshakeFlight(t, tls.CipherSuiteName(s.id), keyFor(s.id), func(c *tls.Config) {
+			c.MaxVersion, c.CipherSuites = tls.VersionTLS12, []uint16{s.id}
+		}))
+	}
+	for _, f := range flights {
+		eachInstall(t, f.name, func(t *testing.T, install Install) { f.test(t, install) })
+	}
+}
+
+// keyFor gives the server a key for a suite of TLS 1.2.
+func keyFor(id uint16) func(*tls.Config) {
+	switch id {
+	case tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256, tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+		tls.TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256:
+		return certified(rsaIdentity, 0)
+	}
+	return nil
+}
+
+func (f *flight) test(t *testing.T, install Install) {
+	want := f.replay(t, install)
+	if want == nil {
+		t.Fatal("refused although nothing is changed")
+	}
+	all, number := f.handshake, f.number
+	if install == OnDemand {
+		all = slices.Concat(f.handshake, f.after)
+		number += uint64(len(f.after))
+	}
+	if _, got, err := parseInfo(want); got != number || err != nil {
+		t.Errorf("number %d, %v; want %d", got, err, number)
+	}
+	last := lastRecord(all[len(all)-1])
+	for i, p := range all {
+		for j := range p {
+			for _, flip := range []byte{1, 2, 3, 0x80, 0xff} {
+				p[j] ^= flip
+				got := f.replay(t, install)
+				p[j] ^= flip
+				if got != nil && !bytes.Equal(got, want) {
+					t.Errorf("write %d, byte %d, flip %#x: another key or number", i, j, flip)
+				}
+				if got != nil && i == len(all)-1 && j >= last {
+					t.Errorf("byte %d of the last record, flip %#x: moved", j-last, flip)
+				}
+			}
+		}
+	}
+}
+
+// lastRecord returns where the last record of p begins.
+func lastRecord(p []byte) (offset int) {
+	for rest := p; len(rest) > 0; {
+		offset = len(p) - len(rest)
+		_, rest, _ = cutRecord(rest)
+	}
+	return offset
+}

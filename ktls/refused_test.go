@@ -1,0 +1,130 @@
+package ktls
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"testing"
+)
+
+// A client that is refused ends its own connection and no other.
+func TestShapesRefused(t *testing.T) { testShapesRefused(t, fakeShapes) }
+
+func testShapesRefused(t *testing.T, newServer newShapes) {
+	for _, tt := range []struct {
+		name   string
+		server func(*tls.Config)
+		client func(*tls.Config)
+		alert  tls.AlertError
+	}{
+		// Alerts of RFC 8446, section 6.
+		{"required, not given", clientAuth(tls.RequireAnyClientCert), cached, 116},
+		{"verified, not given", clientAuth(tls.RequireAndVerifyClientCert), cached, 116},
+		{"verified, unknown", clientAuth(tls.RequireAndVerifyClientCert), certified(p384Identity, 0), 48},
+		{"optional, unknown", clientAuth(tls.VerifyClientCertIfGiven), certified(p384Identity, 0), 48},
+		{"wrong signature", clientAuth(tls.RequestClientCert), forged, 51},
+	} {
+		eachInstall(t, tt.name, func(t *testing.T, install Install) {
+			server, own := shapeConfigs(tt.server, tt.client)
+			s := newServer(t, server, install)
+			clientEnd, serverEnd := tcpPair(t)
+			conn, client := s.Conn(serverEnd), tls.Client(clientEnd, own)
+			done := make(chan error, 1)
+			go func() { done <- conn.Handshake() }()
+			if err := client.Handshake(); err != nil { // the client is done before the server
+				t.Error("client's handshake:", err)
+			}
+			if err := <-done; err == nil {
+				t.Error("the server's handshake succeeded")
+			}
+			conn.Offload()
+			if n, err := conn.Write(testBody(70_000)); n != 0 || err == nil {
+				t.Errorf("Write = %d, %v", n, err)
+			}
+			wantAlert(t, client, tt.alert)
+			wantReason(t, conn, NotNeeded)
+			if conn.rec.moved.Load() {
+				t.Error("moved")
+			}
+			if err := conn.Close(); err != nil {
+				t.Error("Close:", err)
+			}
+			s.wantDecided(t, conn, NotNeeded, nil)
+			wantZeroed(t, conn)
+
+			_, own = shapeConfigs(tt.server, identified)
+			conn, client, _ = s.connect(t, own)
+			conn.Offload()
+			transfer(t, conn, client, testBody(70_000))
+			wantReason(t, conn, Offloaded)
+			transfer(t, conn, client, testBody(70_001))
+			conn.Close()
+			wantEnd(t, client)
+		})
+	}
+}
+
+// wantAlert checks that the peer has ended the connection by an alert.
+func wantAlert(t testing.TB, r io.Reader, want tls.AlertError) {
+	t.Helper()
+	n, err := r.Read(make([]byte, 1))
+	var remote *net.OpError
+	if !errors.As(err, &remote) || remote.Op != "remote error" || remote.Err.Error() != want.Error() {
+		t.Errorf("Read = %d, %v; want %v of the peer", n, err, want)
+	}
+}
+
+// A server that can't open an encrypted ClientHello goes on with the outer one.
+// A client that only pretends to encrypt (GREASE) goes on, too; crypto/tls sends
+// an alert after its Finished. The client here does both.
+func TestShapesECHRejected(t *testing.T) { testShapesECHRejected(t, fakeShapes) }
+
+func testShapesECHRejected(t *testing.T, newServer newShapes) {
+	for _, sh := range []shape{
+		{name: "plain"},
+		{name: "retry", server: curves(tls.CurveP384), retry: true},
+		{name: "certificate", server: clientAuth(tls.RequestClientCert), client: identified},
+	} {
+		eachInstall(t, sh.name, func(t *testing.T, install Install) {
+			server, own := shapeConfigs(both(echServer, certified(p384Identity, 0), sh.server), both(cached, echUnknown, sh.client))
+			var log bytes.Buffer
+			own.KeyLogWriter = &log
+			s := newServer(t, server, install)
+			clientEnd, serverEnd := tcpPair(t)
+			wire := &tap{Conn: clientEnd}
+			conn, client := s.Conn(serverEnd), tls.Client(wire, own)
+			done := make(chan error, 1)
+			go func() { done <- conn.Handshake() }()
+			var rejected *tls.ECHRejectionError
+			if err := client.Handshake(); !errors.As(err, &rejected) {
+				t.Error("client's handshake:", err)
+			}
+			if err := <-done; err != nil {
+				t.Fatal("server's handshake:", err)
+			}
+			state := conn.ConnectionState()
+			if state.ECHAccepted || state.HelloRetryRequest != sh.retry || state.ServerName != echName {
+				t.Errorf("ECH %v, retry %v, name %q", state.ECHAccepted, state.HelloRetryRequest, state.ServerName)
+			}
+			p := &peer{t: t, conn: clientEnd, suite: suiteByID(state.CipherSuite)}
+			p.r = bufio.NewReader(io.MultiReader(&wire.read, clientEnd))
+			p.in.set(t, p.suite, loggedSecret(t, log.String(), "SERVER_TRAFFIC_SECRET_0"))
+
+			wantAlert(t, conn, 121) // ech_required
+			conn.Offload()
+			transfer(t, conn, p, testBody(70_000))
+			wantReason(t, conn, Offloaded)
+			transfer(t, conn, p, testBody(70_001))
+			transferFrom(t, conn, p, testFile(t, testBody(70_002)), testBody(70_002))
+			if err := conn.Close(); err != nil {
+				t.Error("Close:", err)
+			}
+			wantEnd(t, p)
+			waitFor(t, s.Server)
+			s.wantNoneLost(t)
+		})
+	}
+}

@@ -1,0 +1,32 @@
+package ktls
+
+import (
+	"crypto/tls"
+	"testing"
+)
+
+// The shapes with the kernel's own records.
+func TestShapesKernel(t *testing.T) {
+	requireKernelTLS(t)
+	t.Run("moved", func(t *testing.T) { testShapes(t, kernelShapes) })
+	t.Run("refused", func(t *testing.T) { testShapesRefused(t, kernelShapes) })
+	t.Run("ECH rejected", func(t *testing.T) { testShapesECHRejected(t, kernelShapes) })
+}
+
+// kernelShapes makes a server that uses the kernel, and checks in the end that
+// the kernel has what the server says that it has moved.
+func kernelShapes(t testing.TB, config *tls.Config, install Install) *fakeServer {
+	s := newFakeServer(t, config, install, nil)
+	s.support, s.newKernel = requireKernelTLS(t), newSocket
+	before := txSockets(t)
+	t.Cleanup(func() {
+		moved := 0
+		for _, d := range s.decisions {
+			if d.reason == Offloaded {
+				moved++
+			}
+		}
+		wantTxSockets(t, before, moved)
+	})
+	return s
+}
