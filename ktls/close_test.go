@@ -3,7 +3,9 @@ package ktls
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -269,5 +271,42 @@ func TestDrainGivesUp(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// A client that has ended its own direction gets everything.
+func TestHalfClosed(t *testing.T) { testHalfClosed(t, fakeShapes) }
+
+func testHalfClosed(t *testing.T, newServer newShapes) {
+	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
+		for _, tcpToo := range []bool{false, true} {
+			eachInstall(t, fmt.Sprintf("%s/%v", tls.VersionName(version), tcpToo), func(t *testing.T, install Install) {
+				s := newServer(t, serverConfig(), install)
+				own := clientConfig()
+				own.MaxVersion = version
+				conn, client, _ := s.connect(t, own)
+				if _, err := client.Write([]byte("request")); err != nil {
+					t.Fatal(err)
+				}
+				if err := client.CloseWrite(); err != nil {
+					t.Fatal(err)
+				}
+				if tcpToo {
+					_ = client.NetConn().(*tap).Conn.(*net.TCPConn).CloseWrite()
+				}
+				if got, err := io.ReadAll(conn); string(got) != "request" || err != nil {
+					t.Errorf("read %q, %v", got, err)
+				}
+				offload(t, conn, client)
+				transfer(t, conn, client, testBody(70_000))
+				transferFrom(t, conn, client, testFile(t, testBody(300_000)), testBody(300_000))
+				if err := conn.Close(); err != nil {
+					t.Error("Close:", err)
+				}
+				wantEnd(t, client)
+				waitFor(t, s.Server)
+				s.wantNoneLost(t)
+			})
+		}
 	}
 }

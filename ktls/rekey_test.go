@@ -288,3 +288,45 @@ func TestFirstRenewal(t *testing.T) {
 		}
 	}
 }
+
+// KeyUpdates that come while the connection is moved, at any moment.
+func TestKeyUpdateAtSwitch(t *testing.T) {
+	for i := range 200 {
+		rekey := i%2 == 0
+		s := newFakeServer(t, serverConfig(), OnDemand, nil)
+		s.support.Rekey = rekey
+		conn, p, k := s.connectPeer(t)
+		const updates = 4
+		read := make(chan error, 1)
+		go func() { // as a server reads while it answers
+			_, err := io.ReadFull(conn, make([]byte, updates))
+			read <- err
+		}()
+		go func() {
+			for range updates {
+				p.keyUpdate(true)
+				p.write(recordApplicationData, []byte("x"))
+			}
+		}()
+		body := testBody(3 * 70_000)
+		wait := receiving(t, p, body)
+		for n, part := range [][]byte{body[:5], body[5:70_000], body[70_000:140_000], body[140_000:]} {
+			if n == i%4 {
+				conn.Offload()
+			}
+			if _, err := conn.Write(part); err != nil {
+				t.Fatal(err)
+			}
+		}
+		wait()
+		if err := <-read; err != nil {
+			t.Fatal("Read:", err)
+		}
+		wantReason(t, conn, Offloaded)
+		if rekey && conn.Retired() || !rekey && k.rekeys > 0 {
+			t.Errorf("rekey %v: %d new keys, retired %v", rekey, k.rekeys, conn.Retired())
+		}
+		conn.Close()
+		wantEnd(t, p)
+	}
+}

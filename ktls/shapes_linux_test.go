@@ -8,6 +8,8 @@ import (
 // The shapes with the kernel's own records.
 func TestShapesKernel(t *testing.T) {
 	requireKernelTLS(t)
+	t.Run("half-closed", func(t *testing.T) { testHalfClosed(t, kernelShapes) })
+	t.Run("TLS 1.2", func(t *testing.T) { testTLS12(t, kernelShapes) })
 	t.Run("moved", func(t *testing.T) { testShapes(t, kernelShapes) })
 	t.Run("refused", func(t *testing.T) { testShapesRefused(t, kernelShapes) })
 	t.Run("ECH rejected", func(t *testing.T) { testShapesECHRejected(t, kernelShapes) })

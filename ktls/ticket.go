@@ -36,6 +36,9 @@ func (s *Server) unwrapSession(
 // they were set, and else with those of the Server's, which is what crypto/tls
 // does without UnwrapSession.
 func (s *Server) decryptTicket(chosen *tls.Config, ticket []byte, state tls.ConnectionState) (*tls.SessionState, error) {
+	if len(ticket) == 0 {
+		return nil, nil // a client of TLS 1.2 that has none
+	}
 	// A clone has the keys that were set; others it makes for itself.
 	own := chosen.Clone()
 	session, err := own.DecryptTicket(ticket, state)
