@@ -12,6 +12,7 @@
 // authentic under the number before it. A wrong number would use a nonce of
 // AES-GCM twice.
 //
-// Supported are TLS 1.3 with AES-128-GCM, AES-256-GCM and ChaCha20-Poly1305.
+// Supported are TLS 1.3 and TLS 1.2 with AES-128-GCM, AES-256-GCM and
+// ChaCha20-Poly1305.
 // See https://docs.kernel.org/networking/tls.html for the kernel's side.
 package ktls
