@@ -123,3 +123,22 @@ type stateConn struct {
 }
 
 func (c stateConn) LocalAddr() net.Addr { return c.addr }
+
+// However the stream is cut, the result is the same.
+func FuzzInboundFrames(f *testing.F) {
+	f.Add([]byte(http2.ClientPreface+"\x00\x00\x00\x04\x00\x00\x00\x00\x00\x00\x00\x01\x01\x00"), 30)
+	f.Add([]byte(http2.ClientPreface), 3)
+	f.Fuzz(func(t *testing.T, stream []byte, cut int) {
+		var whole, parts inboundFrames
+		whole.add(stream)
+		cut = max(0, min(cut, len(stream)))
+		parts.add(stream[:cut])
+		parts.add(stream[cut:])
+		if whole != parts {
+			t.Errorf("cut at %d: %+v and %+v", cut, whole, parts)
+		}
+		if whole.untilNext() <= 0 {
+			t.Errorf("%d bytes until the next frame", whole.untilNext())
+		}
+	})
+}

@@ -48,13 +48,23 @@ func FuzzCutRecord(f *testing.F) {
 // What crypto/tls writes is parsed too: nothing that it could write may panic,
 // or be moved without proof.
 func FuzzAccount(f *testing.F) {
-	s := &suites[0]
-	record := sealerOf(mustKey(f, s, make([]byte, s.secretLen))).seal(0, 23, []byte("ab"))
-	f.Add(record, true)
-	f.Add(append(append([]byte{22, 3, 3, 0, 1, 0}, record...), 20, 3, 3, 0, 1, 1), false)
-	f.Fuzz(func(t *testing.T, p []byte, handshook bool) {
-		r := &recorder{suite: s, secret: bytes.Repeat([]byte{7}, s.secretLen), handshook: handshook, capture: true}
+	for i := range suites {
+		s := &suites[i]
+		key := sealerOf(mustKey(f, s, make([]byte, s.secretLen)))
+		record := key.seal(0, 23, []byte("ab"))
+		f.Add(record, true, i)
+		f.Add(append(append([]byte{22, 3, 3, 0, 1, 0}, record...), 20, 3, 3, 0, 1, 1), false, i)
+		f.Add(append([]byte{20, 3, 3, 0, 1, 1}, key.seal(0, 22, []byte("finished"))...), false, i)
+		f.Add(key.seal(1, 21, []byte{2, 20}), true, i)
+	}
+	f.Fuzz(func(t *testing.T, p []byte, handshook bool, i int) {
+		s := &suites[uint(i)%uint(len(suites))]
+		r := &recorder{secret: bytes.Repeat([]byte{7}, s.secretLen), capture: true}
+		if handshook {
+			r.handshakeDone(s)
+		}
 		r.account(p)
+		r.handshakeDone(s)
 		if next, reason := r.prove(); reason == Offloaded {
 			t.Errorf("number %d proven by %x", next, p)
 		}
