@@ -74,49 +74,6 @@ https://localhost:{$PORT} {
 	}
 }
 
-// A resumed connection moves as a fresh one does.
-func TestResumption(t *testing.T) {
-	requireKernelTLS(t)
-	tests := []struct {
-		name    string
-		install string
-		version uint16
-		want    counts
-	}{
-		{"on demand", "on_demand", tls.VersionTLS13, sentByKernel(large)},
-		{"at the handshake", "handshake", tls.VersionTLS13, sentByKernel(large)},
-		{"TLS 1.2", "on_demand", tls.VersionTLS12, counts{"connections:tls_version": 1, "responses:tls_version": 1}},
-	}
-	for _, test := range tests {
-		t.Run(test.name, func(t *testing.T) {
-			c := newCaddy(t)
-			f := c.addFile(t, "f", large)
-			c.start(t, `
-https://localhost:{$PORT} {
-	ktls {
-		install `+test.install+`
-	}
-	root {$ROOT}
-	file_server
-}`)
-			config := c.tlsConfig(t)
-			config.MaxVersion = test.version
-			config.ClientSessionCache = tls.NewLRUClientSessionCache(4)
-			for i := range 3 {
-				before := c.metrics(t)
-				client := c.client(t, config)
-				resp := do(t, client, http.MethodGet, c.url("/f"))
-				client.CloseIdleConnections()
-				wantBody(t, resp, http.StatusOK, f.digest)
-				if resp.TLS.DidResume != (i > 0) {
-					t.Errorf("connection %d: resumed: %v", i, resp.TLS.DidResume)
-				}
-				c.expect(t, before, test.want)
-			}
-		})
-	}
-}
-
 // The module gets the secrets by the key log; the user's own goes on.
 func TestSecretsLog(t *testing.T) {
 	requireKernelTLS(t)

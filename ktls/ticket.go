@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/tls"
 	"encoding/binary"
+	"time"
 )
 
 // unwrapSession opens a session ticket as crypto/tls does by itself, or as the
@@ -39,8 +40,7 @@ func (s *Server) decryptTicket(chosen *tls.Config, ticket []byte, state tls.Conn
 	if len(ticket) == 0 {
 		return nil, nil // a client of TLS 1.2 that has none
 	}
-	// A clone has the keys that were set; others it makes for itself.
-	own := chosen.Clone()
+	own := setKeysOnly(chosen)
 	session, err := own.DecryptTicket(ticket, state)
 	if session != nil || err != nil {
 		return session, err
@@ -54,10 +54,20 @@ func (s *Server) decryptTicket(chosen *tls.Config, ticket []byte, state tls.Conn
 	if err != nil {
 		return nil, err
 	}
-	if opened, err := chosen.Clone().DecryptTicket(sealed, state); opened != nil || err != nil {
+	if opened, err := setKeysOnly(chosen).DecryptTicket(sealed, state); opened != nil || err != nil {
 		return nil, err
 	}
 	return session, nil
+}
+
+// setKeysOnly returns a clone that has the ticket keys that were set. If none
+// were, it makes one of its own. Keys that the configuration has made by itself,
+// as when somebody calls its DecryptTicket (HTTP/3 does), are not used for
+// connections: in the clone they have expired.
+func setKeysOnly(config *tls.Config) *tls.Config {
+	config = config.Clone()
+	config.Time = func() time.Time { return time.Now().AddDate(100, 0, 0) }
+	return config
 }
 
 // masterSecretOf returns the secret in the encoding of a TLS 1.2 session, as

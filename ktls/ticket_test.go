@@ -38,6 +38,9 @@ func TestTicketKeys(t *testing.T) {
 		}
 		return config
 	}
+	// As quic-go leaves a configuration that HTTP/3 shares.
+	used := withKeys()
+	_, _ = used.DecryptTicket(nil, tls.ConnectionState{})
 	disabled := serverConfig()
 	disabled.SessionTicketsDisabled = true
 	for _, tt := range []struct {
@@ -48,6 +51,8 @@ func TestTicketKeys(t *testing.T) {
 	}{
 		{"automatic", withKeys(), nil, nil, true},
 		{"automatic, chosen", withKeys(), withKeys(), withKeys(), true},
+		{"automatic, chosen has made keys", withKeys(), used, used, true},
+		{"ticket of one that has keys for one that has made some", withKeys(), withKeys(1), used, false},
 		{"set", withKeys(1), nil, nil, true},
 		{"set, chosen without any", withKeys(1), withKeys(), withKeys(), true},
 		{"set in those chosen", withKeys(), withKeys(1), withKeys(1), true},
