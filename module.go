@@ -125,10 +125,11 @@ func (w *ListenerWrapper) newServer() *fileserver.Server {
 	logger := w.logger
 	return &fileserver.Server{
 		TLS: ktls.NewServer(w.server.TLSConnPolicies.TLSConfig(w.ctx), &ktls.Options{
-			Install: installs[w.Install],
-			Decided: func(c *ktls.Conn, reason ktls.Reason, err error) { decided(logger, c, reason, err) },
-			Lost:    func(c *ktls.Conn, err error) { lost(logger, c, err) },
-			Drain:   &drain,
+			Install:          installs[w.Install],
+			InterruptRetired: true,
+			Decided:          func(c *ktls.Conn, reason ktls.Reason, err error) { decided(logger, c, reason, err) },
+			Lost:             func(c *ktls.Conn, err error) { lost(logger, c, err) },
+			Drain:            &drain,
 		}),
 		Timeouts: fileserver.Timeouts{
 			ReadHeader: time.Duration(w.server.ReadHeaderTimeout),

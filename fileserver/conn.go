@@ -34,8 +34,8 @@ type Conn struct {
 
 	protocol protocolCheck
 	frames   inboundFrames
-	goAway   []byte      // what is left of a GOAWAY to be read; nil before
-	idle     atomic.Bool // HTTP/1: net/http waits for a request
+	goAway   []byte       // what is left of a GOAWAY to be read; nil before
+	idle     atomic.Int32 // an idleness
 
 	mu           sync.Mutex // guards what follows
 	announcement announcement
@@ -87,15 +87,17 @@ func (c *Conn) Read(p []byte) (int, error) {
 		return 0, c.handshakeErr
 	}
 	for {
-		if c.tls.Retired() {
-			if n, err := c.end(p); n > 0 || err != nil {
-				return n, err
+		if c.tls.Retired() && c.protocol.http2 {
+			if n := c.readGoAway(p); n > 0 {
+				return n, nil
 			}
-			if c.protocol.http2 {
-				p = p[:min(len(p), c.frames.untilNext())]
-			}
+			p = p[:min(len(p), c.frames.untilNext())]
 		}
 		n, err := c.tls.Read(p)
+		if errors.Is(err, ktls.ErrRetired) {
+			c.retired()
+			continue
+		}
 		if !c.protocol.accept(p[:n]) {
 			_ = c.Close()
 			return 0, c.readError(errProtocol)
@@ -103,12 +105,7 @@ func (c *Conn) Read(p []byte) (int, error) {
 		if c.protocol.http2 {
 			c.frames.add(p[:n])
 		}
-		if n > 0 && c.idle.Load() {
-			c.idle.Store(false) // a request has begun
-		}
-		if n > 0 || err != nil || len(p) == 0 {
-			return n, err
-		}
+		return n, err
 	}
 }
 
@@ -292,9 +289,6 @@ func (c *Conn) RemoteAddr() net.Addr { return c.tls.RemoteAddr() }
 
 // SetDeadline implements net.Conn.
 func (c *Conn) SetDeadline(t time.Time) error { return c.tls.SetDeadline(t) }
-
-// SetReadDeadline implements net.Conn.
-func (c *Conn) SetReadDeadline(t time.Time) error { return c.tls.SetReadDeadline(t) }
 
 // SetWriteDeadline implements net.Conn.
 func (c *Conn) SetWriteDeadline(t time.Time) error { return c.tls.SetWriteDeadline(t) }

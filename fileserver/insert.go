@@ -12,6 +12,9 @@ import (
 // the writer for the next handler. It stays there when that handler has
 // returned, since Caddy's error routes write to the same chain.
 func Insert(w http.ResponseWriter, r *http.Request, options *Options) http.ResponseWriter {
+	if c := connOf(r); c != nil && c.tls.Retired() {
+		w.Header().Set("Connection", "close") // over HTTP/2 the server makes GOAWAY of it
+	}
 	if _, idle := caddyhttp.IdleTimeoutsFromContext(r.Context()); idle != nil {
 		if _, inserted := idle.ResponseWriter.(*writer); !inserted {
 			bottom := newWriter(idle.ResponseWriter, r, options)

@@ -3,28 +3,70 @@ package fileserver
 import (
 	"bytes"
 	"encoding/binary"
-	"io"
 	"math"
 	"net"
 	"net/http"
+	"time"
 
 	"golang.org/x/net/http2"
 )
 
-// end ends reading on a retired connection (see [ktls.Conn.Retired]) as soon as
-// no request is lost by it. With HTTP/1 that is when net/http waits for the next
-// one. HTTP/2 has GOAWAY for it: the server sends one, finishes its streams and
-// closes the connection when it gets one, so it is made to read one.
-func (c *Conn) end(p []byte) (int, error) {
-	if !c.protocol.http2 {
-		if c.idle.Load() {
-			return 0, io.EOF
-		}
-		return 0, nil
+// A retired connection (see [ktls.Conn.Retired]) has to end, but no request may
+// be lost by it. Over HTTP/1 a response that begins says so (see Insert), and a
+// connection that waits for a request waits for retiredIdle only. HTTP/2 has
+// GOAWAY: a server that reads one from its client sends one itself, finishes its
+// streams and closes the connection, so it is made to read one.
+
+// retiredIdle is how long a retired connection waits for another request, which
+// may be on its way: as long as the HTTP/2 server waits after GOAWAY.
+const retiredIdle = time.Second
+
+// An idleness says where net/http is between two requests of HTTP/1: it sets a
+// read deadline for the waiting, and another one when the first bytes have come.
+type idleness = int32
+
+const (
+	busy idleness = iota
+	beforeWaiting
+	waiting
+)
+
+// ConnState follows the states of the connections of an http.Server that
+// Listener has made; it is to be the server's ConnState hook.
+func ConnState(c net.Conn, state http.ConnState) {
+	addr, ok := c.LocalAddr().(*localAddr)
+	switch {
+	case !ok:
+	case state == http.StateIdle:
+		addr.conn.idle.Store(beforeWaiting)
+	default:
+		addr.conn.idle.Store(busy)
 	}
+}
+
+// SetReadDeadline implements net.Conn.
+func (c *Conn) SetReadDeadline(t time.Time) error {
+	if !c.idle.CompareAndSwap(beforeWaiting, waiting) {
+		c.idle.CompareAndSwap(waiting, busy)
+	} else if limit := time.Now().Add(retiredIdle); c.tls.Retired() && (t.IsZero() || limit.Before(t)) {
+		t = limit
+	}
+	return c.tls.SetReadDeadline(t)
+}
+
+// retired is called when Read has been interrupted.
+func (c *Conn) retired() {
+	if c.idle.Load() == waiting {
+		_ = c.tls.SetReadDeadline(time.Now().Add(retiredIdle))
+	}
+}
+
+// readGoAway reads the rest of a GOAWAY in the place of the client's bytes, if
+// one is to be read and may stand here.
+func (c *Conn) readGoAway(p []byte) int {
 	if c.goAway == nil {
 		if !c.frames.mayInsert() {
-			return 0, nil
+			return 0
 		}
 		var frame bytes.Buffer
 		// Never fails. The client's GOAWAY names the last stream of the
@@ -34,15 +76,7 @@ func (c *Conn) end(p []byte) (int, error) {
 	}
 	n := copy(p, c.goAway)
 	c.goAway = c.goAway[n:]
-	return n, nil
-}
-
-// ConnState follows the states of the connections of an http.Server that
-// Listener has made; it is to be the server's ConnState hook.
-func ConnState(c net.Conn, state http.ConnState) {
-	if addr, ok := c.LocalAddr().(*localAddr); ok {
-		addr.conn.idle.Store(state == http.StateIdle)
-	}
+	return n
 }
 
 // frameHeaderLen is the length of a frame's header (RFC 9113, section 4.1).

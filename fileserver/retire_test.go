@@ -2,12 +2,15 @@ package fileserver
 
 import (
 	"bytes"
-	"io"
+	"crypto/tls"
 	"net"
 	"net/http"
 	"testing"
+	"time"
 
 	"golang.org/x/net/http2"
+
+	"github.com/caddy-ktls/caddy-ktls/ktls"
 )
 
 // clientFrames is what a client may send first, and where in it another frame
@@ -74,8 +77,8 @@ func TestGoAwayIsRead(t *testing.T) {
 	stream, _ := clientFrames(t)
 	c := &Conn{protocol: protocolCheck{http2: true}}
 	for _, b := range stream[:len(http2.ClientPreface)+1] {
-		if n, err := c.end(make([]byte, 9)); n != 0 || err != nil {
-			t.Fatalf("end = %d, %v, too early", n, err)
+		if n := c.readGoAway(make([]byte, 9)); n != 0 {
+			t.Fatalf("%d bytes, too early", n)
 		}
 		c.frames.add([]byte{b})
 	}
@@ -83,10 +86,7 @@ func TestGoAwayIsRead(t *testing.T) {
 	var got bytes.Buffer
 	for {
 		p := make([]byte, 5)
-		n, err := c.end(p)
-		if err != nil {
-			t.Fatal(err)
-		}
+		n := c.readGoAway(p)
 		if n == 0 {
 			break
 		}
@@ -98,22 +98,36 @@ func TestGoAwayIsRead(t *testing.T) {
 	}
 }
 
-// With HTTP/1 reading ends between two requests, not inside one.
-func TestEndWhenIdle(t *testing.T) {
-	c := new(Conn)
-	c.addr.conn = c
-	for _, tt := range []struct {
-		state http.ConnState
-		want  error
+// A connection waits for a request between the first read deadline that net/http
+// sets when it is idle and the second.
+func TestIdleness(t *testing.T) {
+	raw, other := net.Pipe()
+	defer other.Close()
+	c := newConn(ktls.NewServer(new(tls.Config), nil).Conn(raw), new(Server))
+	state := func(s http.ConnState) { ConnState(stateConn{addr: c.LocalAddr()}, s) }
+	deadline := func() { _ = c.SetReadDeadline(time.Time{}) }
+	state(http.StateNew)
+	for i, step := range []struct {
+		do   func()
+		want idleness
 	}{
-		{http.StateNew, nil}, {http.StateActive, nil}, {http.StateIdle, io.EOF}, {http.StateActive, nil},
+		{deadline, busy},
+		{func() { state(http.StateActive) }, busy},
+		{deadline, busy},
+		{func() { state(http.StateIdle) }, beforeWaiting},
+		{deadline, waiting},
+		{deadline, busy},
+		{deadline, busy},
+		{func() { state(http.StateIdle) }, beforeWaiting},
+		{deadline, waiting},
+		{func() { state(http.StateClosed) }, busy},
+		{func() { ConnState(stateConn{addr: &net.TCPAddr{}}, http.StateIdle) }, busy}, // none of ours
 	} {
-		ConnState(stateConn{addr: c.LocalAddr()}, tt.state)
-		if n, err := c.end(make([]byte, 1)); n != 0 || err != tt.want {
-			t.Errorf("%v: end = %d, %v; want %v", tt.state, n, err, tt.want)
+		step.do()
+		if got := c.idle.Load(); got != step.want {
+			t.Errorf("step %d: %d, want %d", i, got, step.want)
 		}
 	}
-	ConnState(stateConn{addr: &net.TCPAddr{}}, http.StateIdle) // none of ours
 }
 
 // stateConn is a connection as net/http has it, which may be wrapped.

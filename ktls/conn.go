@@ -141,7 +141,7 @@ func (c *Conn) move() {
 		c.decide(Cipher, nil)
 		return
 	}
-	reason, err := c.rec.move(c.kernel.install)
+	reason, err := c.rec.move(c.install)
 	switch {
 	case errors.Is(err, errMultipath):
 		reason, err = NotTCP, nil
@@ -151,6 +151,17 @@ func (c *Conn) move() {
 		c.renewAt = c.firstRenewal()
 	}
 	c.decide(reason, err)
+}
+
+// install gives the kernel the key. As no record has been sent yet, setting the
+// same key and number again does no harm, and shows whether this connection's
+// key can be replaced: a network card that encrypts may refuse. c.rec.mu is held.
+func (c *Conn) install(info []byte, overhead int) error {
+	if err := c.kernel.install(info, overhead); err != nil {
+		return err
+	}
+	c.rec.rekey = c.rec.rekey && c.kernel.rekey(info) == nil
+	return nil
 }
 
 // decide settles the connection's reason for good.
@@ -166,8 +177,7 @@ func (c *Conn) decide(reason Reason, err error) {
 	})
 }
 
-// Read reads decrypted data. When a KeyUpdate of the peer has retired the
-// connection, it returns 0 and nil, so that its caller can look at Retired.
+// Read reads decrypted data.
 func (c *Conn) Read(p []byte) (int, error) {
 	if err := c.Handshake(); err != nil {
 		return 0, err
@@ -176,8 +186,8 @@ func (c *Conn) Read(p []byte) (int, error) {
 		return 0, net.ErrClosed // the socket may be open for the last bytes
 	}
 	n, err := c.tls.Read(p)
-	if errors.Is(err, errRetired) {
-		return n, nil
+	for errors.Is(err, ErrRetired) && !c.server.options.InterruptRetired {
+		n, err = c.tls.Read(p)
 	}
 	if err != nil && c.closed.Load() {
 		err = net.ErrClosed
@@ -209,7 +219,7 @@ func (c *Conn) Write(p []byte) (int, error) {
 
 // send gives application data to the kernel. c.out is held.
 func (c *Conn) send(p []byte, more bool) (int, error) {
-	if err := c.flush(); err != nil {
+	if err := c.flush(); err != nil || len(p) == 0 {
 		return 0, err
 	}
 	n, err := c.kernel.send(p, more)
@@ -352,6 +362,9 @@ func (c *Conn) CloseWrite() error {
 	}
 	if err := c.flush(); err != nil {
 		return err
+	}
+	if c.open {
+		return c.fail(errUnfinished)
 	}
 	if err := c.kernel.sendControl(recordAlert, closeNotify[:], true); err != nil {
 		return c.fail(err)

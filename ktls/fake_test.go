@@ -79,8 +79,10 @@ func (k *fakeKernel) rekey(info []byte) error {
 	if err != nil {
 		return err
 	}
+	if k.made > 0 || sequence != k.sequence { // not the trial
+		k.rekeys++
+	}
 	k.key, k.sequence = key, sequence
-	k.rekeys++
 	k.lastInfo = info
 	return nil
 }

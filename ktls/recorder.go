@@ -67,9 +67,9 @@ type recorder struct {
 	interrupt atomic.Bool // Read is to return, for Conn.Read to return
 }
 
-// errRetired makes crypto/tls return from Read. Like a timeout it does no harm:
-// the next Read goes on where this one has stopped.
-var errRetired net.Error = retiredError{}
+// ErrRetired is returned by Read if [Options] ask for it. Like a timeout it does
+// no harm: the next Read goes on where this one has stopped.
+var ErrRetired net.Error = retiredError{}
 
 type retiredError struct{}
 
@@ -132,7 +132,7 @@ func (r *recorder) forgetHandshake() {
 // Read implements net.Conn for crypto/tls.
 func (r *recorder) Read(p []byte) (int, error) {
 	if r.interrupt.Swap(false) {
-		return 0, errRetired
+		return 0, ErrRetired
 	}
 	n, err := r.Conn.Read(p)
 	if !r.clientHello.done {

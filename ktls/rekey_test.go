@@ -78,14 +78,21 @@ func TestKeyUpdateAfterSwitch(t *testing.T) {
 // If the kernel can't follow a KeyUpdate it stays with its key, nothing is
 // answered, everything works, and the connection is retired.
 func TestRetired(t *testing.T) {
-	s := rekeyServer(t, false, nil)
+	t.Run("kernel", func(t *testing.T) { testRetired(t, rekeyServer(t, false, nil)) })
+	t.Run("connection", func(t *testing.T) {
+		testRetired(t, rekeyServer(t, true, func(k *fakeKernel) { k.rekeyErr = errors.New("refused") }))
+	})
+}
+
+func testRetired(t *testing.T, s *fakeServer) {
+	s.options.InterruptRetired = true
 	conn, p, k := s.connectPeer(t)
 	readBack(t, conn, p)
 	if conn.Retired() {
 		t.Error("retired without a KeyUpdate")
 	}
 	p.keyUpdate(true)
-	if n, err := conn.Read(make([]byte, 1)); n != 0 || err != nil || !conn.Retired() {
+	if n, err := conn.Read(make([]byte, 1)); n != 0 || !errors.Is(err, ErrRetired) || !conn.Retired() {
 		t.Errorf("Read = %d, %v; retired %v", n, err, conn.Retired())
 	}
 	readBack(t, conn, p)
@@ -168,9 +175,10 @@ func TestAlertAfterKeyUpdate(t *testing.T) {
 // may follow, not even close_notify.
 func TestRekeyRefused(t *testing.T) {
 	refused := errors.New("refused")
-	s := rekeyServer(t, true, func(k *fakeKernel) { k.rekeyErr = refused })
-	conn, p, _ := s.connectPeer(t)
+	s := rekeyServer(t, true, nil)
+	conn, p, k := s.connectPeer(t)
 	transfer(t, conn, p, testBody(70_000))
+	k.rekeyErr = refused
 	p.keyUpdate(true)
 	readBack(t, conn, p)
 	p.wantControl(t, recordHandshake, 24, 0, 0, 1, 0)

@@ -146,13 +146,13 @@ func (r *recorder) move(install func(info []byte, overhead int) error) (Reason, 
 	defer key.wipe()
 	info := cryptoInfo(key, next)
 	defer clear(info)
+	r.rekey = r.rekey && r.suite.version == tls.VersionTLS13
 	if err := install(info, r.suite.overhead()); err != nil {
 		return KernelRefused, err
 	}
 	// The point of no return: from here on the kernel makes the records, and
 	// every error closes the connection.
 	r.first, r.number = next, next
-	r.rekey = r.rekey && r.suite.version == tls.VersionTLS13
 	if r.rekey {
 		r.sending = bytes.Clone(r.secret)
 	}

@@ -26,6 +26,10 @@ type Options struct {
 	// Install says when connections are offloaded. Default: OnDemand.
 	Install Install
 
+	// InterruptRetired has Read return ErrRetired, once, when a KeyUpdate
+	// of the peer retires the connection, see Conn.Retired.
+	InterruptRetired bool
+
 	// Decided, if not nil, is called once for each connection, when it is
 	// offloaded, when it is clear that it can't be, or, with NotNeeded,
 	// when it is closed before either. err is the kernel's with
@@ -58,7 +62,7 @@ type Server struct {
 }
 
 // NewServer returns a Server with a configuration as for tls.NewListener, which
-// must not be changed afterwards but by its own methods. options may be nil.
+// must not be changed afterwards. options may be nil.
 func NewServer(config *tls.Config, options *Options) *Server {
 	s := &Server{config: config, newKernel: newSocket, keyLimit: keyLimit}
 	if options != nil {

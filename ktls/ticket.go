@@ -50,12 +50,10 @@ func (s *Server) decryptTicket(chosen *tls.Config, ticket []byte, state tls.Conn
 		return nil, err
 	}
 	// If two clones have the same keys, keys were set, and only they count.
-	sealed, err := own.EncryptTicket(state, session)
-	if err != nil {
-		return nil, err
-	}
-	if opened, err := setKeysOnly(chosen).DecryptTicket(sealed, state); opened != nil || err != nil {
-		return nil, err
+	if sealed, err := own.EncryptTicket(state, session); err == nil {
+		if opened, _ := setKeysOnly(chosen).DecryptTicket(sealed, state); opened != nil {
+			return nil, nil
+		}
 	}
 	return session, nil
 }
