@@ -2,7 +2,7 @@ GO ?= go
 # A version that builds with the Go of go.mod.
 GOLANGCI_LINT ?= github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
-.PHONY: help build run test race lint cross clean
+.PHONY: help build run test compatibility race fuzz lint cross clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.* ## /  make \1\t/p' Makefile
@@ -35,8 +35,22 @@ test: ## run all tests
 	env -u KTLS_REQUIRED $(GO) test ./...
 	integration_test/run
 
+compatibility: ## write docs/compatibility.md anew
+	COMPATIBILITY=1 integration_test/run
+
 race: ## run the tests with the race detector
 	env -u KTLS_REQUIRED $(GO) test -race ./...
+
+FUZZTIME ?= 10s
+FUZZ ?= ./ktls ./fileserver
+
+fuzz: ## run each fuzz target of the packages FUZZ for FUZZTIME
+	@set -e; for package in $(FUZZ); do \
+		for target in $$($(GO) test -list '^Fuzz' $$package | grep '^Fuzz'); do \
+			echo "$$package $$target"; \
+			$(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) $$package; \
+		done; \
+	done
 
 lint: ## run gofmt and golangci-lint
 	@test -z "$$(gofmt -l .)" || { gofmt -d .; exit 1; }

@@ -3,8 +3,11 @@ package integration_test
 import (
 	"context"
 	"net"
+	"os"
 	"syscall"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // dialNarrow opens a TCP connection to the site with a receive buffer of that
@@ -26,4 +29,23 @@ func (c *caddy) dialNarrow(t testing.TB, buffer int) *net.TCPConn {
 	}
 	t.Cleanup(func() { _ = conn.Close() })
 	return conn.(*net.TCPConn)
+}
+
+// unread returns how many bytes a pipe holds.
+func unread(t testing.TB, pipe *os.File) int {
+	t.Helper()
+	raw, err := pipe.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	if ctlErr := raw.Control(func(fd uintptr) {
+		n, err = unix.IoctlGetInt(int(fd), unix.TIOCINQ)
+	}); ctlErr != nil {
+		t.Fatal(ctlErr)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
 }

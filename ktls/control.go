@@ -72,7 +72,9 @@ func (r *recorder) divertRecord(record []byte) bool {
 // follow the peer's key.
 func (r *recorder) answerKeyUpdate() {
 	if !r.rekey {
-		r.interrupt.Store(!r.retired.Swap(true))
+		if !r.retired.Swap(true) {
+			r.interrupt.Store(true)
+		}
 		return
 	}
 	if !slices.ContainsFunc(r.pending, func(c control) bool { return c.typ == recordHandshake }) {
