@@ -12,12 +12,13 @@ import (
 // the writer for the next handler. It stays there when that handler has
 // returned, since Caddy's error routes write to the same chain.
 func Insert(w http.ResponseWriter, r *http.Request, options *Options) http.ResponseWriter {
-	if c := connOf(r); c != nil && c.tls.Retired() {
+	conn := connOf(r)
+	if conn != nil && conn.tls.Retired() {
 		w.Header().Set("Connection", "close") // over HTTP/2 the server makes GOAWAY of it
 	}
 	if _, idle := caddyhttp.IdleTimeoutsFromContext(r.Context()); idle != nil {
 		if _, inserted := idle.ResponseWriter.(*writer); !inserted {
-			bottom := newWriter(idle.ResponseWriter, r, options)
+			bottom := newWriter(idle.ResponseWriter, r, conn, options)
 			bottom.above.ResponseWriter = bottom
 			idle.ResponseWriterWrapper = &bottom.above
 		}
@@ -28,13 +29,14 @@ func Insert(w http.ResponseWriter, r *http.Request, options *Options) http.Respo
 			return w
 		}
 	}
-	return newWriter(w, r, options)
+	return newWriter(w, r, conn, options)
 }
 
-func newWriter(w http.ResponseWriter, r *http.Request, options *Options) *writer {
+func newWriter(w http.ResponseWriter, r *http.Request, conn *Conn, options *Options) *writer {
 	return &writer{
 		ResponseWriterWrapper: caddyhttp.ResponseWriterWrapper{ResponseWriter: w},
 		request:               r,
+		conn:                  conn,
 		options:               options,
 	}
 }

@@ -67,7 +67,7 @@ type writer struct {
 	above   caddyhttp.ResponseWriterWrapper // leads an IdleTimeoutWriter to this writer
 	request *http.Request
 	options *Options
-	conn    *Conn // set by decide, nil if there is none
+	conn    *Conn // nil if the request came over none
 
 	status  int
 	length  int64 // Content-Length, if there is one
@@ -205,7 +205,6 @@ func (w *writer) decide(large, lengthKnown bool) {
 	if !large {
 		return
 	}
-	w.conn = connOf(w.request)
 	reason := w.obstacle(lengthKnown)
 	if reason == ReasonNone {
 		w.path = sending
