@@ -17,7 +17,9 @@ func probe() (Support, error) {
 		s := &suites[i]
 		// The kind of certificate makes no difference to the kernel.
 		if i > 0 && s.version == suites[i-1].version && s.kernel == suites[i-1].kernel {
-			support.known |= support.known << 1 & (1 << i)
+			if support.Has(suites[i-1].id) {
+				support.known |= 1 << i
+			}
 			continue
 		}
 		rekey, err := probeSuite(s)
