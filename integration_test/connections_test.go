@@ -126,14 +126,7 @@ func TestHTTP2(t *testing.T) {
 		t.Run(test.install, func(t *testing.T) {
 			c := newCaddy(t)
 			f := c.addFile(t, "f", large)
-			c.start(t, `
-https://localhost:{$PORT} {
-	ktls {
-		install `+test.install+`
-	}
-	root {$ROOT}
-	file_server
-}`)
+			c.start(t, installing(test.install))
 			before := c.metrics(t)
 			config := c.tlsConfig(t)
 			config.NextProtos = []string{"h2", "http/1.1"}

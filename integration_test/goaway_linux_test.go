@@ -94,13 +94,7 @@ func TestKeyUpdateHTTP2(t *testing.T) {
 	c := newCaddy(t)
 	f := c.addFile(t, "f", huge)
 	small := c.addFile(t, "small", 1000)
-	c.start(t, `https://localhost:{$PORT} {
-		ktls {
-			install handshake
-		}
-		root {$ROOT}
-		file_server
-	}`)
+	c.start(t, installing("handshake"))
 	connect := func(t *testing.T) *http2Client {
 		p := c.connect(t, openssl, "localhost", suiteByID(tls.TLS_AES_128_GCM_SHA256), "-alpn", "h2")
 		return newHTTP2Client(t, p)

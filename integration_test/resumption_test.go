@@ -82,14 +82,7 @@ func TestResumption(t *testing.T) {
 		t.Run(install, func(t *testing.T) {
 			c := newCaddy(t)
 			f := c.addFile(t, "f", large)
-			c.start(t, `
-https://localhost:{$PORT} {
-	ktls {
-		install `+install+`
-	}
-	root {$ROOT}
-	file_server
-}`)
+			c.start(t, installing(install))
 			for _, version := range tlsVersions {
 				t.Run(tls.VersionName(version), func(t *testing.T) {
 					config := c.resuming(t, version, tls.NewLRUClientSessionCache(4))

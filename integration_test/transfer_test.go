@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"net/http"
+	"strings"
 	"testing"
 )
 
@@ -14,6 +15,11 @@ https://localhost:{$PORT} {
 	root {$ROOT}
 	file_server
 }`
+
+// installing is site with the option install.
+func installing(install string) string {
+	return strings.Replace(site, "ktls", "ktls {\n\t\tinstall "+install+"\n\t}", 1)
+}
 
 const minSize = 64 << 10 // the default of min_size
 

@@ -306,12 +306,7 @@ func testHalfClosed(t *testing.T, newServer newShapes) {
 					wantReason(t, conn, Offloaded)
 				}
 				transferFrom(t, conn, client, testFile(t, testBody(300_000)), testBody(300_000))
-				if err := conn.Close(); err != nil {
-					t.Error("Close:", err)
-				}
-				wantEnd(t, client)
-				waitFor(t, s.Server)
-				s.wantNoneLost(t)
+				s.end(t, conn, client)
 			})
 		}
 	}

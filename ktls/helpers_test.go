@@ -3,20 +3,15 @@ package ktls
 import (
 	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"io"
-	"math/big"
 	mathrand "math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
-	"sync"
 	"testing"
 	"time"
 )
@@ -25,30 +20,6 @@ const testName = "ktls.test"
 
 // testTimeout ends a test that hangs; nothing waits for it otherwise.
 const testTimeout = 30 * time.Second
-
-var testCertificate = sync.OnceValue(func() tls.Certificate {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		panic(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber:          big.NewInt(1),
-		DNSNames:              []string{testName},
-		NotBefore:             time.Now().Add(-time.Hour),
-		NotAfter:              time.Now().Add(time.Hour),
-		IsCA:                  true,
-		BasicConstraintsValid: true,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
-	if err != nil {
-		panic(err)
-	}
-	leaf, err := x509.ParseCertificate(der)
-	if err != nil {
-		panic(err)
-	}
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}
-})
 
 func serverConfig() *tls.Config {
 	return &tls.Config{Certificates: []tls.Certificate{testCertificate()}}
@@ -167,6 +138,27 @@ func transfer(t testing.TB, conn *Conn, client io.Reader, body []byte) {
 		t.Errorf("Write = %d, %v; want %d", n, err, len(body))
 	}
 	wait()
+}
+
+// transferBack is transfer in the other direction.
+func transferBack(t testing.TB, conn *Conn, client io.Writer, body []byte) {
+	t.Helper()
+	wait := receiving(t, conn, body)
+	if _, err := client.Write(body); err != nil {
+		t.Error("client's Write:", err)
+	}
+	wait()
+}
+
+// end closes a connection whose client gets everything, and close_notify.
+func (s *fakeServer) end(t testing.TB, conn *Conn, client io.Reader) {
+	t.Helper()
+	if err := conn.Close(); err != nil {
+		t.Error("Close:", err)
+	}
+	wantEnd(t, client)
+	waitFor(t, s.Server)
+	s.wantNoneLost(t)
 }
 
 // offload moves a connection, which takes a write.

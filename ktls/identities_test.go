@@ -99,8 +99,13 @@ var (
 	})
 
 	// largeIdentity has a certificate of about 20 KiB.
-	largeIdentity = identity(func() (crypto.Signer, error) { return ecdsa.GenerateKey(elliptic.P256(), rand.Reader) }, largeNames()...)
+	largeIdentity = identity(newP256Key, largeNames()...)
+
+	// testCertificate is what servers have if nothing else is said.
+	testCertificate = identity(newP256Key)
 )
+
+func newP256Key() (crypto.Signer, error) { return ecdsa.GenerateKey(elliptic.P256(), rand.Reader) }
 
 func largeNames() (names []string) {
 	for i := range 930 {

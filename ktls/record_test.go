@@ -79,12 +79,13 @@ func FuzzAccount(f *testing.F) {
 // secret and testRandoms.
 func mustKey(t testing.TB, s *suite, secret []byte) *trafficKey {
 	t.Helper()
-	k, err := func() (*trafficKey, error) {
-		if s.version == tls.VersionTLS12 {
-			return newTrafficKey12(s, secret, testRandom(handshakeClientHello), testRandom(handshakeServerHello))
-		}
-		return newTrafficKey13(s, secret)
-	}()
+	var k *trafficKey
+	var err error
+	if s.version == tls.VersionTLS12 {
+		k, err = newTrafficKey12(s, secret, testRandom(handshakeClientHello), testRandom(handshakeServerHello))
+	} else {
+		k, err = newTrafficKey13(s, secret)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -119,12 +119,7 @@ func testShapesECHRejected(t *testing.T, newServer newShapes) {
 			wantReason(t, conn, Offloaded)
 			transfer(t, conn, p, testBody(70_001))
 			transferFrom(t, conn, p, testFile(t, testBody(70_002)), testBody(70_002))
-			if err := conn.Close(); err != nil {
-				t.Error("Close:", err)
-			}
-			wantEnd(t, p)
-			waitFor(t, s.Server)
-			s.wantNoneLost(t)
+			s.end(t, conn, p)
 		})
 	}
 }

@@ -131,19 +131,10 @@ func (sh *shape) test(t *testing.T, newServer newShapes, install Install) {
 	if k != nil {
 		k.wantSent(t, moved+70_003+70_004+6+70_005, 70_004+70_005)
 	}
-	wait = receiving(t, conn, testBody(70_006))
-	if _, err := client.Write(testBody(70_006)); err != nil {
-		t.Error("client's Write:", err)
-	}
-	wait()
+	transferBack(t, conn, client, testBody(70_006))
 
-	if err := conn.Close(); err != nil {
-		t.Error("Close:", err)
-	}
-	wantEnd(t, client)
-	waitFor(t, s.Server)
+	s.end(t, conn, client)
 	s.wantDecided(t, conn, Offloaded, nil)
-	s.wantNoneLost(t)
 
 	next := sh.wantRecords(t, client, log.String())
 	if k != nil && k.sequence != next {

@@ -49,17 +49,8 @@ func testTLS12(t *testing.T, newServer newShapes) {
 				wantReason(t, conn, Offloaded)
 				transfer(t, conn, client, testBody(70_002))
 				transferFrom(t, conn, client, testFile(t, testBody(70_003)), testBody(70_003))
-				wait := receiving(t, conn, testBody(70_004))
-				if _, err := client.Write(testBody(70_004)); err != nil {
-					t.Error("client's Write:", err)
-				}
-				wait()
-				if err := conn.Close(); err != nil {
-					t.Error("Close:", err)
-				}
-				wantEnd(t, client)
-				waitFor(t, s.Server)
-				s.wantNoneLost(t)
+				transferBack(t, conn, client, testBody(70_004))
+				s.end(t, conn, client)
 				if k != nil && k.files != 70_003 {
 					t.Errorf("%d bytes by sendfile, want %d", k.files, 70_003)
 				}
