@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -23,7 +24,8 @@ import (
 //
 // And it lets a response send a file by net/http's ordinary Write: the writer
 // announces a file, writes a placeholder of its length, and Conn recognises the
-// placeholder by its address and sends the file instead.
+// placeholder by its address and sends the file instead. Over HTTP/2 it follows
+// the frames that the server writes, see outbound.
 type Conn struct {
 	tls    *ktls.Conn
 	server *Server
@@ -33,8 +35,9 @@ type Conn struct {
 	handshakeErr error
 
 	protocol protocolCheck
-	frames   inboundFrames
-	goAway   []byte       // what is left of a GOAWAY to be read; nil before
+	inbound  inbound
+	outbound *outbound
+	goAway   sync.Once
 	idle     atomic.Int32 // an idleness
 
 	mu           sync.Mutex // guards what follows
@@ -76,6 +79,7 @@ var (
 func newConn(c *ktls.Conn, s *Server) *Conn {
 	conn := &Conn{tls: c, server: s}
 	conn.addr = localAddr{c.LocalAddr(), conn}
+	conn.outbound = newOutbound(frameWriter{conn})
 	return conn
 }
 
@@ -86,27 +90,52 @@ func (c *Conn) Read(p []byte) (int, error) {
 	if c.handshakeErr != nil {
 		return 0, c.handshakeErr
 	}
+	if c.protocol.http2 {
+		return c.readFrames(p)
+	}
 	for {
-		if c.tls.Retired() && c.protocol.http2 {
-			if n := c.readGoAway(p); n > 0 {
-				return n, nil
-			}
-			p = p[:min(len(p), c.frames.untilNext())]
-		}
 		n, err := c.tls.Read(p)
 		if errors.Is(err, ktls.ErrRetired) {
 			c.retired()
 			continue
 		}
 		if !c.protocol.accept(p[:n]) {
-			_ = c.Close()
-			return 0, c.readError(errProtocol)
-		}
-		if c.protocol.http2 {
-			c.frames.add(p[:n])
+			return 0, c.refuse()
 		}
 		return n, err
 	}
+}
+
+// readFrames reads the frames of an HTTP/2 client.
+func (c *Conn) readFrames(p []byte) (int, error) {
+	for {
+		if c.tls.Retired() {
+			c.goAway.Do(c.insertGoAway)
+		}
+		if n := c.inbound.read(p); n > 0 {
+			return n, nil
+		}
+		n, err := c.tls.Read(p[:min(len(p), c.inbound.most())])
+		if !c.protocol.accept(p[:n]) {
+			return 0, c.refuse()
+		}
+		if n > 0 { // an error that counts comes again
+			n, err = c.inbound.add(p[:n], c.outbound.reset)
+			if n > 0 || err != nil {
+				return n, err
+			}
+			continue
+		}
+		if !errors.Is(err, ktls.ErrRetired) && (!errors.Is(err, os.ErrDeadlineExceeded) || !c.wokenUp()) {
+			return 0, err
+		}
+	}
+}
+
+// refuse ends a connection whose client does not keep to the protocol.
+func (c *Conn) refuse() error {
+	_ = c.Close()
+	return c.readError(errProtocol)
 }
 
 // shakeHands does what net/http does in (*conn).serve for a *tls.Conn.
@@ -122,7 +151,7 @@ func (c *Conn) shakeHands() {
 	}
 	_ = c.tls.SetDeadline(time.Time{})
 	if d := timeouts.readHeader(); d > 0 {
-		_ = c.tls.SetReadDeadline(time.Now().Add(d))
+		_ = c.setReadDeadline(time.Now().Add(d))
 	}
 	state := c.tls.ConnectionState()
 	c.protocol.http2 = state.NegotiatedProtocol == http2.NextProtoTLS
@@ -223,6 +252,16 @@ func (c *Conn) Write(p []byte) (int, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {
+	case c.protocol.http2:
+		err := c.outbound.write(p)
+		if err == nil {
+			return len(p), nil
+		}
+		if !errors.Is(err, net.ErrClosed) { // then the last bytes may be on their way
+			c.outbound.close(err)
+			c.abort()
+		}
+		return 0, err
 	case isPlaceholder(p):
 		return c.writeFile(int64(len(p)))
 	case c.credit > 0:
@@ -271,7 +310,10 @@ func (c *Conn) writeFile(n int64) (int, error) {
 }
 
 // Close implements net.Conn. It does not wait for the client.
-func (c *Conn) Close() error { return c.tls.Close() }
+func (c *Conn) Close() error {
+	c.outbound.close(nil)
+	return c.tls.Close()
+}
 
 // CloseWrite sends close_notify.
 func (c *Conn) CloseWrite() error { return c.tls.CloseWrite() }
@@ -288,7 +330,9 @@ func (c *Conn) LocalAddr() net.Addr { return &c.addr }
 func (c *Conn) RemoteAddr() net.Addr { return c.tls.RemoteAddr() }
 
 // SetDeadline implements net.Conn.
-func (c *Conn) SetDeadline(t time.Time) error { return c.tls.SetDeadline(t) }
+func (c *Conn) SetDeadline(t time.Time) error {
+	return errors.Join(c.SetReadDeadline(t), c.SetWriteDeadline(t))
+}
 
 // SetWriteDeadline implements net.Conn.
 func (c *Conn) SetWriteDeadline(t time.Time) error { return c.tls.SetWriteDeadline(t) }

@@ -41,24 +41,24 @@ func newWriter(w http.ResponseWriter, r *http.Request, conn *Conn, options *Opti
 	}
 }
 
-// isBottom reports whether nothing that may alter a body stands between w and
-// net/http.
-func isBottom(w http.ResponseWriter) bool {
+// bottomOf returns the writer of net/http or of the HTTP/2 server below w, or nil
+// if something that may alter a body stands between.
+func bottomOf(w http.ResponseWriter) http.ResponseWriter {
 	for ; w != nil; w = unwrap(w) {
 		switch typeName(w) {
-		case "net/http.response":
-			return true
+		case "net/http.response", "golang.org/x/net/http2.responseWriter", "net/http.http2responseWriter":
+			return w
 		case caddyPackage + ".readDeadlineWriter",
 			caddyPackage + ".IdleTimeoutWriter":
 		case caddyPackage + ".responseRecorder":
 			if recorder, ok := w.(caddyhttp.ResponseRecorder); !ok || recorder.Buffer() != nil {
-				return false
+				return nil
 			}
 		default:
-			return false
+			return nil
 		}
 	}
-	return false
+	return nil
 }
 
 const caddyPackage = "github.com/caddyserver/caddy/v2/modules/caddyhttp"

@@ -85,12 +85,8 @@ func newSite(t testing.TB, maxChunk int, timeout time.Duration, handler http.Han
 		Sending: func(_ *http.Request, reason Reason) { s.reports <- reason },
 		Failed:  func(_ *http.Request, err error) { s.failed <- err },
 	}
-	// Only for its certificate and client.
-	stock := httptest.NewTLSServer(http.NotFoundHandler())
-	config := &tls.Config{Certificates: stock.TLS.Certificates}
-	s.Client = stock.Client()
-	stock.Close()
-
+	config, client := testConfig()
+	s.Client = client
 	inner, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -117,6 +113,13 @@ func newSite(t testing.TB, maxChunk int, timeout time.Duration, handler http.Han
 		}
 	})
 	return s
+}
+
+// testConfig returns a configuration with a certificate, and a client that takes it.
+func testConfig() (*tls.Config, *http.Client) {
+	stock := httptest.NewTLSServer(http.NotFoundHandler())
+	defer stock.Close()
+	return &tls.Config{Certificates: stock.TLS.Certificates}, stock.Client()
 }
 
 func (s *site) get(t testing.TB) (*http.Response, []byte, error) {

@@ -94,8 +94,8 @@ type hijacker struct{ http.ResponseWriter }
 func (h hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) { return nil, nil, nil }
 func (h *hijacker) Unwrap() http.ResponseWriter                 { return h.ResponseWriter }
 
-// isBottom is asked within a real server: the type of its writer is private.
-func TestIsBottom(t *testing.T) {
+// bottomOf is asked within a real server: the type of its writer is private.
+func TestBottomOf(t *testing.T) {
 	for _, tt := range []struct {
 		name string
 		wrap func(http.ResponseWriter) http.ResponseWriter
@@ -119,7 +119,7 @@ func TestIsBottom(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			var got bool
 			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-				got = isBottom(tt.wrap(w))
+				got = bottomOf(tt.wrap(w)) != nil
 			}))
 			defer server.Close()
 			response, err := http.Get(server.URL)

@@ -41,8 +41,9 @@ const (
 	// ReasonNotOffloadable: the connection is none that Listener has made:
 	// HTTP/3, or not TCP.
 	ReasonNotOffloadable Reason = "not_offloadable"
-	// ReasonHTTP2: HTTP/2 frames bodies in a way that is not followed.
-	ReasonHTTP2 Reason = "http2"
+	// ReasonStreamUnknown: over HTTP/2, and the stream could not be found
+	// out.
+	ReasonStreamUnknown Reason = "stream_unknown"
 	// ReasonWriterWrapped: something that may alter the body stands between
 	// the writer and net/http.
 	ReasonWriterWrapped Reason = "writer_wrapped"
@@ -70,11 +71,14 @@ type writer struct {
 	conn    *Conn // nil if the request came over none
 
 	status  int
+	typed   bool  // the Content-Type was known with the status: nobody need look at the body
 	length  int64 // Content-Length, if there is one
 	written int64 // bytes of the body
 	path    path
 	begun   bool // see begin
 	flushed bool // net/http holds nothing of the response
+
+	reported bool // see report
 
 	// The file that was copied from last, up to where, and up to where it
 	// was to be copied.
@@ -95,6 +99,8 @@ const (
 func (w *writer) WriteHeader(status int) {
 	if w.status == 0 && status >= 200 {
 		w.status = status
+		_, w.typed = w.Header()["Content-Type"]
+		w.typed = w.typed || w.Header().Get("Content-Encoding") != ""
 	}
 	w.ResponseWriterWrapper.WriteHeader(status)
 }
@@ -133,6 +139,10 @@ func (w *writer) ReadFrom(r io.Reader) (total int64, err error) {
 	if w.path == sending {
 		if w.shorter(file) {
 			w.failed(io.ErrUnexpectedEOF)
+			if w.http2() {
+				// An error would end the stream as if it were whole.
+				panic(http.ErrAbortHandler)
+			}
 			return 0, io.ErrUnexpectedEOF
 		}
 		total, err = w.sendFile(file, r)
@@ -147,11 +157,14 @@ func (w *writer) ReadFrom(r io.Reader) (total int64, err error) {
 }
 
 // shorter reports whether a file of which a part was copied has lost some of
-// what was still to come. What is missing of the declared length makes net/http
-// close the connection.
+// what was still to come. Without Caddy's idle timeouts above, what is beyond is
+// not known to come.
 func (w *writer) shorter(file ktls.FileRange) bool {
-	end := file.Offset + file.Len + file.Beyond
-	if w.file == file.File && w.next == file.Offset && end < w.end {
+	end := file.Offset + file.Len
+	if w.above.ResponseWriter != nil {
+		end += file.Beyond
+	}
+	if w.file == file.File && w.next == file.Offset && file.Size < w.end {
 		return true
 	}
 	w.file, w.next, w.end = file.File, file.Offset, end
@@ -173,7 +186,12 @@ func (w *writer) sendFile(file ktls.FileRange, r io.Reader) (total int64, err er
 	}
 	if err == nil && w.path == sending && file.Len > httpBuffer {
 		var sent int64
-		if sent, err = w.send(file, part); err != nil {
+		if w.http2() {
+			sent, err = w.sendFrames(file)
+		} else {
+			sent, err = w.send(file, part)
+		}
+		if err != nil {
 			w.failed(err)
 		}
 		total += sent
@@ -209,8 +227,9 @@ func (w *writer) decide(large, lengthKnown bool) {
 	if reason == ReasonNone {
 		w.path = sending
 	}
-	// If the connection has yet to be offloaded, begin knows more.
-	if reason != ReasonNone || w.conn.tls.Reason() == ktls.Offloaded {
+	// If the connection has yet to be offloaded, begin knows more, and over
+	// HTTP/2 sendFrames.
+	if reason != ReasonNone || w.conn.tls.Reason() == ktls.Offloaded && !w.http2() {
 		w.report(reason)
 	}
 }
@@ -220,16 +239,23 @@ func (w *writer) obstacle(lengthKnown bool) Reason {
 	switch {
 	case w.conn == nil:
 		return ReasonNotOffloadable
-	case w.request.ProtoMajor != 1:
-		return ReasonHTTP2
-	case !isBottom(w.ResponseWriter):
+	case bottomOf(w.ResponseWriter) == nil:
 		return ReasonWriterWrapped
 	case originalMethod(w.request) == http.MethodHead || !bodyAllowed(w.status):
 		return ReasonNoBody
+	case w.http2():
+		if _, _, ok := streamOf(bottomOf(w.ResponseWriter)); !ok {
+			return ReasonStreamUnknown
+		}
 	case len(w.Header()["Transfer-Encoding"]) > 0,
 		!lengthKnown && w.request.ProtoAtLeast(1, 1):
 		return ReasonChunked
 	}
+	return w.unmoved()
+}
+
+// unmoved returns why the connection can't be offloaded. It may not be yet.
+func (w *writer) unmoved() Reason {
 	if r := w.conn.tls.Reason(); r != ktls.Offloaded && r != ktls.NotNeeded {
 		return Reason(r.String())
 	}
@@ -240,9 +266,7 @@ func (w *writer) obstacle(lengthKnown bool) Reason {
 // whose record proves the sequence number, and of a part of n bytes what
 // net/http wants to see.
 func (w *writer) begin(r io.Reader, n int64) (total int64, err error) {
-	h := w.Header()
-	_, typed := h["Content-Type"]
-	if !typed && h.Get("Content-Encoding") == "" {
+	if !w.typed {
 		if total, err = w.copyN(r, sniffLen); err != nil {
 			return total, err
 		}
@@ -251,6 +275,9 @@ func (w *writer) begin(r io.Reader, n int64) (total int64, err error) {
 		return total, nil // the header waits for the file
 	}
 	w.conn.tls.Offload()
+	if w.http2() {
+		return total, nil // what is written before the file serves
+	}
 	if err := w.flush(); err != nil {
 		return total, err
 	}
@@ -338,10 +365,12 @@ func (w *writer) flush() error {
 	return http.NewResponseController(w.ResponseWriter).Flush()
 }
 
+// report tells, once, how the body goes out.
 func (w *writer) report(reason Reason) {
-	if w.options.Sending != nil {
+	if !w.reported && w.options.Sending != nil {
 		w.options.Sending(w.request, reason)
 	}
+	w.reported = true
 }
 
 func (w *writer) failed(err error) {

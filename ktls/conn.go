@@ -74,6 +74,8 @@ type kernel interface {
 	// sendControl sends a record other than application data. Unless wait
 	// is set it fails rather than block.
 	sendControl(typ recordType, body []byte, wait bool) error
+	// cork has TCP hold back what does not fill a segment, or no more.
+	cork(on bool)
 	// unsent tells how much the peer has not acknowledged yet.
 	unsent() (queue, error)
 }

@@ -241,6 +241,8 @@ func (k *fakeKernel) sendControl(typ recordType, body []byte, wait bool) error {
 	return k.record(byte(typ), body)
 }
 
+func (k *fakeKernel) cork(bool) {}
+
 func (k *fakeKernel) unsent() (queue, error) {
 	if k.queued != nil {
 		return k.queued()

@@ -22,6 +22,7 @@ type File interface {
 // A FileRange is what a reader has yet to give of a regular file.
 type FileRange struct {
 	File   File
+	Size   int64 // the file's length
 	Offset int64 // where the file stands
 	Len    int64 // bytes that the reader would give
 	// Beyond is how many bytes more it would give without its outermost
@@ -64,7 +65,7 @@ func FileRangeOf(r io.Reader) (FileRange, bool) {
 	}
 	inner = min(inner, max(info.Size()-offset, 0))
 	n := min(outer, inner)
-	return FileRange{File: f, Offset: offset, Len: n, Beyond: inner - n, reader: reader}, true
+	return FileRange{File: f, Size: info.Size(), Offset: offset, Len: n, Beyond: inner - n, reader: reader}, true
 }
 
 // Consume moves the file's offset and every limit of the reader by n bytes, as
@@ -146,6 +147,15 @@ func (c *Conn) SendFile(header []byte, f File, offset, n, ahead int64) (sent int
 		}
 	}
 	return sent, nil
+}
+
+// Cork has TCP hold back what does not fill a segment until Cork(false), at most
+// 200 ms (TCP_CORK, tcp(7)): for several SendFiles that follow one another. The
+// connection must be offloaded.
+func (c *Conn) Cork(on bool) {
+	if c.Reason() == Offloaded {
+		c.kernel.cork(on)
+	}
 }
 
 var errNotOffloaded = errors.New("ktls: connection is not offloaded")

@@ -47,6 +47,9 @@ func newSocket(tcp *net.TCPConn) kernel {
 
 func (s *socket) install(info []byte, overhead int) error {
 	s.overhead = overhead
+	if err := s.control(func(int) error { return nil }); err != nil {
+		return err // closed: MultipathTCP would not tell
+	}
 	// Multipath TCP uses the upper layer protocol for itself.
 	if multipath, err := s.tcp.MultipathTCP(); err != nil || multipath {
 		return errors.Join(errMultipath, err)
@@ -125,6 +128,15 @@ func (s *socket) sendControl(typ recordType, body []byte, wait bool) error {
 		s.count(int64(len(body)), false)
 	}
 	return err
+}
+
+// cork fails if the connection is gone, which the next call that sends tells.
+func (s *socket) cork(on bool) {
+	value := 0
+	if on {
+		value = 1
+	}
+	_ = s.control(func(fd int) error { return unix.SetsockoptInt(fd, unix.SOL_TCP, unix.TCP_CORK, value) })
 }
 
 // recordTypeMessage is the control message (cmsg(3)) that sets a record's type.

@@ -1,0 +1,55 @@
+package fileserver
+
+import (
+	"bytes"
+	"encoding/binary"
+
+	"golang.org/x/net/http2"
+)
+
+// frameHeaderLen is the length of a frame's header (RFC 9113, section 4.1).
+const frameHeaderLen = 9
+
+// A frameHeader is what counts of a frame's header.
+type frameHeader struct {
+	length int // of the payload
+	typ    http2.FrameType
+	flags  http2.Flags
+	stream uint32
+}
+
+func parseFrameHeader(b []byte) frameHeader {
+	return frameHeader{
+		length: int(binary.BigEndian.Uint32(b) >> 8),
+		typ:    http2.FrameType(b[3]),
+		flags:  http2.Flags(b[4]),
+		stream: binary.BigEndian.Uint32(b[5:]) & (1<<31 - 1),
+	}
+}
+
+func (h frameHeader) append(b []byte) []byte {
+	b = append(b, byte(h.length>>16), byte(h.length>>8), byte(h.length), byte(h.typ), byte(h.flags))
+	return binary.BigEndian.AppendUint32(b, h.stream)
+}
+
+// endsStream reports whether the frame has the flag END_STREAM.
+func (h frameHeader) endsStream() bool {
+	return (h.typ == http2.FrameData || h.typ == http2.FrameHeaders) && h.flags.Has(http2.FlagDataEndStream)
+}
+
+// part returns the header of the next frame when what is left of the frame's
+// payload is to go out in frames of at most size bytes.
+func (h frameHeader) part(left, size int) frameHeader {
+	h.length = min(left, size)
+	if left > size {
+		h.flags &^= http2.FlagDataEndStream
+	}
+	return h
+}
+
+// frames returns the frames that write writes.
+func frames(write func(*http2.Framer) error) []byte {
+	var b bytes.Buffer
+	_ = write(http2.NewFramer(&b, nil)) // a Buffer takes everything
+	return b.Bytes()
+}

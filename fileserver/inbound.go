@@ -1,0 +1,179 @@
+package fileserver
+
+import (
+	"encoding/binary"
+	"sync"
+	"time"
+
+	"golang.org/x/net/http2"
+)
+
+// inbound is what the HTTP/2 server reads: the frames of its client, with two
+// changes. Frames may be inserted between them, and the client's SETTINGS say
+// that it takes frames of largeFrame, as outbound likes them.
+type inbound struct {
+	preface  int                  // bytes of the preface that were read
+	header   [frameHeaderLen]byte // of the last frame, or of the next if n > 0
+	n        int                  // bytes of header that were read
+	payload  int                  // bytes of payload that are to come
+	settings []byte               // a SETTINGS frame that is not whole yet
+	settled  bool                 // a frame was read
+	ready    []byte               // what the server reads next
+
+	mu       sync.Mutex // guards what follows
+	inserted []byte
+	deadline time.Time // of reads, as net/http has set it
+	woken    bool      // the connection has another one, for the sake of inserted
+}
+
+// insert has the server read frames between those of its client.
+func (c *Conn) insert(frames []byte) {
+	in := &c.inbound
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.inserted = append(in.inserted, frames...)
+	in.woken = true
+	_ = c.tls.SetReadDeadline(time.Unix(1, 0))
+}
+
+// wokenUp reports whether Read has timed out since frames were inserted.
+func (c *Conn) wokenUp() bool {
+	in := &c.inbound
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if !in.woken {
+		return false
+	}
+	in.woken = false
+	_ = c.tls.SetReadDeadline(in.deadline)
+	return true
+}
+
+// setReadDeadline sets the deadline of the client's bytes.
+func (c *Conn) setReadDeadline(t time.Time) error {
+	in := &c.inbound
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.deadline = t
+	if in.woken {
+		return nil
+	}
+	return c.tls.SetReadDeadline(t)
+}
+
+// read reads what is ready.
+func (in *inbound) read(p []byte) int {
+	if len(in.ready) == 0 && in.mayInsert() {
+		in.mu.Lock()
+		in.ready, in.inserted = in.inserted, nil
+		in.mu.Unlock()
+	}
+	n := copy(p, in.ready)
+	in.ready = in.ready[n:]
+	return n
+}
+
+// most returns how many bytes of the client may be read at once, when nothing is
+// ready: up to the end of a header, or of a payload.
+func (in *inbound) most() int {
+	switch {
+	case in.preface < len(http2.ClientPreface):
+		return len(http2.ClientPreface) - in.preface
+	case in.payload > 0:
+		return in.payload
+	}
+	return frameHeaderLen - in.n
+}
+
+// add takes bytes of the client, at most as many as most returns. It returns how
+// many of them the server reads as they are; if none, something may be ready.
+// reset is called when the client resets a stream.
+func (in *inbound) add(p []byte, reset func(stream uint32) error) (int, error) {
+	switch {
+	case in.preface < len(http2.ClientPreface):
+		in.preface += len(p)
+		return len(p), nil
+	case in.settings != nil:
+		in.payload -= len(p)
+		in.addSettings(p)
+		return 0, nil
+	case in.payload > 0:
+		in.payload -= len(p)
+		return len(p), nil
+	}
+	in.n += copy(in.header[in.n:], p)
+	if in.n < frameHeaderLen {
+		return 0, nil
+	}
+	in.n = 0
+	return 0, in.begin(parseFrameHeader(in.header[:]), reset)
+}
+
+// begin is called when a frame's header has been read.
+func (in *inbound) begin(h frameHeader, reset func(stream uint32) error) error {
+	in.payload = h.length
+	if h.typ == http2.FrameSettings && !h.flags.Has(http2.FlagSettingsAck) && h.length <= maxSettings*settingLen {
+		in.addSettings(in.header[:])
+		return nil
+	}
+	in.settled = true
+	in.ready = in.header[:]
+	if h.typ == http2.FrameRSTStream {
+		return reset(h.stream)
+	}
+	return nil
+}
+
+const (
+	// settingLen is the length of one setting (RFC 9113, section 6.5.1).
+	settingLen = 6
+	// maxSettings is how many settings the server takes at once.
+	maxSettings = 100
+)
+
+func (in *inbound) addSettings(p []byte) {
+	in.settings = append(in.settings, p...)
+	if in.payload == 0 {
+		in.ready = widen(in.settings, !in.settled)
+		in.settings, in.settled = nil, true
+	}
+}
+
+// widen changes a SETTINGS frame to name largeFrame as the frame size, if it
+// names one that is valid, or if it is the first.
+func widen(frame []byte, first bool) []byte {
+	h := parseFrameHeader(frame)
+	if h.length%settingLen != 0 {
+		return frame // an error, to be told by the server
+	}
+	for s := frame[frameHeaderLen:]; len(s) > 0; s = s[settingLen:] {
+		if http2.SettingID(binary.BigEndian.Uint16(s)) != http2.SettingMaxFrameSize {
+			continue
+		}
+		first = false
+		if value := s[2:settingLen]; (http2.Setting{
+			ID: http2.SettingMaxFrameSize, Val: binary.BigEndian.Uint32(value),
+		}).Valid() == nil {
+			binary.BigEndian.PutUint32(value, largeFrame)
+		}
+	}
+	if first && h.length < maxSettings*settingLen {
+		frame = binary.BigEndian.AppendUint16(frame, uint16(http2.SettingMaxFrameSize))
+		frame = binary.BigEndian.AppendUint32(frame, largeFrame)
+		h.length += settingLen
+		h.append(frame[:0])
+	}
+	return frame
+}
+
+// mayInsert reports whether a frame may stand here: between two frames, behind
+// the client's SETTINGS, and not inside a header block (RFC 9113, sections 3.4
+// and 6.10).
+func (in *inbound) mayInsert() bool {
+	if !in.settled || in.n > 0 || in.payload > 0 || in.settings != nil {
+		return false
+	}
+	last := parseFrameHeader(in.header[:])
+	return last.typ != http2.FrameHeaders && last.typ != http2.FrameContinuation ||
+		last.flags.Has(http2.FlagHeadersEndHeaders)
+}
