@@ -2,7 +2,7 @@ GO ?= go
 # A version that builds with the Go of go.mod.
 GOLANGCI_LINT ?= github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
-.PHONY: help build run test compatibility race fuzz lint cross clean
+.PHONY: help build run test browser compatibility race fuzz lint cross clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.* ## /  make \1\t/p' Makefile
@@ -34,6 +34,10 @@ test: ## run all tests
 	$(GO) vet ./...
 	env -u KTLS_REQUIRED $(GO) test ./...
 	integration_test/run
+	integration_test/browser/run
+
+browser: ## have Chromium load a page over HTTP/2
+	integration_test/browser/run
 
 compatibility: ## write docs/compatibility.md anew
 	COMPATIBILITY=1 integration_test/run

@@ -215,7 +215,10 @@ func TestHTTP2Bodies(t *testing.T) {
 			w.Header().Set("Content-Type", "x/y")
 		}, ""},
 		{"behind other bytes", false, "application/octet-stream", func(w http.ResponseWriter) { _, _ = io.WriteString(w, "text") }, "text"},
-		{"behind a flush", false, "", func(w http.ResponseWriter) { _ = http.NewResponseController(w).Flush() }, ""},
+		{"behind a flush", false, "", func(w http.ResponseWriter) {
+			w.WriteHeader(http.StatusOK)
+			_ = http.NewResponseController(w).Flush()
+		}, ""},
 		{"unknown", true, "application/octet-stream", func(http.ResponseWriter) {}, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

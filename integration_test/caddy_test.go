@@ -29,6 +29,7 @@ type caddy struct {
 	socket  string // of the admin endpoint
 	logFile string
 	env     []string
+	under   []string // what Caddy runs under, with its arguments
 	cmd     *exec.Cmd
 	exited  chan struct{}
 }
@@ -81,7 +82,8 @@ func (c *caddy) start(t testing.TB, caddyfile string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.cmd = exec.Command(self, "run", "--config", file, "--adapter", "caddyfile")
+	command := append(c.under, self, "run", "--config", file, "--adapter", "caddyfile")
+	c.cmd = exec.Command(command[0], command[1:]...)
 	c.cmd.Env, c.cmd.Dir = c.env, c.dir
 	c.cmd.Stdout, c.cmd.Stderr = log, log
 	if err := c.cmd.Start(); err != nil {
