@@ -2,7 +2,7 @@ GO ?= go
 # A version that builds with the Go of go.mod.
 GOLANGCI_LINT ?= github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
-.PHONY: help build run test browser compatibility race fuzz lint cross clean
+.PHONY: help build run test browser compatibility transcript race fuzz lint cross clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.* ## /  make \1\t/p' Makefile
@@ -13,8 +13,7 @@ build: ## build bin/caddy, Caddy with this module
 # What Caddy stores stays in bin/, apart from any other Caddy's files.
 run: build site/large.bin ## serve the folder site at https://localhost:8443
 	@echo
-	@$(GO) build -o bin/probe ./examples/probe
-	@bin/probe || echo 'The site works without it; connections are encrypted in user space.'
+	@bin/caddy ktls check || echo 'The site works without it; connections are encrypted in user space.'
 	@echo
 	@echo 'In another terminal try (the two hashes are to be the same):'
 	@echo '  curl -sk --http1.1 https://localhost:8443/large.bin | sha256sum; sha256sum site/large.bin'
@@ -40,7 +39,10 @@ browser: ## have Chromium load a page over HTTP/2
 	integration_test/browser/run
 
 compatibility: ## write docs/compatibility.md anew
-	COMPATIBILITY=1 integration_test/run
+	WRITE=compatibility integration_test/run
+
+transcript: ## write docs/transcript.md anew
+	WRITE=transcript integration_test/run
 
 race: ## run the tests with the race detector
 	env -u KTLS_REQUIRED $(GO) test -race ./...

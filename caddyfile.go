@@ -81,6 +81,9 @@ func parseBlock(d *caddyfile.Dispenser, handler *Handler, wrapper *ListenerWrapp
 				return d.Errf("install must be on_demand or handshake, not %q", value)
 			}
 			wrapper.Install = value
+			if handler != nil {
+				handler.Install = value // Caddy may drop the wrapper
+			}
 		case "min_size":
 			size, err := humanize.ParseBytes(value)
 			if err != nil || size == 0 || size > math.MaxInt64 {

@@ -10,11 +10,11 @@ package caddyktls
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
 	"net/http"
-	"strings"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -50,6 +50,7 @@ type ListenerWrapper struct {
 	ctx    caddy.Context
 	logger *zap.Logger
 	server *caddyhttp.Server
+	count  *serverMetrics
 	http   *fileserver.Server // made when the server starts
 }
 
@@ -83,7 +84,12 @@ func (w *ListenerWrapper) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return err
 	}
-	w.server = server
+	w.server, w.count = server, metricsOf(server.Name()) // Cleanup needs it after an error too
+	if first {
+		if err := checkServer(ctx, server, w.Install); err != nil {
+			return err
+		}
+	}
 	if _, err := ktls.Probe(); first && err == nil {
 		server.RegisterConnState(fileserver.ConnState)
 	}
@@ -122,13 +128,15 @@ func (w *ListenerWrapper) WrapListener(ln net.Listener) net.Listener {
 func (w *ListenerWrapper) newServer() *fileserver.Server {
 	// What net/http would log, under the name that Caddy gives its log.
 	stdlib := w.ctx.Logger(new(caddyhttp.App)).Named("stdlib")
-	logger := w.logger
 	return &fileserver.Server{
 		TLS: ktls.NewServer(w.server.TLSConnPolicies.TLSConfig(w.ctx), &ktls.Options{
 			Install:          installs[w.Install],
 			InterruptRetired: true,
-			Decided:          func(c *ktls.Conn, reason ktls.Reason, err error) { decided(logger, c, reason, err) },
-			Lost:             func(c *ktls.Conn, err error) { lost(logger, c, err) },
+			Decided:          w.decided,
+			Lost:             w.lost,
+			Closed:           func(*ktls.Conn) { w.count.offloaded.Dec() },
+			KeyUpdated:       func(*ktls.Conn) { w.count.keyUpdates.Inc() },
+			Retired:          w.retired,
 			Drain:            &drain,
 		}),
 		Timeouts: fileserver.Timeouts{
@@ -138,36 +146,43 @@ func (w *ListenerWrapper) newServer() *fileserver.Server {
 		},
 		HandshakeFailed: func(message string) { stdlib.Debug(message) },
 		NotTCP: func(raw net.Conn) {
-			metrics.connections.WithLabelValues(ktls.NotTCP.String()).Inc()
-			reasonLog.write(logger, "connection can't be offloaded: it is not plain TCP below TLS",
+			w.count.decided(ktls.NotTCP, tls.ConnectionState{})
+			reasonLog.write(w.logger, "connection can't be offloaded: it is not plain TCP below TLS",
 				ktls.NotTCP.String(), zap.String("type", fmt.Sprintf("%T", raw)))
 		},
-		Sent: func(n int64) { metrics.sendfileBytes.Add(float64(n)) },
+		Sent: func(n int64) { w.count.sendfileBytes.Add(float64(n)) },
 	}
 }
 
 // decided counts and logs a connection that is offloaded or not.
-func decided(logger *zap.Logger, c *ktls.Conn, reason ktls.Reason, err error) {
-	metrics.connections.WithLabelValues(reason.String()).Inc()
+func (w *ListenerWrapper) decided(c *ktls.Conn, reason ktls.Reason, err error) {
+	w.count.decided(reason, c.ConnectionState())
 	switch reason {
 	case ktls.Offloaded, ktls.NotNeeded:
-		if entry := logger.Check(zap.DebugLevel, "connection "+reason.String()); entry != nil {
+		if entry := w.logger.Check(zap.DebugLevel, "connection "+reason.String()); entry != nil {
 			entry.Write(zap.Stringer("remote", c.RemoteAddr()))
 		}
 	default:
-		reasonLog.write(logger, "connection can't be offloaded", reason.String(),
+		reasonLog.write(w.logger, "connection can't be offloaded", reason.String(),
 			zap.Stringer("remote", c.RemoteAddr()), zap.Error(err))
 	}
 }
 
+// retired counts and logs a connection whose key can't be replaced.
+func (w *ListenerWrapper) retired(c *ktls.Conn) {
+	w.count.retired.Inc()
+	reasonLog.write(w.logger, "connection ends when its responses are complete: the kernel can't replace its key, which takes Linux 6.14",
+		"retired", zap.Stringer("remote", c.RemoteAddr()))
+}
+
 // lost counts and logs a connection whose client may not have got everything.
-func lost(logger *zap.Logger, c *ktls.Conn, err error) {
-	metrics.lost.Inc()
+func (w *ListenerWrapper) lost(c *ktls.Conn, err error) {
+	w.count.lost.Inc()
 	level := zap.WarnLevel
 	if errors.Is(err, net.ErrClosed) {
 		level = zap.DebugLevel // the client went away
 	}
-	if entry := logger.Check(level, "client did not take all that was sent"); entry != nil {
+	if entry := w.logger.Check(level, "client did not take all that was sent"); entry != nil {
 		entry.Write(zap.Stringer("remote", c.RemoteAddr()), zap.Error(err))
 	}
 }
@@ -198,11 +213,28 @@ func (w *ListenerWrapper) waitForClosing(ctx context.Context) error {
 // in a Caddyfile.
 //
 // Its server needs the listener wrapper `ktls`.
+//
+// Placeholders, for access logs (`log_append`) and the like:
+//
+// Placeholder | Description
+// ------------|-------------
+// `{http.ktls.status}` | `offloaded`, or why the connection is not, or why the file was copied
+// `{http.ktls.sendfile_bytes}` | Bytes of the body that went out by sendfile(2)
+//
+// They tell what is known at the time: before the body is sent, the connection
+// may not have been offloaded yet.
 type Handler struct {
 	// The least length of a body, in bytes, that is worth it. Shorter ones
 	// are sent as without this module. Default: 65536.
 	MinSize int64 `json:"min_size,omitempty"`
 
+	// The value that `install` of the listener wrapper is to have. A
+	// configuration in which it has another one is refused. The handler works
+	// the same with each. Default: no matter.
+	Install string `json:"install,omitempty"`
+
+	logger  *zap.Logger
+	count   *serverMetrics
 	options fileserver.Options
 	inert   bool // the kernel has no kernel TLS, as the listener wrapper logs
 }
@@ -220,54 +252,96 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if h.MinSize < 0 {
 		return fmt.Errorf("ktls: min_size must not be negative: %d", h.MinSize)
 	}
+	if _, ok := installs[h.Install]; !ok {
+		return fmt.Errorf("ktls: install must be on_demand or handshake, not %q", h.Install)
+	}
 	server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
-	if !ok || !wrappedServers.has(server) {
-		return errNoWrapper(server)
+	if !ok {
+		return errNoWrapper(nil)
+	}
+	if err := checkHandler(ctx, server, h.Install); err != nil {
+		return err
 	}
 	_, err := ktls.Probe()
 	h.inert = err != nil
-	logger := ctx.Logger()
+	h.logger, h.count = ctx.Logger(), metricsOf(server.Name())
 	h.options = fileserver.Options{
 		MinSize: cmp.Or(h.MinSize, fileserver.DefaultMinSize),
-		Sending: func(_ *http.Request, reason fileserver.Reason) { sending(logger, reason) },
+		Sending: func(_ *http.Request, reason fileserver.Reason) { h.sending(reason) },
 		Failed: func(r *http.Request, err error) {
-			metrics.failed.Inc()
-			logger.Debug("sending a file failed",
+			h.count.failed.Inc()
+			h.logger.Debug("sending a file failed",
 				zap.String("remote", r.RemoteAddr), zap.String("uri", r.RequestURI), zap.Error(err))
 		},
 	}
 	return nil
 }
 
-// errNoWrapper explains a handler whose server has no listener wrapper.
-func errNoWrapper(server *caddyhttp.Server) error {
-	var where string
-	if server != nil {
-		where = " of the server at " + strings.Join(server.Listen, ", ")
-	}
-	return fmt.Errorf("ktls: the listener wrapper ktls is missing from the configuration%s. Either "+
-		"a global servers block sets the listener wrappers of that address, or matches it without naming any: "+
-		"put listener_wrappers { ktls } into it. Or ktls stands inside handle, route, handle_errors or a "+
-		"named route: put it at the top of the site block, with a matcher if need be", where)
-}
-
 // sending counts and logs a response that is a file.
-func sending(logger *zap.Logger, reason fileserver.Reason) {
-	word := string(reason)
-	if reason == fileserver.ReasonNone {
-		metrics.responses.WithLabelValues("sendfile").Inc()
-		return
+func (h *Handler) sending(reason fileserver.Reason) {
+	h.count.sending(reason)
+	if reason != fileserver.ReasonNone {
+		reasonLog.write(h.logger, "file is copied instead of sent by the kernel", string(reason))
 	}
-	metrics.responses.WithLabelValues(word).Inc()
-	reasonLog.write(logger, "file is copied instead of sent by the kernel", word)
 }
 
 // ServeHTTP implements caddyhttp.MiddlewareHandler.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
-	if !h.inert && r.TLS != nil {
-		w = fileserver.Insert(w, r, &h.options)
+	if r.TLS == nil {
+		return next.ServeHTTP(w, r)
+	}
+	var response *fileserver.Response
+	if !h.inert {
+		if w, response = fileserver.Insert(w, r, &h.options); response == nil {
+			return next.ServeHTTP(w, r) // not the first handler of this kind
+		}
+	}
+	if repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
+		repl.Map(func(key string) (any, bool) { return placeholder(response, key) })
+	}
+	if response != nil {
+		defer h.done(response, r) // a handler may panic
 	}
 	return next.ServeHTTP(w, r)
+}
+
+// done counts and logs a response that has been handled.
+func (h *Handler) done(response *fileserver.Response, r *http.Request) {
+	h.count.done(response)
+	if entry := h.logger.Check(zap.DebugLevel, "response"); entry != nil {
+		entry.Write(zap.String("remote", r.RemoteAddr), zap.String("uri", r.RequestURI),
+			zap.String("status", status(response)), zap.Int64("sendfile_bytes", response.Sent()), zap.Int64("copied_bytes", response.Copied()))
+	}
+}
+
+// placeholder returns the value of one of the module's placeholders.
+func placeholder(response *fileserver.Response, key string) (value any, known bool) {
+	switch key {
+	case "http.ktls.status":
+		return status(response), true
+	case "http.ktls.sendfile_bytes":
+		if response == nil {
+			return int64(0), true
+		}
+		return response.Sent(), true
+	}
+	return nil, false
+}
+
+// status says whether a response's connection is offloaded, or why not; and if it
+// is but the body, a file, is copied, why that.
+func status(response *fileserver.Response) string {
+	if response == nil {
+		return ktls.KernelUnsupported.String()
+	}
+	if response.Eligible() && response.Reason() != fileserver.ReasonNone {
+		return string(response.Reason())
+	}
+	offload, ok := response.Offload()
+	if !ok {
+		return string(fileserver.ReasonNotOffloadable)
+	}
+	return offload.String()
 }
 
 // Interface guards

@@ -32,16 +32,23 @@ func testConfig(t testing.TB, caddyfile string) *caddy.Config {
 	if err := json.Unmarshal([]byte(config), &c); err != nil {
 		t.Fatal(err)
 	}
+	return private(t, &c)
+}
+
+// private changes a configuration as testConfig says.
+func private(t testing.TB, c *caddy.Config) *caddy.Config {
+	t.Helper()
 	persist := false
 	c.Admin = &caddy.AdminConfig{Disabled: true, Config: &caddy.ConfigSettings{Persist: &persist}}
-	c.StorageRaw, err = json.Marshal(map[string]string{"module": "file_system", "root": filepath.Join(t.TempDir(), "data")})
+	storage, err := json.Marshal(map[string]string{"module": "file_system", "root": filepath.Join(t.TempDir(), "data")})
 	if err != nil {
 		t.Fatal(err)
 	}
+	c.StorageRaw = storage
 	c.Logging = &caddy.Logging{Logs: map[string]*caddy.CustomLog{
 		"default": {BaseLog: caddy.BaseLog{WriterRaw: json.RawMessage(`{"output":"discard"}`)}},
 	}}
-	return &c
+	return c
 }
 
 // wantServers checks how many servers with the listener wrapper are remembered.

@@ -1,12 +1,10 @@
 package caddyktls
 
 import (
-	"errors"
 	"fmt"
 	"sync"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
-	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
 	"github.com/caddy-ktls/caddy-ktls/ktls"
@@ -56,10 +54,15 @@ func (s *serverSet) remove(server *caddyhttp.Server) {
 	}
 }
 
-func (s *serverSet) has(server *caddyhttp.Server) bool {
+// install returns the value of the server's wrappers, and whether it has any.
+func (s *serverSet) install(server *caddyhttp.Server) (install ktls.Install, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.servers[server] != nil
+	known := s.servers[server]
+	if known == nil {
+		return install, false
+	}
+	return known.install, true
 }
 
 // drain counts the connections of all configurations that are closed but have
@@ -80,48 +83,4 @@ func (l *onceLog) write(logger *zap.Logger, message, reason string, fields ...za
 	if entry := logger.Check(level, message); entry != nil {
 		entry.Write(append(fields, zap.String("reason", reason))...)
 	}
-}
-
-// metrics belong to the process: connections outlive the configuration that
-// they were accepted under.
-var metrics = struct {
-	connections   *prometheus.CounterVec
-	responses     *prometheus.CounterVec
-	sendfileBytes prometheus.Counter
-	failed        prometheus.Counter
-	lost          prometheus.Counter
-}{
-	connections: prometheus.NewCounterVec(prometheus.CounterOpts{
-		Namespace: "caddy", Subsystem: "ktls", Name: "connections_total",
-		Help: "TLS connections by outcome: offloaded, or the reason why not.",
-	}, []string{"outcome"}),
-	responses: prometheus.NewCounterVec(prometheus.CounterOpts{
-		Namespace: "caddy", Subsystem: "ktls", Name: "responses_total",
-		Help: "Responses with a file of at least min_size by outcome: sendfile, or the reason why it was copied.",
-	}, []string{"outcome"}),
-	sendfileBytes: prometheus.NewCounter(prometheus.CounterOpts{
-		Namespace: "caddy", Subsystem: "ktls", Name: "sendfile_bytes_total",
-		Help: "Bytes of bodies sent by sendfile(2).",
-	}),
-	failed: prometheus.NewCounter(prometheus.CounterOpts{
-		Namespace: "caddy", Subsystem: "ktls", Name: "responses_failed_total",
-		Help: "Responses by sendfile(2) that were not sent whole.",
-	}),
-	lost: prometheus.NewCounter(prometheus.CounterOpts{
-		Namespace: "caddy", Subsystem: "ktls", Name: "connections_lost_total",
-		Help: "Connections closed in an orderly way whose last bytes the client did not take.",
-	}),
-}
-
-// registerMetrics adds the metrics to the registry of a configuration.
-func registerMetrics(registry *prometheus.Registry) error {
-	for _, c := range []prometheus.Collector{
-		metrics.connections, metrics.responses, metrics.sendfileBytes, metrics.failed, metrics.lost,
-	} {
-		var already prometheus.AlreadyRegisteredError
-		if err := registry.Register(c); err != nil && !errors.As(err, &already) {
-			return err
-		}
-	}
-	return nil
 }

@@ -25,11 +25,14 @@ func (w *writer) sendFrames(file ktls.FileRange) (total int64, err error) {
 	}
 	for err == nil && w.path == sending && file.Len-total > httpBuffer {
 		var n int
-		n, err = w.conn.outbound.send(part{
+		var byKernel int64
+		n, byKernel, err = w.conn.outbound.send(part{
 			stream: id, at: at + total,
 			file: file.File, offset: file.Offset + total, n: int(min(file.Len-total, patternLen)),
 		}, w.ResponseWriter)
 		total += int64(n)
+		w.sent += byKernel
+		w.copied += int64(n) - byKernel
 		reason := w.unmoved()
 		if errors.Is(err, errStreamUnknown) {
 			reason, err = ReasonStreamUnknown, nil

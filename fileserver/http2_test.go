@@ -158,7 +158,8 @@ func newHTTP2Site(t testing.TB, handler http.HandlerFunc) (s *site, logged chan 
 	served := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer func() { s.handled <- struct{}{} }()
 		recorder := caddyhttp.NewResponseRecorder(w, nil, nil)
-		handler(Insert(recorder, r, options), r)
+		inserted, _ := Insert(recorder, r, options)
+		handler(inserted, r)
 		logged <- recorder.Size()
 	})
 	go func() {

@@ -8,35 +8,38 @@ import (
 )
 
 // Insert puts a writer that sends files by sendfile(2) at the bottom of the
-// chain of writers of a request, once however often it is called, and returns
-// the writer for the next handler. It stays there when that handler has
-// returned, since Caddy's error routes write to the same chain.
-func Insert(w http.ResponseWriter, r *http.Request, options *Options) http.ResponseWriter {
+// chain of writers of a request, and returns the writer for the next handler, and
+// what will be known of the response. If it was called for the request before,
+// the Response is nil. The writer stays when that handler has returned, since
+// Caddy's error routes write to the same chain.
+func Insert(w http.ResponseWriter, r *http.Request, options *Options) (http.ResponseWriter, *Response) {
 	conn := connOf(r)
 	if conn != nil && conn.tls.Retired() {
 		w.Header().Set("Connection", "close") // over HTTP/2 the server makes GOAWAY of it
 	}
 	if _, idle := caddyhttp.IdleTimeoutsFromContext(r.Context()); idle != nil {
-		if _, inserted := idle.ResponseWriter.(*writer); !inserted {
-			bottom := newWriter(idle.ResponseWriter, r, conn, options)
-			bottom.above.ResponseWriter = bottom
-			idle.ResponseWriterWrapper = &bottom.above
+		if _, inserted := idle.ResponseWriter.(*writer); inserted {
+			return w, nil
 		}
-		return w
+		bottom := newWriter(idle.ResponseWriter, r, conn, options)
+		bottom.above.ResponseWriter = bottom
+		idle.ResponseWriterWrapper = &bottom.above
+		return w, &bottom.Response
 	}
 	for below := w; below != nil; below = unwrap(below) {
 		if _, inserted := below.(*writer); inserted {
-			return w
+			return w, nil
 		}
 	}
-	return newWriter(w, r, conn, options)
+	bottom := newWriter(w, r, conn, options)
+	return bottom, &bottom.Response
 }
 
 func newWriter(w http.ResponseWriter, r *http.Request, conn *Conn, options *Options) *writer {
 	return &writer{
 		ResponseWriterWrapper: caddyhttp.ResponseWriterWrapper{ResponseWriter: w},
 		request:               r,
-		conn:                  conn,
+		Response:              Response{conn: conn},
 		options:               options,
 	}
 }

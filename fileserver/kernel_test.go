@@ -100,8 +100,9 @@ func newSite(t testing.TB, maxChunk int, timeout time.Duration, handler http.Han
 			r = r.WithContext(caddyhttp.ContextWithIdleTimeouts(r.Context(), nil, idle))
 			w = idle
 		}
-		w = Insert(w, r, options)
-		handler(Insert(w, r, options), r) // twice is as good as once
+		w, _ = Insert(w, r, options)
+		w, _ = Insert(w, r, options) // twice is as good as once
+		handler(w, r)
 	})}
 	go func() { _ = server.Serve(hidingListener{own.Listener(tls.NewListener(smallListener{inner}, config))}) }()
 	t.Cleanup(func() {

@@ -281,6 +281,9 @@ func (o *outbound) sendPart(h frameHeader, done int) (sent bool, err error) {
 		o.refuse(h.stream, io.ErrUnexpectedEOF)
 		return false, nil
 	}
+	if o.to.offloaded() {
+		s.byKernel += int64(h.length)
+	}
 	o.lead = h.append(o.lead)
 	err = o.to.sendFile(o.lead, s.file, offset, h.length)
 	o.lead = o.lead[:0]

@@ -30,6 +30,7 @@ type stream struct {
 	begin, end int64
 	tag        int  // where the placeholder begins in the pattern
 	busy       bool // the file is being sent
+	byKernel   int64
 	err        error
 }
 
@@ -86,17 +87,19 @@ var errStreamUnknown = errors.New("fileserver: the HTTP/2 stream is not known")
 
 // send sends a part of a file: it announces it, writes the placeholder, and waits
 // until the file is not needed any more. What the server takes may reach the
-// connection later, or never, if the stream is reset.
-func (o *outbound) send(p part, w http.ResponseWriter) (n int, err error) {
+// connection later, or never, if the stream is reset. byKernel is how many of the
+// bytes have not been copied.
+func (o *outbound) send(p part, w http.ResponseWriter) (n int, byKernel int64, err error) {
 	s, placeholder, err := o.announce(p)
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	n, err = w.Write(placeholder)
 	if err == nil && !o.isThrough(s) {
 		err = http.NewResponseController(w).Flush()
 	}
-	return n, o.settle(p.stream, s, err)
+	err = o.settle(p.stream, s, err)
+	return n, s.byKernel, err
 }
 
 func (o *outbound) announce(p part) (*stream, []byte, error) {
@@ -111,7 +114,7 @@ func (o *outbound) announce(p part) (*stream, []byte, error) {
 	}
 	o.tags += 1009 // prime, so that it takes long to come back
 	s.file, s.offset, s.tag = p.file, p.offset, o.tags%patternLen
-	s.begin, s.end = p.at, p.at+int64(p.n)
+	s.begin, s.end, s.byKernel = p.at, p.at+int64(p.n), 0
 	o.sending = append(o.sending, s)
 	return s, s.placeholder(p.at, p.n), nil
 }

@@ -51,6 +51,11 @@ const (
 	ReasonChunked Reason = "chunked"
 	// ReasonNoBody: HEAD, or a status without a body.
 	ReasonNoBody Reason = "no_body"
+	// ReasonSmall: the body is shorter than MinSize, or comes in parts that
+	// are too short.
+	ReasonSmall Reason = "small"
+	// ReasonNotAFile: the body is not copied from a file.
+	ReasonNotAFile Reason = "not_a_file"
 )
 
 // httpBuffer is the size of net/http's buffer for a connection: only a longer
@@ -65,10 +70,11 @@ const sniffLen = 512
 // through but the copying of a file.
 type writer struct {
 	caddyhttp.ResponseWriterWrapper
+	Response
+
 	above   caddyhttp.ResponseWriterWrapper // leads an IdleTimeoutWriter to this writer
 	request *http.Request
 	options *Options
-	conn    *Conn // nil if the request came over none
 
 	status  int
 	typed   bool  // the Content-Type was known with the status: nobody need look at the body
@@ -78,13 +84,52 @@ type writer struct {
 	begun   bool // see begin
 	flushed bool // net/http holds nothing of the response
 
-	reported bool // see report
-
 	// The file that was copied from last, up to where, and up to where it
 	// was to be copied.
 	file      ktls.File
 	next, end int64
 }
+
+// A Response tells how the body of a response goes out, as far as is known.
+type Response struct {
+	conn     *Conn // nil if the request came over none
+	reason   Reason
+	reported bool // see report
+	small    bool
+	sent     int64
+	copied   int64
+}
+
+// Offload returns why the response's connection is or is not offloaded; false if
+// it is none that can be.
+func (r *Response) Offload() (ktls.Reason, bool) {
+	if r.conn == nil {
+		return 0, false
+	}
+	return r.conn.tls.Reason(), true
+}
+
+// Reason returns why the body is copied, ReasonNone if it goes out by
+// sendfile(2).
+func (r *Response) Reason() Reason {
+	switch {
+	case r.reported:
+		return r.reason
+	case r.small:
+		return ReasonSmall
+	}
+	return ReasonNotAFile
+}
+
+// Eligible reports whether the body is a file of at least MinSize, so that
+// [Options].Sending has been called.
+func (r *Response) Eligible() bool { return r.reported }
+
+// Sent returns how many bytes of the body have gone out by sendfile(2).
+func (r *Response) Sent() int64 { return r.sent }
+
+// Copied returns how many bytes of the body have gone out in another way.
+func (r *Response) Copied() int64 { return r.copied }
 
 // A path is how a body goes out.
 type path uint8
@@ -115,6 +160,7 @@ func (w *writer) Write(p []byte) (int, error) {
 // wrote counts bytes of the body that net/http has got, and perhaps still has.
 func (w *writer) wrote(n int64) {
 	w.written += n
+	w.copied += n
 	w.flushed = w.flushed && n == 0
 }
 
@@ -122,7 +168,8 @@ func (w *writer) wrote(n int64) {
 // it with the file, which Caddy hands on in parts.
 func (w *writer) ReadFrom(r io.Reader) (total int64, err error) {
 	length, lengthKnown := contentLength(w.Header())
-	if w.path == copying || lengthKnown && length < w.options.MinSize {
+	w.small = w.small || lengthKnown && length < w.options.MinSize
+	if w.path == copying || w.small {
 		return w.copy(r)
 	}
 	file, ok := ktls.FileRangeOf(r)
@@ -220,7 +267,7 @@ func (w *writer) copyN(r io.Reader, n int64) (int64, error) {
 // decide settles, once for the response, how its body goes out.
 func (w *writer) decide(large, lengthKnown bool) {
 	w.path = copying
-	if !large {
+	if w.small = !large; w.small {
 		return
 	}
 	reason := w.obstacle(lengthKnown)
@@ -311,6 +358,7 @@ func (w *writer) send(file ktls.FileRange, part int64) (total int64, err error) 
 		total += sent
 	}
 	w.written += total
+	w.sent += total
 	if moveErr := file.Consume(total); err == nil {
 		err = moveErr
 	}
@@ -370,7 +418,7 @@ func (w *writer) report(reason Reason) {
 	if !w.reported && w.options.Sending != nil {
 		w.options.Sending(w.request, reason)
 	}
-	w.reported = true
+	w.reported, w.reason = true, reason
 }
 
 func (w *writer) failed(err error) {

@@ -73,6 +73,13 @@ func (c *caddy) start(t testing.TB, caddyfile string) {
 	if err := os.WriteFile(file, []byte(c.complete(caddyfile)), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	c.run(t, file, c.isReady)
+}
+
+// run is start for a file that is complete, and with another way to know that
+// Caddy serves.
+func (c *caddy) run(t testing.TB, file string, ready func() error) {
+	t.Helper()
 	log, err := os.Create(c.logFile)
 	if err != nil {
 		t.Fatal(err)
@@ -102,7 +109,7 @@ func (c *caddy) start(t testing.TB, caddyfile string) {
 			t.Fatalf("Caddy has ended:\n%s", c.logTail())
 		default:
 		}
-		return c.isReady()
+		return ready()
 	})
 }
 

@@ -13,10 +13,6 @@ import (
 	"github.com/caddy-ktls/caddy-ktls/ktls"
 )
 
-// envResults names the folder that TestCompatibility writes its rows to, for the
-// table that ./run makes.
-const envResults = "KTLS_RESULTS"
-
 // TestCompatibility tries every cipher suite that Caddy speaks, with both kinds
 // of certificates. docs/compatibility.md shows what it finds.
 func TestCompatibility(t *testing.T) {
@@ -75,11 +71,7 @@ func TestCompatibility(t *testing.T) {
 	})
 	addRow(&rows, suiteByID(tls.TLS_AES_128_GCM_SHA256), "ECDSA", update, outcome)
 
-	if dir := os.Getenv(envResults); dir != "" && !t.Failed() {
-		if err := os.WriteFile(filepath.Join(dir, "compatibility"), []byte(rows.String()), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
+	writeResult(t, "compatibility", rows.String())
 }
 
 // withCertificate is a connection whose client has to present a certificate.

@@ -31,13 +31,6 @@ func newHTTP2Client(t testing.TB, p *peer) *http2Client {
 	return h
 }
 
-func must(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
 func (h *http2Client) flush(t testing.TB) {
 	t.Helper()
 	h.peer.send(t, h.out.String())

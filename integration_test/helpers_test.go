@@ -45,6 +45,14 @@ func missing(t testing.TB, what string) {
 	t.Skip(what)
 }
 
+// writeResult writes what ./run makes a document of, unless the test has failed.
+func writeResult(t testing.TB, name, text string) {
+	t.Helper()
+	if dir := os.Getenv(envResults); dir != "" && !t.Failed() {
+		must(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644))
+	}
+}
+
 // Sizes of files. Bodies of 64 KiB and more are worth sending by the kernel.
 const (
 	large = 200<<10 + 321
@@ -244,4 +252,12 @@ func run(t testing.TB, name string, args ...string) (digest, error) {
 		return digest{}, fmt.Errorf("%s %s: %w\n%s", name, strings.Join(args, " "), err, &complaint)
 	}
 	return d.digest(), nil
+}
+
+// must fails the test if there is an error.
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
 }

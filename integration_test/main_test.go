@@ -27,6 +27,12 @@ const (
 	// envRequired, if not empty, makes every skipped test fail that is
 	// skipped for want of kernel TLS or of a client program.
 	envRequired = "KTLS_REQUIRED"
+	// envSource is the folder of the module's source, if not the one above.
+	envSource = "KTLS_SOURCE"
+
+	// envResults names the folder of a virtual machine where tests put what
+	// ./run makes documents of.
+	envResults = "KTLS_RESULTS"
 )
 
 func TestMain(m *testing.M) {

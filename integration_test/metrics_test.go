@@ -1,20 +1,21 @@
 package integration_test
 
 import (
-	"bufio"
 	"bytes"
+	"errors"
 	"fmt"
+	"io/fs"
 	"net/http"
-	"os"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/caddy-ktls/caddy-ktls/integration_test/counters"
+	"github.com/caddy-ktls/caddy-ktls/ktls"
 )
 
-// counts are the module's metrics with short names: connections:offloaded for
-// caddy_ktls_connections_total{outcome="offloaded"}, sendfile_bytes, and so on.
-// tls_tx counts the connections that the kernel has taken since it booted.
+// counts are the module's counters, by the names of counters.Read. tls_tx counts
+// the connections that the kernel has taken since it booted.
 type counts map[string]int64
 
 const kernelTaken = "tls_tx"
@@ -22,21 +23,8 @@ const kernelTaken = "tls_tx"
 // metrics reads the counters of Caddy and of the kernel.
 func (c *caddy) metrics(t testing.TB) counts {
 	t.Helper()
-	m := counts{}
-	text := bufio.NewScanner(bytes.NewReader(c.admin(t, http.MethodGet, "/metrics", "", "")))
-	for text.Scan() {
-		line, ours := strings.CutPrefix(text.Text(), "caddy_ktls_")
-		if !ours {
-			continue
-		}
-		name, value, _ := strings.Cut(line, " ")
-		n, err := strconv.ParseFloat(value, 64)
-		if err != nil {
-			t.Fatalf("metric %q: %v", line, err)
-		}
-		name = strings.NewReplacer("_total", "", `{outcome="`, ":", `"}`, "").Replace(name)
-		m[name] = int64(n)
-	}
+	m, err := counters.Read(bytes.NewReader(c.admin(t, http.MethodGet, "/metrics", "", "")))
+	must(t, err)
 	m[kernelTaken] = tlsStat(t, "TlsTxSw") + tlsStat(t, "TlsTxDevice")
 	return m
 }
@@ -100,19 +88,10 @@ func copied() counts { return counts{"connections:not_needed": 1} }
 // tlsStat reads a counter of the kernel; 0 if it has no kernel TLS.
 func tlsStat(t testing.TB, name string) int64 {
 	t.Helper()
-	data, err := os.ReadFile("/proc/net/tls_stat")
-	if err != nil {
+	statistics, err := ktls.KernelStatistics()
+	if errors.Is(err, fs.ErrNotExist) {
 		return 0
 	}
-	fields := strings.Fields(string(data))
-	for i := 0; i+1 < len(fields); i += 2 {
-		if fields[i] == name {
-			n, err := strconv.ParseInt(fields[i+1], 10, 64)
-			if err != nil {
-				t.Fatal(err)
-			}
-			return n
-		}
-	}
-	return 0
+	must(t, err)
+	return int64(statistics[name])
 }

@@ -72,12 +72,13 @@ func (s *suite) overhead() int {
 // alertLen is what an alert takes on the wire.
 func (s *suite) alertLen() int { return s.overhead() + 2 }
 
-func (s *suite) String() string {
-	cipher := map[uint16]string{
+func (s *suite) cipher() string {
+	return map[uint16]string{
 		cipherAESGCM128: "AES-128-GCM", cipherAESGCM256: "AES-256-GCM", cipherChaCha20Poly1305: "ChaCha20-Poly1305",
 	}[s.kernel]
-	return tls.VersionName(s.version) + " with " + cipher
 }
+
+func (s *suite) String() string { return tls.VersionName(s.version) + " with " + s.cipher() }
 
 func newAESGCM(key []byte) (cipher.AEAD, error) {
 	block, err := aes.NewCipher(key)

@@ -188,7 +188,11 @@ func (c *Conn) Read(p []byte) (int, error) {
 		return 0, net.ErrClosed // the socket may be open for the last bytes
 	}
 	n, err := c.tls.Read(p)
-	for errors.Is(err, ErrRetired) && !c.server.options.InterruptRetired {
+	for errors.Is(err, ErrRetired) {
+		call(c.server.options.Retired, c)
+		if c.server.options.InterruptRetired {
+			break
+		}
 		n, err = c.tls.Read(p)
 	}
 	if err != nil && c.closed.Load() {
@@ -341,10 +345,18 @@ func (c *Conn) finish() (done bool, q queue, err error) {
 	return err == nil && q.bytes <= c.rec.suite.alertLen() && (c.notified || c.err != nil), q, err
 }
 
+// call calls one of the functions in Options, if it is there.
+func call(f func(*Conn), c *Conn) {
+	if f != nil {
+		f(c)
+	}
+}
+
 // shut closes the socket at once and forgets the secrets.
 func (c *Conn) shut() error {
 	err := c.raw.Close()
 	c.rec.forget()
+	call(c.server.options.Closed, c)
 	return err
 }
 

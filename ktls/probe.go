@@ -28,16 +28,19 @@ func (s Support) Has(suite uint16) bool {
 	return false
 }
 
-// String lists the ciphers, without the kinds of certificates.
-func (s Support) String() string {
+// Ciphers returns the names of the ciphers, without the kinds of certificates.
+func (s Support) Ciphers() []string {
 	var names []string
 	for i := range suites {
 		if name := suites[i].String(); s.known&(1<<i) != 0 && !slices.Contains(names, name) {
 			names = append(names, name)
 		}
 	}
-	return strings.Join(names, ", ")
+	return names
 }
+
+// String lists the ciphers.
+func (s Support) String() string { return strings.Join(s.Ciphers(), ", ") }
 
 var cachedProbe struct {
 	sync.Mutex

@@ -1,11 +1,9 @@
 package ktls
 
 import (
-	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"net"
 
 	"golang.org/x/sys/unix"
 )
@@ -44,11 +42,12 @@ var errNoULP = errors.New("the kernel's tls module is missing; as root try: modp
 // probeSuite sets a random key on a loopback connection, and another one to
 // see whether that works too.
 func probeSuite(s *suite) (rekey bool, err error) {
-	conn, closeBoth, err := loopback()
+	conn, other, err := loopback()
 	if err != nil {
 		return false, fmt.Errorf("ktls: probe: %w", err)
 	}
-	defer closeBoth()
+	defer conn.Close()
+	defer other.Close()
 	k := &trafficKey{suite: s, key: make([]byte, s.keyLen), iv: make([]byte, 12)}
 	_, _ = rand.Read(k.key) // never fails
 	_, _ = rand.Read(k.iv)
@@ -77,26 +76,4 @@ func unsupported(err, meaning error) error {
 		}
 	}
 	return fmt.Errorf("%w: %w: %w", errors.ErrUnsupported, meaning, err)
-}
-
-// loopback returns an established TCP connection, and a function that closes
-// both of its sides.
-func loopback() (conn *net.TCPConn, closeBoth func(), err error) {
-	var config net.ListenConfig
-	config.SetMultipathTCP(false)
-	ln, err := config.Listen(context.Background(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		return nil, nil, err
-	}
-	defer ln.Close()
-	client, err := net.DialTCP("tcp", nil, ln.Addr().(*net.TCPAddr))
-	if err != nil {
-		return nil, nil, err
-	}
-	server, err := ln.Accept()
-	if err != nil {
-		client.Close()
-		return nil, nil, err
-	}
-	return client, func() { client.Close(); server.Close() }, nil
 }

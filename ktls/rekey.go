@@ -31,7 +31,9 @@ func (c *Conn) renew() error {
 		return c.updateKey()
 	}
 	c.renewAt = math.MaxUint64
-	c.rec.retired.Store(true)
+	if !c.rec.retired.Swap(true) {
+		call(c.server.options.Retired, c)
+	}
 	return nil
 }
 
@@ -53,6 +55,7 @@ func (c *Conn) updateKey() error {
 	if c.renewAt != math.MaxUint64 {
 		c.renewAt = c.kernel.records() + c.server.keyLimit
 	}
+	call(c.server.options.KeyUpdated, c)
 	return nil
 }
 

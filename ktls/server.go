@@ -43,6 +43,18 @@ type Options struct {
 	// perhaps with all of it, and something else if it stopped reading.
 	Lost func(c *Conn, err error)
 
+	// Closed, if not nil, is called once for each connection that was
+	// offloaded, when its socket is closed.
+	Closed func(c *Conn)
+
+	// KeyUpdated, if not nil, is called when the kernel has got another key
+	// for a connection.
+	KeyUpdated func(c *Conn)
+
+	// Retired, if not nil, is called once for each connection that is to be
+	// closed since its key can't be replaced, see Conn.Retired.
+	Retired func(c *Conn)
+
 	// Drain, if not nil, counts the connections that are closed in the
 	// background, for several Servers together. Default: one of its own.
 	Drain *Drain

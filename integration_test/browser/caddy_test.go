@@ -1,11 +1,11 @@
 package browser_test
 
 import (
-	"bufio"
 	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -16,6 +16,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/caddy-ktls/caddy-ktls/integration_test/counters"
 )
 
 // HTTP/2 only, as the module has nothing to do with HTTP/3. The metrics are at a
@@ -140,8 +142,7 @@ func runInBackground(t *testing.T, cmd *exec.Cmd, logFile string, end func()) (e
 	return exited
 }
 
-// metrics returns the module's counters by short names: responses:sendfile for
-// caddy_ktls_responses_total{outcome="sendfile"}. None is 0.
+// metrics returns the module's counters but those that are 0.
 func (c *caddy) metrics() (map[string]int64, error) {
 	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 10 * time.Second}
 	resp, err := client.Get("http://127.0.0.1:" + c.metricsPort)
@@ -152,21 +153,9 @@ func (c *caddy) metrics() (map[string]int64, error) {
 	if resp.StatusCode != http.StatusOK {
 		return nil, fmt.Errorf("metrics: %s", resp.Status)
 	}
-	m := map[string]int64{}
-	lines := bufio.NewScanner(resp.Body)
-	for lines.Scan() {
-		line, ours := strings.CutPrefix(lines.Text(), "caddy_ktls_")
-		name, value, _ := strings.Cut(line, " ")
-		n, err := strconv.ParseFloat(value, 64)
-		if !ours || err == nil && n == 0 {
-			continue
-		}
-		if err != nil {
-			return nil, fmt.Errorf("metric %q: %w", line, err)
-		}
-		m[strings.NewReplacer("_total", "", `{outcome="`, ":", `"}`, "").Replace(name)] = int64(n)
-	}
-	return m, lines.Err()
+	all, err := counters.Read(resp.Body)
+	maps.DeleteFunc(all, func(_ string, n int64) bool { return n == 0 })
+	return all, err
 }
 
 // An access is a line of the access log.

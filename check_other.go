@@ -1,0 +1,12 @@
+//go:build !linux
+
+package caddyktls
+
+import "runtime"
+
+// checkMachine tries nothing.
+func checkMachine() facts {
+	return facts{
+		OS: runtime.GOOS, Kernel: kernelFacts{Faults: []fault{}}, Ciphers: []cipherFacts{}, Interfaces: []string{},
+	}
+}

@@ -1,0 +1,360 @@
+package caddyktls
+
+import (
+	"encoding/json"
+	"slices"
+	"strings"
+	"testing"
+	"testing/fstest"
+)
+
+// allCiphers are those of Linux from 5.11 on.
+func allCiphers(change func(*cipherFacts)) (ciphers []cipherFacts) {
+	for _, version := range []string{"1.3", "1.2"} {
+		for _, name := range []string{"AES-128-GCM", "AES-256-GCM", "ChaCha20-Poly1305"} {
+			c := cipherFacts{TLS: version, Cipher: name, Works: true, SendFile: true, Rekey: version == "1.3"}
+			change(&c)
+			ciphers = append(ciphers, c)
+		}
+	}
+	return ciphers
+}
+
+func TestReport(t *testing.T) {
+	good := func() facts {
+		return facts{
+			OS:              "linux",
+			Kernel:          kernelFacts{Release: "6.18.44", Version: "6.18.44"},
+			Module:          moduleFacts{State: moduleLoaded, AtBoot: true},
+			Ciphers:         allCiphers(func(*cipherFacts) {}),
+			FileDescriptors: 1048576,
+		}
+	}
+	none := func(f *facts, state string) {
+		f.Module = moduleFacts{State: state}
+		f.Ciphers = allCiphers(func(c *cipherFacts) {
+			*c = cipherFacts{TLS: c.TLS, Cipher: c.Cipher, Error: "the error"}
+		})
+	}
+	const works, notLoaded = "kernel TLS works here", "no kernel TLS: the module tls is not loaded"
+	tests := []struct {
+		name    string
+		change  func(*facts)
+		verdict string
+		want    []string // lines, in this order
+		not     string   // what no line has
+	}{
+		{
+			name: "all is well", change: func(*facts) {}, verdict: works, not: "->",
+			want: []string{
+				"kernel      ok    6.18.44",
+				"module tls  ok    loaded, and at every boot",
+				"TLS 1.3     ok    AES-128-GCM, AES-256-GCM, ChaCha20-Poly1305",
+				"TLS 1.2     ok    AES-128-GCM, AES-256-GCM, ChaCha20-Poly1305",
+				"sendfile    ok    works",
+				"rekey       ok    works",
+				"files       ok    at most 1048576 file descriptors",
+				"network     note  no interface has TLS offload on: the CPU encrypts",
+			},
+		},
+		{
+			name: "not at boot", change: func(f *facts) { f.Module.AtBoot = false }, verdict: works,
+			want: []string{
+				"module tls  warn  loaded, but not at boot",
+				"                  -> at boot: echo tls | sudo tee /etc/modules-load.d/tls.conf",
+			},
+		},
+		{
+			name: "loaded by the check", change: func(f *facts) { f.Module.LoadedByCheck = true }, verdict: works,
+			want: []string{"module tls  ok    loaded just now, by this check, and at every boot"},
+		},
+		{
+			name: "not loaded", change: func(f *facts) { none(f, moduleNotLoaded) }, verdict: notLoaded, not: "ciphers",
+			want: []string{
+				"module tls  FAIL  not loaded",
+				"                  -> sudo modprobe tls",
+				"                  -> at boot: echo tls | sudo tee /etc/modules-load.d/tls.conf",
+				"                  -> then restart Caddy, which looks only once",
+				"files       ok    at most 1048576 file descriptors",
+			},
+		},
+		{
+			name: "container", change: func(f *facts) { none(f, moduleNotLoaded); f.Container = "podman" }, verdict: notLoaded,
+			want: []string{
+				"container   note  podman: it is the host's kernel that counts, and the host where its modules are loaded",
+				"                  -> on the host: sudo modprobe tls",
+			},
+		},
+		{
+			name:    "container of a good host",
+			change:  func(f *facts) { f.Container, f.Module.AtBoot = "docker", false },
+			verdict: works, not: "boot", want: []string{"module tls  ok    loaded"},
+		},
+		{
+			name: "not installed", change: func(f *facts) { none(f, moduleNotInstalled) },
+			verdict: "no kernel TLS: this kernel has no module tls", want: []string{"module tls  FAIL  this kernel has none"},
+		},
+		{
+			name: "modules gone", change: func(f *facts) { none(f, moduleGone) },
+			verdict: "no kernel TLS: the module tls is not loaded, and the running kernel's modules are gone, as after an update",
+			want:    []string{"                  -> reboot; then: sudo modprobe tls"},
+		},
+		{
+			name: "built in but useless", change: func(f *facts) { none(f, moduleBuiltIn) },
+			verdict: "no kernel TLS: no connection could be moved to the kernel",
+			want:    []string{"module tls  ok    part of the kernel", "ciphers     FAIL  the error"},
+		},
+		{
+			name: "could not be tried",
+			change: func(f *facts) {
+				none(f, moduleNotLoaded)
+				for i := range f.Ciphers {
+					f.Ciphers[i].fault = true
+				}
+			},
+			verdict: "no kernel TLS: no connection could be moved to the kernel", want: []string{"ciphers     FAIL  the error"},
+		},
+		{
+			name: "old kernel",
+			change: func(f *facts) {
+				f.Kernel = kernelFacts{Release: "5.4.0-200-generic"}
+				f.Ciphers = allCiphers(func(c *cipherFacts) {
+					c.Rekey = false
+					c.Works = c.Cipher != "ChaCha20-Poly1305"
+				})
+			},
+			verdict: works,
+			want: []string{
+				"kernel      warn  5.4.0-200-generic: a distribution's number, which does not tell what faults are fixed; keep it up to date",
+				"                  -> a maintained kernel from 6.6 on is recommended: kernel TLS has had security bugs in older ones",
+				"TLS 1.3     ok    AES-128-GCM, AES-256-GCM",
+				"ciphers     note  not in this kernel: TLS 1.3 with ChaCha20-Poly1305, TLS 1.2 with ChaCha20-Poly1305; such connections stay in user space",
+				"rekey       note  no: a client that asks for a new key (rare) gets its response, then the connection is closed; from Linux 6.14 on it works",
+			},
+		},
+		{
+			name: "no TLS 1.3", verdict: works,
+			change: func(f *facts) { f.Ciphers = allCiphers(func(c *cipherFacts) { c.Works = c.TLS == "1.2" }) },
+			want:   []string{"TLS 1.3     warn  none; such connections stay in user space"},
+		},
+		{
+			name: "faults of the kernel", verdict: works,
+			change: func(f *facts) {
+				f.Kernel = kernelFacts{Release: "6.6.0-1-amd64", Version: "6.6.140", Faults: faultsOf(version{6, 6, 140})}
+			},
+			want: []string{
+				"kernel      warn  6.6.0-1-amd64 (6.6.140) has known faults in kernel TLS, unless the distribution has fixed them",
+				"                  -> CVE-2026-23240: use after free when a connection is closed while it sends, https://osv.dev/vulnerability/CVE-2026-23240",
+				"                  -> install the newest kernel that the distribution has",
+			},
+		},
+		{
+			name: "wrong data",
+			change: func(f *facts) {
+				f.Ciphers[2].Works, f.Ciphers[2].fault, f.Ciphers[2].Error = false, true, "other data"
+			},
+			verdict: "kernel TLS is faulty here: don't use it",
+			want:    []string{"ciphers     FAIL  TLS 1.3 with ChaCha20-Poly1305: other data"},
+		},
+		{
+			name: "no sendfile", verdict: works,
+			change: func(f *facts) { f.Ciphers = allCiphers(func(c *cipherFacts) { c.SendFile = false }) },
+			want:   []string{"sendfile    warn  not from the file system of this program; from such the files are copied"},
+		},
+		{
+			name: "few descriptors", change: func(f *facts) { f.FileDescriptors = 1024 }, verdict: works,
+			want: []string{
+				"files       warn  at most 1024 file descriptors: a download takes 2",
+				"                  -> raise the limit: LimitNOFILE=1048576 in a systemd unit, ulimit -n 1048576 as root in a shell",
+			},
+		},
+		{
+			name: "network card", change: func(f *facts) { f.Interfaces = []string{"eth0", "eth1"} }, verdict: works,
+			want: []string{"network     note  eth0, eth1: TLS offload is on, the network card may encrypt; this module has not been tested with that"},
+		},
+		{
+			name: "other system", change: func(f *facts) { *f = facts{OS: "plan9"} }, not: "ok",
+			verdict: "no kernel TLS: it is a feature of Linux, and this is plan9",
+		},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			f := good()
+			test.change(&f)
+			r := newReport(f)
+			if wantWorks := test.verdict == works; r.Works != wantWorks || r.Verdict != test.verdict {
+				t.Errorf("works %v, verdict %q, want %v, %q", r.Works, r.Verdict, wantWorks, test.verdict)
+			}
+			var b strings.Builder
+			if err := r.writeText(&b); err != nil {
+				t.Fatal(err)
+			}
+			text := b.String()
+			if !strings.HasSuffix("\n"+text, "\nverdict: "+test.verdict+"\n") {
+				t.Errorf("the last line is not the verdict:\n%s", text)
+			}
+			if test.not != "" && strings.Contains(text, test.not) {
+				t.Errorf("%q in\n%s", test.not, text)
+			}
+			rest := text
+			for _, want := range test.want {
+				var found bool
+				if _, rest, found = strings.Cut(rest, want+"\n"); !found {
+					t.Errorf("no line %q, or not in order:\n%s", want, text)
+				}
+			}
+
+			b.Reset()
+			if err := r.writeJSON(&b); err != nil {
+				t.Fatal(err)
+			}
+			var decoded struct {
+				Works   bool
+				Verdict string
+				Ciphers []struct{ TLS, Cipher string }
+				Lines   []line
+			}
+			if err := json.Unmarshal([]byte(b.String()), &decoded); err != nil {
+				t.Fatal(err)
+			}
+			if decoded.Works != r.Works || decoded.Verdict != r.Verdict || len(decoded.Ciphers) != len(f.Ciphers) ||
+				len(decoded.Lines) != len(r.Lines) {
+				t.Errorf("JSON differs from the text:\n%s", b.String())
+			}
+		})
+	}
+}
+
+func files(pairs ...string) fstest.MapFS {
+	root := fstest.MapFS{}
+	for i := 0; i < len(pairs); i += 2 {
+		root[pairs[i]] = &fstest.MapFile{Data: []byte(pairs[i+1])}
+	}
+	return root
+}
+
+func TestFindModule(t *testing.T) {
+	const others = "nf_tables 1 0 - Live 0x0\ntls_device 1 0 - Live 0x0\n"
+	tests := []struct {
+		name string
+		root fstest.MapFS
+		want string
+	}{
+		{"nothing to see", files(), moduleNotLoaded},
+		{"loaded", files("proc/modules", others+"tls 155648 0 - Live 0x0\n", "proc/net/tls_stat", ""), moduleLoaded},
+		{"built in, in use", files("proc/modules", others, "proc/sys/net/ipv4/tcp_available_ulp", "espintcp mptcp tls\n"), moduleBuiltIn},
+		{"built in, seen in a container", files("proc/modules", others, "proc/net/tls_stat", ""), moduleBuiltIn},
+		{"built in", files("lib/modules/6.1/modules.builtin", "kernel/net/x.ko\nkernel/net/tls/tls.ko\n"), moduleBuiltIn},
+		{
+			"not loaded",
+			files("proc/modules", others, "proc/sys/net/ipv4/tcp_available_ulp", "mptcp\n",
+				"lib/modules/6.1/modules.dep", "kernel/a.ko: kernel/net/tls/tls.ko\nkernel/net/tls/tls.ko.zst:\n"),
+			moduleNotLoaded,
+		},
+		{"not loaded, in a container", files("proc/modules", others, "proc/version", "Linux"), moduleNotLoaded},
+		{"not installed", files("proc/modules", others, "lib/modules/6.1/modules.dep", "kernel/a.ko: kernel/net/tls/tls.ko\n"), moduleNotInstalled},
+		{"kernel without modules", files("proc/version", "Linux"), moduleNotInstalled},
+		{"updated kernel", files("proc/modules", others, "lib/modules/6.2/modules.dep", "kernel/net/tls/tls.ko:\n"), moduleGone},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			if got := findModule(test.root, "6.1"); got != test.want {
+				t.Errorf("%q, want %q", got, test.want)
+			}
+		})
+	}
+}
+
+func TestLoadedAtBoot(t *testing.T) {
+	tests := []struct {
+		name string
+		root fstest.MapFS
+		want bool
+	}{
+		{"no", files(), false},
+		{"yes", files("etc/modules-load.d/tls.conf", "tls\n"), true},
+		{"with others", files("usr/lib/modules-load.d/a.conf", "# for caddy\nloop\n tls"), true},
+		{"comment", files("etc/modules-load.d/tls.conf", "# tls\n;tls\ntls_x\n"), false},
+		{"other name", files("etc/modules-load.d/tls", "tls\n"), false},
+		{"masked", files("etc/modules-load.d/a.conf", "", "usr/lib/modules-load.d/a.conf", "tls\n"), false},
+		{"etc/modules", files("etc/modules", "loop\ntls\n"), true},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			if got := loadedAtBoot(test.root); got != test.want {
+				t.Errorf("%v, want %v", got, test.want)
+			}
+		})
+	}
+}
+
+func TestFindContainer(t *testing.T) {
+	tests := []struct {
+		name string
+		root fstest.MapFS
+		want string
+	}{
+		{"none", files("proc/1/cgroup", "0::/init.scope\n"), ""},
+		{"docker", files(".dockerenv", ""), "docker"},
+		{"podman", files("run/.containerenv", "engine=podman"), "podman"},
+		{"systemd", files("run/systemd/container", "systemd-nspawn\n"), "systemd-nspawn"},
+		{"kubernetes", files("proc/1/cgroup", "0::/kubepods/burstable/pod1/x\n"), "kubepods"},
+		{"lxc", files("proc/1/cgroup", "2:cpu:/lxc/x\n"), "lxc"},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			if got := findContainer(test.root); got != test.want {
+				t.Errorf("%q, want %q", got, test.want)
+			}
+		})
+	}
+}
+
+func TestUpstreamVersion(t *testing.T) {
+	for _, test := range []struct {
+		release, build string
+		want           version
+		ok             bool
+	}{
+		{"6.12.107+deb13-cloud-amd64", "#1 SMP Debian 6.12.107-1 (2026-09-01)", version{6, 12, 107}, true},
+		{"6.1.0-33-amd64", "#1 SMP PREEMPT_DYNAMIC Debian 6.1.133-1 (2025-04-10)", version{6, 1, 133}, true},
+		{"6.8.0-45-generic", "#45-Ubuntu SMP", version{6, 8, 0}, false},
+		{"5.14.0-427.el9.x86_64", "#1 SMP", version{5, 14, 0}, false},
+		{"6.11.0", "#1 SMP", version{6, 11, 0}, true},
+		{"7.0-rc3", "#1 SMP", version{7, 0, 0}, true},
+		{"6.16.8-arch1-1", "#1 SMP", version{6, 16, 8}, true},
+		{"", "", version{}, false},
+	} {
+		if got, ok := upstreamVersion(test.release, test.build); got != test.want || ok != test.ok {
+			t.Errorf("%q, %q: %v, %v; want %v, %v", test.release, test.build, got, ok, test.want, test.ok)
+		}
+	}
+}
+
+func TestFaultsOf(t *testing.T) {
+	const closing, queue = "CVE-2026-23240", "CVE-2026-31533"
+	for _, test := range []struct {
+		version version
+		want    []string
+	}{
+		{version{5, 15, 203}, []string{closing}},
+		{version{6, 1, 168}, []string{closing, queue}},
+		{version{6, 6, 135}, []string{closing}},
+		{version{6, 12, 74}, []string{closing, queue}},
+		{version{6, 12, 75}, []string{queue}},
+		{version{6, 12, 82}, nil},
+		{version{6, 14, 9}, []string{closing, queue}},
+		{version{6, 18, 23}, nil},
+		{version{6, 19, 6}, []string{queue}},
+		{version{6, 19, 13}, nil},
+		{version{7, 0, 0}, nil},
+	} {
+		var got []string
+		for _, f := range faultsOf(test.version) {
+			got = append(got, f.ID)
+		}
+		if !slices.Equal(got, test.want) {
+			t.Errorf("%v: %v, want %v", test.version, got, test.want)
+		}
+	}
+}

@@ -1,0 +1,251 @@
+package ktls
+
+import (
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"math/big"
+	"net"
+	"os"
+	"time"
+)
+
+// A Trial is what became of a TLS connection with one version and cipher.
+type Trial struct {
+	Version uint16 // of TLS, as in crypto/tls
+	Cipher  string // such as AES-128-GCM
+
+	// Err is nil if crypto/tls could read what the kernel had encrypted. It
+	// matches errors.ErrUnsupported if the kernel does not take the cipher;
+	// any other error tells of a fault.
+	Err error
+
+	SendFile bool // a part of the running program went out by sendfile(2)
+	Rekey    bool // the key was replaced (KeyUpdate, RFC 8446, section 4.6.3)
+}
+
+// trialTimeout bounds one Trial.
+const trialTimeout = 20 * time.Second
+
+// Check is a thorough [Probe]: for each version and cipher it opens a TLS
+// connection over loopback, offloads it, and compares what a client of
+// crypto/tls receives. There is a Trial for each combination, also where
+// nothing works. Probe's result for this process is used, not renewed.
+func Check() []Trial {
+	var trials []Trial
+	_, unavailable := Probe()
+	certificate, certificateErr := trialCertificate()
+	for i := range suites {
+		s := &suites[i]
+		// The kind of certificate makes no difference to the kernel.
+		if i > 0 && s.version == suites[i-1].version && s.kernel == suites[i-1].kernel {
+			continue
+		}
+		t := Trial{Version: s.version, Cipher: s.cipher()}
+		switch {
+		case unavailable != nil:
+			t.Err = unavailable
+		case certificateErr != nil:
+			t.Err = fmt.Errorf("ktls: make certificate: %w", certificateErr)
+		default:
+			t.Err = t.run(s, certificate, nil)
+		}
+		trials = append(trials, t)
+	}
+	return trials
+}
+
+const trialName = "ktls.invalid"
+
+// trialCertificate is self-signed.
+func trialCertificate() (certificate tls.Certificate, err error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return certificate, err
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1),
+		DNSNames:     []string{trialName},
+		NotBefore:    time.Now().Add(-time.Hour),
+		NotAfter:     time.Now().Add(time.Hour),
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		return certificate, err
+	}
+	leaf, err := x509.ParseCertificate(der)
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}, err
+}
+
+// trialServer returns a Server that negotiates one suite.
+func trialServer(s *suite, certificate tls.Certificate, decided func(*Conn, Reason, error)) *Server {
+	return NewServer(&tls.Config{
+		Certificates:           []tls.Certificate{certificate},
+		SessionTicketsDisabled: true,
+		GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+			// crypto/tls has no option for the suites of TLS 1.3. But
+			// this is the very list that it will choose from; send
+			// sees whether it did.
+			for i := range hello.CipherSuites {
+				hello.CipherSuites[i] = s.id
+			}
+			return nil, nil
+		},
+	}, &Options{Install: AtHandshake, Decided: decided})
+}
+
+func (t *Trial) run(s *suite, certificate tls.Certificate, prepare func(*Server)) error {
+	near, far, err := loopback()
+	if err != nil {
+		return fmt.Errorf("ktls: check: %w", err)
+	}
+	defer near.Close()
+	defer far.Close()
+	deadline := time.Now().Add(trialTimeout)
+	_ = near.SetDeadline(deadline)
+	_ = far.SetDeadline(deadline)
+
+	var refusal error
+	server := trialServer(s, certificate, func(_ *Conn, _ Reason, err error) { refusal = err })
+	if prepare != nil {
+		prepare(server)
+	}
+	roots := x509.NewCertPool()
+	roots.AddCert(certificate.Leaf)
+	client := tls.Client(near, &tls.Config{
+		RootCAs: roots, ServerName: trialName, MaxVersion: s.version, CipherSuites: []uint16{s.id},
+	})
+
+	var want []byte
+	sent := make(chan error, 1)
+	go func() {
+		conn := server.Conn(far)
+		var err error
+		want, err = t.send(conn, s)
+		if reason := conn.Reason(); err == nil && reason != Offloaded {
+			err = notOffloaded(reason, refusal)
+		}
+		sent <- errors.Join(err, conn.Close())
+	}()
+	got, err := io.ReadAll(client)
+	sendErr := <-sent
+	switch {
+	case sendErr != nil:
+		return sendErr
+	case err != nil:
+		return fmt.Errorf("ktls: check: receive: %w", err)
+	case !bytes.Equal(got, want):
+		return fmt.Errorf("ktls: check: the client has received other data than were sent (%d bytes, %d sent)", len(got), len(want))
+	}
+	return nil
+}
+
+func notOffloaded(reason Reason, refusal error) error {
+	switch {
+	case reason == Cipher:
+		return fmt.Errorf("ktls: %w: the kernel does not take the cipher", errors.ErrUnsupported)
+	case refusal != nil:
+		return fmt.Errorf("ktls: connection is not offloaded: %v: %w", reason, refusal)
+	}
+	return fmt.Errorf("ktls: connection is not offloaded: %v", reason)
+}
+
+// send sends in each way that there is, and returns what the client is to
+// receive.
+func (t *Trial) send(c *Conn, s *suite) (body []byte, err error) {
+	if err := c.Handshake(); err != nil {
+		return nil, err
+	}
+	if c.Reason() != Offloaded {
+		return nil, nil
+	}
+	if got := c.ConnectionState().CipherSuite; got != s.id {
+		return nil, fmt.Errorf("ktls: check: crypto/tls has chosen %s", tls.CipherSuiteName(got))
+	}
+	write := func(b byte) error {
+		body = append(body, b)
+		_, err := c.Write([]byte{b})
+		return err
+	}
+	if err := write('a'); err != nil {
+		return nil, err
+	}
+	if err := t.replaceKey(c); err != nil {
+		return nil, err
+	}
+	part, err := t.sendProgram(c)
+	if err != nil {
+		return nil, err
+	}
+	body = append(body, part...)
+	// The record that sendfile may have left open ends with it.
+	err = write('z')
+	return body, err
+}
+
+func (t *Trial) replaceKey(c *Conn) error {
+	c.out.Lock()
+	defer c.out.Unlock()
+	if t.Version < tls.VersionTLS13 || !c.rec.rekey {
+		return nil
+	}
+	err := c.updateKey()
+	t.Rekey = err == nil
+	return err
+}
+
+// sendProgram sends a part of the running program, which is a regular file that
+// is there anyway.
+func (t *Trial) sendProgram(c *Conn) ([]byte, error) {
+	name, err := os.Executable()
+	if err != nil {
+		return nil, nil
+	}
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, nil
+	}
+	defer f.Close()
+	part := make([]byte, 3*maxPayload+1)
+	n, err := f.ReadAt(part, 0)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, nil
+	}
+	c.out.Lock()
+	defer c.out.Unlock()
+	sent, err := c.kernel.sendFile(f, 0, int64(n))
+	c.open = sent < int64(n)
+	if errors.Is(err, errors.ErrUnsupported) {
+		return nil, nil // the file system
+	}
+	t.SendFile = err == nil && sent > 0
+	return part[:sent], err
+}
+
+// loopback returns the two ends of a TCP connection.
+func loopback() (near, far *net.TCPConn, err error) {
+	var config net.ListenConfig
+	config.SetMultipathTCP(false)
+	ln, err := config.Listen(context.Background(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, nil, err
+	}
+	defer ln.Close()
+	near, err = net.DialTCP("tcp", nil, ln.Addr().(*net.TCPAddr))
+	if err != nil {
+		return nil, nil, err
+	}
+	far, err = ln.(*net.TCPListener).AcceptTCP()
+	if err != nil {
+		near.Close()
+		return nil, nil, err
+	}
+	return near, far, nil
+}

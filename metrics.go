@@ -1,0 +1,151 @@
+package caddyktls
+
+import (
+	"crypto/tls"
+	"errors"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/caddy-ktls/caddy-ktls/fileserver"
+	"github.com/caddy-ktls/caddy-ktls/ktls"
+)
+
+// metrics belong to the process: connections outlive the configuration that
+// they were accepted under. All have the label server, the name of the HTTP
+// server in Caddy's configuration.
+var metrics = struct {
+	connections   *prometheus.CounterVec
+	offloaded     *prometheus.GaugeVec
+	keyUpdates    *prometheus.CounterVec
+	retired       *prometheus.CounterVec
+	lost          *prometheus.CounterVec
+	responses     *prometheus.CounterVec
+	failed        *prometheus.CounterVec
+	sendfileBytes *prometheus.CounterVec
+	copiedBytes   *prometheus.CounterVec
+	kernel        kernelCollector
+}{
+	kernel: ktls.KernelStatistics,
+	connections: counter("connections_total",
+		"TLS connections by outcome (offloaded, or the reason why not), TLS version and cipher suite.",
+		"outcome", "version", "cipher"),
+	offloaded: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Namespace: "caddy", Subsystem: "ktls", Name: "offloaded_connections",
+		Help: "Open connections that are offloaded.",
+	}, []string{"server"}),
+	keyUpdates: counter("key_updates_total", "Keys of offloaded connections that were replaced in the kernel."),
+	retired:    counter("connections_retired_total", "Offloaded connections that had to end since the kernel could not replace their key."),
+	lost:       counter("connections_lost_total", "Connections closed in an orderly way whose last bytes the client did not take."),
+	responses: counter("responses_total",
+		"Responses by outcome: sendfile, or the reason why the body was copied.", "outcome"),
+	failed:        counter("responses_failed_total", "Responses by sendfile(2) that were not sent whole."),
+	sendfileBytes: counter("sendfile_bytes_total", "Bytes of bodies sent by sendfile(2)."),
+	copiedBytes: counter("copied_bytes_total",
+		"Bytes of bodies that were copied, by reason; remainder: of responses that otherwise went out by sendfile(2).", "reason"),
+}
+
+func counter(name, help string, labels ...string) *prometheus.CounterVec {
+	return prometheus.NewCounterVec(prometheus.CounterOpts{
+		Namespace: "caddy", Subsystem: "ktls", Name: name, Help: help,
+	}, append([]string{"server"}, labels...))
+}
+
+// registerMetrics adds the metrics to the registry of a configuration.
+func registerMetrics(registry *prometheus.Registry) error {
+	for _, c := range []prometheus.Collector{
+		metrics.connections, metrics.offloaded, metrics.keyUpdates, metrics.retired, metrics.lost,
+		metrics.responses, metrics.failed, metrics.sendfileBytes, metrics.copiedBytes, metrics.kernel,
+	} {
+		var already prometheus.AlreadyRegisteredError
+		if err := registry.Register(c); err != nil && !errors.As(err, &already) {
+			return err
+		}
+	}
+	return nil
+}
+
+// serverMetrics are those of the HTTP server of a name.
+type serverMetrics struct {
+	name          string
+	offloaded     prometheus.Gauge
+	keyUpdates    prometheus.Counter
+	retired       prometheus.Counter
+	lost          prometheus.Counter
+	failed        prometheus.Counter
+	sendfileBytes prometheus.Counter
+}
+
+func metricsOf(name string) *serverMetrics {
+	return &serverMetrics{
+		name:          name,
+		offloaded:     metrics.offloaded.WithLabelValues(name),
+		keyUpdates:    metrics.keyUpdates.WithLabelValues(name),
+		retired:       metrics.retired.WithLabelValues(name),
+		lost:          metrics.lost.WithLabelValues(name),
+		failed:        metrics.failed.WithLabelValues(name),
+		sendfileBytes: metrics.sendfileBytes.WithLabelValues(name),
+	}
+}
+
+// decided counts a connection that is offloaded or not.
+func (m *serverMetrics) decided(reason ktls.Reason, state tls.ConnectionState) {
+	version, cipher := "", ""
+	if state.HandshakeComplete {
+		version, cipher = tls.VersionName(state.Version), tls.CipherSuiteName(state.CipherSuite)
+	}
+	metrics.connections.WithLabelValues(m.name, reason.String(), version, cipher).Inc()
+	if reason == ktls.Offloaded {
+		m.offloaded.Inc()
+	}
+}
+
+// sendfileOutcome stands for ReasonNone.
+const sendfileOutcome = "sendfile"
+
+// sending counts a response with a file.
+func (m *serverMetrics) sending(reason fileserver.Reason) {
+	outcome := string(reason)
+	if reason == fileserver.ReasonNone {
+		outcome = sendfileOutcome
+	}
+	metrics.responses.WithLabelValues(m.name, outcome).Inc()
+}
+
+// done counts what is known when a response has been handled.
+func (m *serverMetrics) done(response *fileserver.Response) {
+	reason := response.Reason()
+	if !response.Eligible() {
+		m.sending(reason)
+	}
+	if n := response.Copied(); n > 0 {
+		word := string(reason)
+		if reason == fileserver.ReasonNone {
+			word = "remainder"
+		}
+		metrics.copiedBytes.WithLabelValues(m.name, word).Add(float64(n))
+	}
+}
+
+// A kernelCollector tells what the kernel counts, for all processes of the
+// network namespace.
+type kernelCollector func() (map[string]uint64, error)
+
+var kernelConnections = prometheus.NewDesc("caddy_ktls_kernel_connections",
+	"Connections whose sending side the kernel encrypts now, of all processes in the network namespace, by mode: software, or device (the network card).",
+	[]string{"mode"}, nil)
+
+// Describe implements prometheus.Collector.
+func (kernelCollector) Describe(descriptions chan<- *prometheus.Desc) {
+	descriptions <- kernelConnections
+}
+
+// Collect implements prometheus.Collector.
+func (statistics kernelCollector) Collect(values chan<- prometheus.Metric) {
+	stat, err := statistics()
+	if err != nil {
+		return // no kernel TLS
+	}
+	for mode, name := range map[string]string{"software": "TlsCurrTxSw", "device": "TlsCurrTxDevice"} {
+		values <- prometheus.MustNewConstMetric(kernelConnections, prometheus.GaugeValue, float64(stat[name]), mode)
+	}
+}
