@@ -1,0 +1,234 @@
+package caddyktls
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/caddyserver/caddy/v2"
+	"go.yaml.in/yaml/v3"
+)
+
+// parseYAML parses a file's only document, or the one of that kind.
+func parseYAML(t testing.TB, file, kind string, v any) {
+	t.Helper()
+	decoder := yaml.NewDecoder(strings.NewReader(readFile(t, file)))
+	for {
+		var node yaml.Node
+		if err := decoder.Decode(&node); errors.Is(err, io.EOF) {
+			t.Fatalf("%s: no %s", file, kind)
+		} else if err != nil {
+			t.Fatalf("%s: %v", file, err)
+		}
+		var header struct{ Kind string }
+		if err := node.Decode(&header); err != nil {
+			t.Fatalf("%s: %v", file, err)
+		}
+		if header.Kind == kind {
+			if err := node.Decode(v); err != nil {
+				t.Fatalf("%s: %v", file, err)
+			}
+			return
+		}
+	}
+}
+
+// The files that the service refers to are there, where the image expects them.
+func TestComposeExample(t *testing.T) {
+	const file = "examples/compose.yaml"
+	var compose struct {
+		Services map[string]struct {
+			Build          struct{ Context, Dockerfile string }
+			Ports, Volumes []string
+		}
+		Volumes map[string]any
+	}
+	parseYAML(t, file, "", &compose)
+	service := compose.Services["caddy"]
+	dir := filepath.Dir(file)
+	readFile(t, filepath.Join(dir, service.Build.Context, service.Build.Dockerfile))
+	if want := []string{"80:80", "443:443", "443:443/udp"}; !slices.Equal(service.Ports, want) {
+		t.Errorf("ports %q, want %q", service.Ports, want)
+	}
+	targets := map[string]string{}
+	for _, volume := range service.Volumes {
+		parts := strings.Split(volume, ":")
+		targets[parts[1]] = parts[0]
+		if _, named := compose.Volumes[parts[0]]; !named && !strings.HasPrefix(parts[0], "./") {
+			t.Errorf("volume %s is not declared", parts[0])
+		}
+	}
+	caddyfile := readFile(t, filepath.Join(dir, targets["/etc/caddy/Caddyfile"]))
+	for _, target := range []string{"/srv/www", "/data", "/config"} {
+		if targets[target] == "" {
+			t.Errorf("no volume at %s", target)
+		}
+	}
+	if !strings.Contains(caddyfile, "root /srv/www\n") {
+		t.Errorf("the Caddyfile serves another folder:\n%s", caddyfile)
+	}
+}
+
+// The objects refer to each other by the names that they have, the Caddyfile is
+// valid, and Caddy's own container has no privilege.
+func TestKubernetesExample(t *testing.T) {
+	const file = "examples/kubernetes.yaml"
+	type named struct{ Name string }
+	type container struct {
+		Name, Image string
+		Command     []string
+		Ports       []struct {
+			Name          string
+			ContainerPort int `yaml:"containerPort"`
+		}
+		SecurityContext struct {
+			Privileged, AllowPrivilegeEscalation bool
+			Capabilities                         struct{ Drop, Add []string }
+		} `yaml:"securityContext"`
+		VolumeMounts []struct {
+			Name      string
+			MountPath string `yaml:"mountPath"`
+		} `yaml:"volumeMounts"`
+	}
+	var config struct {
+		Metadata named
+		Data     map[string]string
+	}
+	var deployment struct {
+		Spec struct {
+			Selector struct {
+				MatchLabels map[string]string `yaml:"matchLabels"`
+			}
+			Template struct {
+				Metadata struct{ Labels map[string]string }
+				Spec     struct {
+					InitContainers []container `yaml:"initContainers"`
+					Containers     []container
+					Volumes        []struct {
+						Name      string
+						ConfigMap named                 `yaml:"configMap"`
+						HostPath  struct{ Path string } `yaml:"hostPath"`
+					}
+				}
+			}
+		}
+	}
+	var service struct {
+		Spec struct {
+			Selector map[string]string
+			Ports    []struct {
+				Name       string
+				Port       int
+				TargetPort string `yaml:"targetPort"`
+			}
+		}
+	}
+	parseYAML(t, file, "ConfigMap", &config)
+	parseYAML(t, file, "Deployment", &deployment)
+	parseYAML(t, file, "Service", &service)
+
+	caddyfile := config.Data["Caddyfile"]
+	if err := caddy.Validate(testConfig(t, caddyfile)); err != nil {
+		t.Errorf("%v:\n%s", err, caddyfile)
+	}
+	labels := deployment.Spec.Template.Metadata.Labels
+	if !reflect.DeepEqual(labels, deployment.Spec.Selector.MatchLabels) || !reflect.DeepEqual(labels, service.Spec.Selector) {
+		t.Error("labels and selectors differ")
+	}
+	pod := deployment.Spec.Template.Spec
+	if len(pod.InitContainers) != 1 || len(pod.Containers) != 1 {
+		t.Fatal("not one container of each kind")
+	}
+	load, serve := pod.InitContainers[0], pod.Containers[0]
+	volumes := map[string]string{}
+	for _, volume := range pod.Volumes {
+		volumes[volume.Name] = "other"
+		switch {
+		case volume.ConfigMap.Name != "":
+			volumes[volume.Name] = volume.ConfigMap.Name
+		case volume.HostPath.Path != "":
+			volumes[volume.Name] = volume.HostPath.Path
+		}
+	}
+	mounts := func(c container) map[string]string {
+		found := map[string]string{}
+		for _, mount := range c.VolumeMounts {
+			if volumes[mount.Name] == "" {
+				t.Errorf("%s mounts %s, which is no volume", c.Name, mount.Name)
+			}
+			found[mount.MountPath] = volumes[mount.Name]
+		}
+		return found
+	}
+	if got := mounts(serve); got["/etc/caddy"] != config.Metadata.Name || got["/srv/www"] == "" || got["/data"] == "" {
+		t.Errorf("Caddy mounts %v", got)
+	}
+	if !strings.Contains(caddyfile, "root /srv/www\n") {
+		t.Errorf("the Caddyfile serves another folder:\n%s", caddyfile)
+	}
+	if len(load.Command) < 2 || mounts(load)[load.Command[1]] != "/" || !load.SecurityContext.Privileged {
+		t.Errorf("%s can't load the module: %+v", load.Name, load)
+	}
+	if s := serve.SecurityContext; s.Privileged || s.AllowPrivilegeEscalation ||
+		!slices.Equal(s.Capabilities.Drop, []string{"ALL"}) || !slices.Equal(s.Capabilities.Add, []string{"NET_BIND_SERVICE"}) {
+		t.Errorf("Caddy may do more than it needs: %+v", s)
+	}
+	ports := map[string]int{}
+	for _, port := range serve.Ports {
+		ports[port.Name] = port.ContainerPort
+	}
+	for _, port := range service.Spec.Ports {
+		if ports[port.TargetPort] != port.Port {
+			t.Errorf("the service's port %d is not the container's port %q", port.Port, port.TargetPort)
+		}
+	}
+	if !reflect.DeepEqual(ports, map[string]int{"http": 80, "https": 443}) {
+		t.Errorf("ports %v", ports)
+	}
+}
+
+// systemd understands the drop-in, and the other file is what modules-load.d(5)
+// says.
+func TestSystemdExamples(t *testing.T) {
+	var modules []string
+	for line := range strings.Lines(readFile(t, "examples/systemd/tls.conf")) {
+		if line = strings.TrimSpace(line); line != "" && !strings.HasPrefix(line, "#") {
+			modules = append(modules, line)
+		}
+	}
+	if !slices.Equal(modules, []string{"tls"}) {
+		t.Errorf("modules %q", modules)
+	}
+
+	verify, err := exec.LookPath("systemd-analyze")
+	if err != nil {
+		t.Skip(err)
+	}
+	dir := t.TempDir()
+	for name, content := range map[string]string{
+		"caddy.service":             "[Service]\nExecStart=/bin/true\n",
+		"caddy.service.d/ktls.conf": readFile(t, "examples/systemd/ktls.conf"),
+	} {
+		path := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cmd := exec.CommandContext(t.Context(), verify, "verify", filepath.Join(dir, "caddy.service"))
+	cmd.Env = append(os.Environ(), "SYSTEMD_UNIT_PATH="+dir+":")
+	var complaints bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &complaints, &complaints
+	if err := cmd.Run(); err != nil || strings.Contains(complaints.String(), "ktls.conf") {
+		t.Errorf("%v\n%s", err, &complaints)
+	}
+}

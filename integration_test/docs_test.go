@@ -1,0 +1,168 @@
+package integration_test
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"crypto/tls"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// notRun are the commands in README.md and docs/ that TestCommands does not run,
+// by the first line of their block, and why.
+var notRun = map[string]string{
+	// README.md
+	"make run":           "builds; TestFirstMinutes does what it says it shows",
+	"make test":          "runs this test",
+	"modprobe tls":       "needs a machine that boots; where the tests run, the module is loaded",
+	"ktls [<matcher>] {": "is no command, but the syntax",
+	"$ caddy ktls check": "is what a command prints: TestCheck",
+	"go install github.com/caddyserver/xcaddy/cmd/xcaddy@latest":                                                          "loads programs from the network; TestXcaddy builds as xcaddy does",
+	`caddy_ktls_connections_total{cipher="TLS_AES_128_GCM_SHA256",outcome="offloaded",server="srv0",version="TLS 1.3"} 1`: "is what the block before it prints: TestFirstMinutes",
+	"curl -sk --http1.1 -o /dev/null https://localhost:8443/large.bin":                                                    "TestFirstMinutes",
+
+	// docs/
+	"go run ./examples/xaccel": "TestAuthorisedDownloadPage runs that program",
+	"curl -f -u alice:rabbit -o large.bin https://example.com/alice/large.bin": "TestAuthorisedDownloadPage",
+	"caddy adapt --config /etc/caddy/Caddyfile |":                              "needs jq: TestDocsScaling",
+	"systemctl daemon-reload":                                                  "needs systemd",
+	"docker build -f xcaddy.Dockerfile -t caddy-ktls .":                        "needs Docker and the network",
+	`docker run -d --name caddy -p 80:80 -p 443:443 -p 443:443/udp \`:          "needs Docker",
+	"kubectl apply -f examples/kubernetes.yaml":                                "needs a cluster",
+	"ethtool -k eth0 | grep tls-hw-tx-offload":                                 "needs ethtool and a network card",
+	"ethtool -K eth0 tls-hw-tx-offload on":                                     "needs ethtool and a network card",
+	"curl -s localhost:2019/metrics | grep ^caddy_ktls":                        "TestMetricsCommand",
+}
+
+// commands returns the blocks of commands in all pages, by their first line.
+// README.md has them indented.
+func commands(t testing.TB) map[string]string {
+	t.Helper()
+	found := map[string]string{}
+	add := func(block string) {
+		first, _, _ := strings.Cut(block, "\n")
+		found[first] = block
+	}
+	pages, err := filepath.Glob(filepath.Join(cmp.Or(os.Getenv(envSource), ".."), "docs/*.md"))
+	if err != nil || len(pages) == 0 {
+		t.Fatal("no pages", err)
+	}
+	for _, page := range pages {
+		for _, block := range blocks(t, "docs/"+filepath.Base(page), "sh") {
+			add(block)
+		}
+	}
+	for i, text := range strings.Split(source(t, "README.md"), "```") {
+		if i%2 == 1 {
+			continue
+		}
+		for paragraph := range strings.SplitSeq(text, "\n\n") {
+			if paragraph = strings.Trim(paragraph, "\n"); strings.HasPrefix(paragraph, "    ") {
+				add(strings.ReplaceAll(strings.TrimPrefix(paragraph, "    "), "\n    ", "\n"))
+			}
+		}
+	}
+	return found
+}
+
+// Each command in README.md and docs/ is run, and has to succeed and print
+// something, or is in notRun.
+func TestCommands(t *testing.T) {
+	found := commands(t)
+	for first := range notRun {
+		if _, ok := found[first]; !ok {
+			t.Errorf("notRun names a block that no page has: %s", first)
+		}
+	}
+	for first, block := range found {
+		t.Run(first, func(t *testing.T) {
+			if why := notRun[first]; why != "" {
+				t.Logf("not run here: %s", why)
+				return
+			}
+			requireKernelTLS(t)
+			if output := shell(t, "", block); output == "" {
+				t.Error("it prints nothing")
+			}
+		})
+	}
+}
+
+func shell(t testing.TB, dir, script string) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 5*patience)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "sh", "-e", "-c", script)
+	cmd.Dir = dir
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	output, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("%s\n%v\n%s", script, err, &stderr)
+	}
+	return string(output)
+}
+
+// What `make run` serves, and README.md's commands show what it says they show.
+func TestFirstMinutes(t *testing.T) {
+	requireKernelTLS(t)
+	requireProgram(t, "curl")
+	c := newCaddy(t)
+	c.root = filepath.Join(c.dir, "site")
+	if err := os.Mkdir(c.root, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	c.addFile(t, "large.bin", 100<<20)
+	c.startExactly(t, "8443", source(t, "examples/run.Caddyfile"))
+
+	found := commands(t)
+	output := shell(t, c.dir, found["curl -sk --http1.1 -o /dev/null https://localhost:8443/large.bin"])
+	for line := range strings.Lines(found[`caddy_ktls_connections_total{cipher="TLS_AES_128_GCM_SHA256",outcome="offloaded",server="srv0",version="TLS 1.3"} 1`]) {
+		if !slices.Contains(strings.Split(output, "\n"), strings.TrimSpace(line)) {
+			t.Errorf("no line %q in\n%s", line, output)
+		}
+	}
+}
+
+// startExactly is start for a Caddyfile that is left as it is, of a site at this
+// port.
+func (c *caddy) startExactly(t testing.TB, port, caddyfile string) {
+	t.Helper()
+	file := filepath.Join(c.dir, "Caddyfile")
+	if err := os.WriteFile(file, []byte(caddyfile), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c.run(t, file, func() error {
+		conn, err := tls.Dial("tcp", "127.0.0.1:"+port, &tls.Config{ServerName: "localhost", InsecureSkipVerify: true})
+		if err == nil {
+			err = conn.Close()
+		}
+		return err
+	})
+}
+
+// A Caddy with its admin endpoint where it is by default shows the metrics there.
+func TestMetricsCommand(t *testing.T) {
+	requireKernelTLS(t)
+	requireProgram(t, "curl")
+	c := newCaddy(t)
+	f := c.addFile(t, "f", large)
+	c.startExactly(t, c.port, `
+{
+	skip_install_trust
+	auto_https disable_redirects
+	default_bind 127.0.0.1
+}
+`+site)
+	wantBody(t, c.get(t, "/f"), 200, f.digest)
+	const command = "curl -s localhost:2019/metrics | grep ^caddy_ktls"
+	want := `caddy_ktls_responses_total{outcome="sendfile",server="srv0"} 1`
+	if output := shell(t, "", commands(t)[command]); !strings.Contains(output, want) {
+		t.Errorf("no %q in\n%s", want, output)
+	}
+}
