@@ -1,8 +1,10 @@
 package caddyktls
 
 import (
+	"cmp"
 	"crypto/tls"
 	"errors"
+	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -73,6 +75,16 @@ type serverMetrics struct {
 	lost          prometheus.Counter
 	failed        prometheus.Counter
 	sendfileBytes prometheus.Counter
+
+	responses   counterCache[fileserver.Reason]
+	copiedBytes counterCache[fileserver.Reason]
+	connections counterCache[outcome]
+}
+
+// An outcome is what becomes of a connection.
+type outcome struct {
+	reason          ktls.Reason
+	version, cipher uint16 // zero if the handshake has failed
 }
 
 func metricsOf(name string) *serverMetrics {
@@ -87,28 +99,52 @@ func metricsOf(name string) *serverMetrics {
 	}
 }
 
+// A counterCache keeps counters, since to find one by its labels takes longer
+// than all else that is done for a small response.
+type counterCache[K comparable] struct {
+	mu    sync.RWMutex
+	known map[K]prometheus.Counter
+}
+
+// get returns the counter of a key. The first time it asks for its labels.
+func (c *counterCache[K]) get(key K, all *prometheus.CounterVec, labels func() []string) prometheus.Counter {
+	c.mu.RLock()
+	counter := c.known[key]
+	c.mu.RUnlock()
+	if counter != nil {
+		return counter
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.known == nil {
+		c.known = make(map[K]prometheus.Counter)
+	}
+	c.known[key] = all.WithLabelValues(labels()...)
+	return c.known[key]
+}
+
 // decided counts a connection that is offloaded or not.
 func (m *serverMetrics) decided(reason ktls.Reason, state tls.ConnectionState) {
-	version, cipher := "", ""
+	o := outcome{reason: reason}
 	if state.HandshakeComplete {
-		version, cipher = tls.VersionName(state.Version), tls.CipherSuiteName(state.CipherSuite)
+		o.version, o.cipher = state.Version, state.CipherSuite
 	}
-	metrics.connections.WithLabelValues(m.name, reason.String(), version, cipher).Inc()
+	m.connections.get(o, metrics.connections, func() []string {
+		if o.version == 0 {
+			return []string{m.name, reason.String(), "", ""}
+		}
+		return []string{m.name, reason.String(), tls.VersionName(o.version), tls.CipherSuiteName(o.cipher)}
+	}).Inc()
 	if reason == ktls.Offloaded {
 		m.offloaded.Inc()
 	}
 }
 
-// sendfileOutcome stands for ReasonNone.
-const sendfileOutcome = "sendfile"
-
 // sending counts a response with a file.
 func (m *serverMetrics) sending(reason fileserver.Reason) {
-	outcome := string(reason)
-	if reason == fileserver.ReasonNone {
-		outcome = sendfileOutcome
-	}
-	metrics.responses.WithLabelValues(m.name, outcome).Inc()
+	m.responses.get(reason, metrics.responses, func() []string {
+		return []string{m.name, cmp.Or(string(reason), "sendfile")}
+	}).Inc()
 }
 
 // done counts what is known when a response has been handled.
@@ -118,11 +154,9 @@ func (m *serverMetrics) done(response *fileserver.Response) {
 		m.sending(reason)
 	}
 	if n := response.Copied(); n > 0 {
-		word := string(reason)
-		if reason == fileserver.ReasonNone {
-			word = "remainder"
-		}
-		metrics.copiedBytes.WithLabelValues(m.name, word).Add(float64(n))
+		m.copiedBytes.get(reason, metrics.copiedBytes, func() []string {
+			return []string{m.name, cmp.Or(string(reason), "remainder")}
+		}).Add(float64(n))
 	}
 }
 

@@ -114,7 +114,7 @@ func TestMetricsDocumented(t *testing.T) {
 // Words of outcomes and reasons are documented, and no others.
 func TestReasonsDocumented(t *testing.T) {
 	connections := wordsOfConnections()
-	responses := []string{sendfileOutcome}
+	responses := []string{"sendfile"}
 	for _, match := range regexp.MustCompile(`Reason\w+ +Reason = "(\w+)"`).FindAllStringSubmatch(readFile(t, "fileserver/writer.go"), -1) {
 		responses = append(responses, match[1])
 	}
@@ -448,16 +448,8 @@ func respond(t testing.TB, w http.ResponseWriter, kind string) int64 {
 	if kind == "small file" {
 		data = data[1:]
 	}
-	name := filepath.Join(t.TempDir(), "file")
-	if err := os.WriteFile(name, data, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	file, err := os.Open(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer file.Close()
-	http.ServeContent(w, httptest.NewRequest(http.MethodGet, "/", nil), name, time.Time{}, file)
+	file := openFile(t, data)
+	http.ServeContent(w, httptest.NewRequest(http.MethodGet, "/", nil), file.Name(), time.Time{}, file)
 	return int64(len(data))
 }
 
@@ -577,4 +569,19 @@ func TestPlaceholders(t *testing.T) {
 			}
 		})
 	}
+}
+
+// openFile opens a new file with that content.
+func openFile(t testing.TB, content []byte) *os.File {
+	t.Helper()
+	name := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(name, content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Open(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	return f
 }

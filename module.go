@@ -225,7 +225,7 @@ func (w *ListenerWrapper) waitForClosing(ctx context.Context) error {
 // may not have been offloaded yet.
 type Handler struct {
 	// The least length of a body, in bytes, that is worth it. Shorter ones
-	// are sent as without this module. Default: 65536.
+	// are sent as without this module. Default: 131072.
 	MinSize int64 `json:"min_size,omitempty"`
 
 	// The value that `install` of the listener wrapper is to have. A

@@ -27,22 +27,25 @@ import (
 // placeholder by its address and sends the file instead. Over HTTP/2 it follows
 // the frames that the server writes, see outbound.
 type Conn struct {
-	tls    *ktls.Conn
-	server *Server
-	addr   localAddr
+	tls      *ktls.Conn
+	server   *Server
+	listener *listener // that has accepted it
+	addr     localAddr
 
 	handshake    sync.Once
 	handshakeErr error
 
+	known    bool // to an HTTP/2 server that stops, see listener.Close
 	protocol protocolCheck
 	inbound  inbound
-	outbound *outbound
+	outbound outbound
 	goAway   sync.Once
 	idle     atomic.Int32 // an idleness
 
 	mu           sync.Mutex // guards what follows
 	announcement announcement
-	held         []byte // written after an announcement, to share its record
+	held         []byte // written after an announcement, to go out with the file
+	copied       int64  // bytes of the last announcement that the kernel refused to send
 	credit       int64  // bytes sent ahead, whose placeholder is still to come
 	sentFile     ktls.File
 	sentTo       int64 // where in sentFile those bytes end
@@ -76,10 +79,10 @@ var (
 	errInsecureHTTP2 = errors.New("fileserver: HTTP/2 with an inadequate TLS version or cipher suite")
 )
 
-func newConn(c *ktls.Conn, s *Server) *Conn {
-	conn := &Conn{tls: c, server: s}
+func newConn(c *ktls.Conn, l *listener) *Conn {
+	conn := &Conn{tls: c, server: l.server, listener: l}
 	conn.addr = localAddr{c.LocalAddr(), conn}
-	conn.outbound = newOutbound(frameWriter{conn})
+	conn.outbound.init(frameWriter{conn})
 	return conn
 }
 
@@ -109,7 +112,7 @@ func (c *Conn) Read(p []byte) (int, error) {
 // readFrames reads the frames of an HTTP/2 client.
 func (c *Conn) readFrames(p []byte) (int, error) {
 	for {
-		if c.tls.Retired() {
+		if c.tls.Retired() || c.known && !c.inbound.settled && c.listener.closed.Load() {
 			c.goAway.Do(c.insertGoAway)
 		}
 		if n := c.inbound.read(p); n > 0 {
@@ -149,6 +152,14 @@ func (c *Conn) shakeHands() {
 		c.server.handshakeFailed(c.RemoteAddr(), refusePlainHTTP(err))
 		return
 	}
+	c.handshakeErr = c.shook()
+}
+
+// shook does what is due after the handshake. It is apart because the handshake
+// needs the stack.
+func (c *Conn) shook() error {
+	c.known = !c.listener.closed.Load()
+	timeouts := c.server.Timeouts
 	_ = c.tls.SetDeadline(time.Time{})
 	if d := timeouts.readHeader(); d > 0 {
 		_ = c.setReadDeadline(time.Now().Add(d))
@@ -158,8 +169,9 @@ func (c *Conn) shakeHands() {
 	if c.protocol.http2 && !secureForHTTP2(state) {
 		_ = http2.NewFramer(c.tls, nil).WriteGoAway(0, http2.ErrCodeInadequateSecurity, nil)
 		_ = c.Close()
-		c.handshakeErr = c.readError(errInsecureHTTP2)
+		return c.readError(errInsecureHTTP2)
 	}
+	return nil
 }
 
 func (c *Conn) readError(err error) error {
@@ -225,19 +237,20 @@ func (p *protocolCheck) accept(b []byte) bool {
 func (c *Conn) announce(a announcement) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.announcement = a
+	c.announcement, c.copied = a, 0
 }
 
-// settle ends an announcement. If the placeholder has not come, nothing may
-// follow what the response's header has promised: the connection is closed.
-func (c *Conn) settle() error {
+// settle ends an announcement, and returns how many of its bytes the kernel has
+// refused. If the placeholder has not come, nothing may follow what the response's
+// header has promised: the connection is closed.
+func (c *Conn) settle() (copied int64, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.announcement.file == nil {
-		return nil
+		return c.copied, nil
 	}
 	c.abort()
-	return errUnconsumed
+	return 0, errUnconsumed
 }
 
 // abort cuts the connection off, so that the client sees that the response is
@@ -253,7 +266,10 @@ func (c *Conn) Write(p []byte) (int, error) {
 	defer c.mu.Unlock()
 	switch {
 	case c.protocol.http2:
-		err := c.outbound.write(p)
+		rest, err := c.outbound.write(p)
+		if len(rest) > 0 {
+			_, err = c.tls.Write(rest)
+		}
 		if err == nil {
 			return len(p), nil
 		}
@@ -295,11 +311,8 @@ func (c *Conn) writeFile(n int64) (int, error) {
 		c.credit -= n
 		return int(n), nil
 	}
-	sent, err := c.tls.SendFile(c.held, a.file, a.offset+c.credit, n-c.credit, a.ahead)
-	c.held = c.held[:0]
-	if c.server.Sent != nil {
-		c.server.Sent(sent)
-	}
+	sent, copied, err := c.sendFile(c.held, a.file, a.offset+c.credit, n-c.credit, a.ahead)
+	c.held, c.copied = c.held[:0], copied
 	sent += c.credit
 	c.credit = max(sent-n, 0)
 	c.sentFile, c.sentTo = nil, 0
@@ -404,11 +417,23 @@ func (s *Server) handshakeFailed(from net.Addr, err error) {
 // Listener returns a listener that takes over the *tls.Conn of inner, before
 // their handshake, with the Server's own configuration. Other connections pass
 // untouched.
-func (s *Server) Listener(inner net.Listener) net.Listener { return &listener{inner, s} }
+func (s *Server) Listener(inner net.Listener) net.Listener {
+	return &listener{Listener: inner, server: s}
+}
 
 type listener struct {
 	net.Listener
 	server *Server
+	closed atomic.Bool
+}
+
+// Close is the first thing that a server does that stops. Its HTTP/2 part then has
+// the connections go away that it knows. It knows a *tls.Conn from the handshake
+// on, but ours from their preface on: those that are between the two are taken
+// care of by readFrames.
+func (l *listener) Close() error {
+	l.closed.Store(true)
+	return l.Listener.Close()
 }
 
 func (l *listener) Accept() (net.Conn, error) {
@@ -428,7 +453,7 @@ func (l *listener) Accept() (net.Conn, error) {
 		}
 		return conn, nil
 	}
-	return newConn(l.server.TLS.Conn(raw), l.server), nil
+	return newConn(l.server.TLS.Conn(raw), l), nil
 }
 
 var _ net.Conn = (*Conn)(nil)

@@ -37,16 +37,6 @@ func (h frameHeader) endsStream() bool {
 	return (h.typ == http2.FrameData || h.typ == http2.FrameHeaders) && h.flags.Has(http2.FlagDataEndStream)
 }
 
-// part returns the header of the next frame when what is left of the frame's
-// payload is to go out in frames of at most size bytes.
-func (h frameHeader) part(left, size int) frameHeader {
-	h.length = min(left, size)
-	if left > size {
-		h.flags &^= http2.FlagDataEndStream
-	}
-	return h
-}
-
 // frames returns the frames that write writes.
 func frames(write func(*http2.Framer) error) []byte {
 	var b bytes.Buffer

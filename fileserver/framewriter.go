@@ -17,30 +17,54 @@ func (w frameWriter) pass(p []byte) error {
 
 func (w frameWriter) offloaded() bool { return w.tls.Reason() == ktls.Offloaded }
 
-// sendFile copies if the connection has yet to be offloaded, or can't be.
-func (w frameWriter) sendFile(lead []byte, f ktls.File, offset int64, n int) error {
+// sendFile copies if the connection has yet to be offloaded, or can't be, and what
+// the kernel refuses. A lead to be copied is a frame's header only, as other frames
+// wait for connections that are offloaded.
+func (w frameWriter) sendFile(lead []byte, f ktls.File, offset int64, n int) (sentBy, error) {
 	if !w.offloaded() {
-		return w.copyFile(lead, f, offset, n)
+		_, err := w.copyFile(lead, f, offset, int64(n))
+		return byCopy, err
 	}
-	sent, err := w.tls.SendFile(lead, f, offset, int64(n), 0)
-	if w.server.Sent != nil {
-		w.server.Sent(sent)
+	_, copied, err := w.Conn.sendFile(lead, f, offset, int64(n), 0)
+	if copied > 0 {
+		return byCopyRefused, err
 	}
-	return err
+	return byKernel, err
 }
 
-// copyFile does the same through user space. lead and file fit into one buffer.
-func (w frameWriter) copyFile(lead []byte, f ktls.File, offset int64, n int) error {
-	b := buffers.Get().(*[]byte)
-	defer buffers.Put(b)
-	buf := append((*b)[:0], lead...)[:len(lead)+n]
-	if _, err := f.ReadAt(buf[len(lead):], offset); err != nil {
-		if errors.Is(err, io.EOF) {
-			err = io.ErrUnexpectedEOF
+// sendFile sends part of a file after a lead, see [ktls.Conn.SendFile]. If the
+// kernel refuses, the n bytes are copied; copied tells how many of those sent.
+func (c *Conn) sendFile(lead []byte, f ktls.File, offset, n, ahead int64) (sent, copied int64, err error) {
+	sent, err = c.tls.SendFile(lead, f, offset, n, ahead)
+	if c.server.Sent != nil {
+		c.server.Sent(sent)
+	}
+	if errors.Is(err, ktls.ErrNoSendfile) {
+		if copied, err = c.copyFile(nil, f, offset+sent, n-sent); err != nil {
+			c.abort() // no orderly end: a part must not look like the whole
 		}
-		return err
 	}
-	return w.pass(buf)
+	return sent + copied, copied, err
 }
 
-func (w frameWriter) cork(on bool) { w.tls.Cork(on) }
+// copyFile sends part of a file through user space, after a lead that is shorter
+// than its buffer.
+func (c *Conn) copyFile(lead []byte, f ktls.File, offset, n int64) (sent int64, err error) {
+	b := copyBuffers.Get().(*[copyBufferLen]byte)
+	defer copyBuffers.Put(b)
+	for buf := append(b[:0], lead...); sent < n; buf = b[:0] {
+		begin := len(buf)
+		buf = buf[:min(int64(len(b)), int64(begin)+n-sent)]
+		if _, err := f.ReadAt(buf[begin:], offset+sent); err != nil {
+			if errors.Is(err, io.EOF) {
+				err = io.ErrUnexpectedEOF
+			}
+			return sent, err
+		}
+		if _, err := c.tls.Write(buf); err != nil {
+			return sent, err
+		}
+		sent += int64(len(buf) - begin)
+	}
+	return sent, nil
+}

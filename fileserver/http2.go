@@ -13,7 +13,7 @@ func (w *writer) http2() bool { return w.request.ProtoMajor == 2 }
 // sendFrames sends what is left of a part of a file, but for a short rest, in
 // DATA frames of HTTP/2. It moves the reader.
 func (w *writer) sendFrames(file ktls.FileRange) (total int64, err error) {
-	id, at, ok := streamOf(bottomOf(w.ResponseWriter))
+	id, at, ok := w.stream.position()
 	if !ok { // not any more
 		w.path = copying
 		w.report(ReasonStreamUnknown)
@@ -32,12 +32,15 @@ func (w *writer) sendFrames(file ktls.FileRange) (total int64, err error) {
 		}, w.ResponseWriter)
 		total += int64(n)
 		w.sent += byKernel
-		w.copied += int64(n) - byKernel
+		w.copied += max(int64(n)-byKernel, 0) // a frame may be gone though its write has failed
 		reason := w.unmoved()
-		if errors.Is(err, errStreamUnknown) {
+		switch {
+		case errors.Is(err, errStreamUnknown):
 			reason, err = ReasonStreamUnknown, nil
+		case errors.Is(err, errRefused):
+			reason, err = ReasonSendfileRefused, nil
 		}
-		if reason != ReasonNone {
+		if reason != ReasonNone && reason != ReasonSendfileRefused {
 			w.path = copying
 		}
 		w.report(reason)
@@ -46,17 +49,28 @@ func (w *writer) sendFrames(file ktls.FileRange) (total int64, err error) {
 	return total, errors.Join(err, file.Consume(total))
 }
 
-// streamOf returns the number of the stream that an HTTP/2 server's writer
-// belongs to, and how many bytes of the body it was given. Both are in fields
-// that are not exported. They must be where they are expected.
-func streamOf(w http.ResponseWriter) (id uint32, written int64, ok bool) {
-	state := field(reflect.ValueOf(w), "rws")
-	number := field(field(state, "stream"), "id")
-	bytes := field(state, "wroteBytes")
-	if number.Kind() != reflect.Uint32 || bytes.Kind() != reflect.Int64 || streamsUnknown.Load() {
+// A serverStream tells of the stream that an HTTP/2 server's writer belongs to
+// what is in fields that are not exported. They must be where they are expected.
+type serverStream struct{ state, number, written reflect.Value }
+
+// streamOf finds the fields, once for a response.
+func streamOf(w http.ResponseWriter) *serverStream {
+	v := reflect.ValueOf(w)
+	if v.Kind() == reflect.Struct { // from Go 1.27 on, around the server's own
+		v = v.FieldByName("ResponseWriter")
+	}
+	state := field(v, "rws")
+	return &serverStream{state, field(field(state, "stream"), "id"), field(state, "wroteBytes")}
+}
+
+// position returns the stream's number, and how many bytes of the body the writer
+// was given.
+func (s *serverStream) position() (id uint32, written int64, ok bool) {
+	if s.number.Kind() != reflect.Uint32 || s.written.Kind() != reflect.Int64 || streamsUnknown.Load() ||
+		s.state.IsNil() { // the handler has returned
 		return 0, 0, false
 	}
-	id, written = uint32(number.Uint()), bytes.Int()
+	id, written = uint32(s.number.Uint()), s.written.Int()
 	return id, written, id%2 == 1 && written >= 0 // streams of clients are odd
 }
 

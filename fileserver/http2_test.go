@@ -82,11 +82,18 @@ func TestStreamOf(t *testing.T) {
 		{"nothing", nil, 0},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			id, written, ok := streamOf(tt.writer)
+			id, written, ok := streamOf(tt.writer).position()
 			if ok != (tt.want > 0) || ok && (id != tt.want || written != 9) {
 				t.Errorf("got %d, %d, %v; want %d", id, written, ok, tt.want)
 			}
 		})
+	}
+	// Servers take the state away when the handler has returned.
+	returned := &standIn{at(7, 9)}
+	s := streamOf(returned)
+	returned.rws = nil
+	if _, _, ok := s.position(); ok {
+		t.Error("a stream without a handler is known")
 	}
 	// A writer of the right shape, but of a type that isn't known.
 	if bottomOf(&standIn{at(7, 9)}) != nil {
@@ -94,7 +101,7 @@ func TestStreamOf(t *testing.T) {
 	}
 	streamsUnknown.Store(true)
 	defer streamsUnknown.Store(false)
-	if _, _, ok := streamOf(&standIn{at(7, 9)}); ok {
+	if _, _, ok := streamOf(&standIn{at(7, 9)}).position(); ok {
 		t.Error("a stream is known after all")
 	}
 }
@@ -107,7 +114,7 @@ func TestStreamOfServers(t *testing.T) {
 			var ids []uint32
 			server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 				_, _ = io.WriteString(w, "buffered")
-				id, written, ok := streamOf(bottomOf(w))
+				id, written, ok := streamOf(bottomOf(w)).position()
 				if !ok || written != 8 {
 					t.Errorf("%T: stream known: %v, %d bytes written", w, ok, written)
 				}

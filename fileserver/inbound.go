@@ -1,24 +1,21 @@
 package fileserver
 
 import (
-	"encoding/binary"
 	"sync"
 	"time"
 
 	"golang.org/x/net/http2"
 )
 
-// inbound is what the HTTP/2 server reads: the frames of its client, with two
-// changes. Frames may be inserted between them, and the client's SETTINGS say
-// that it takes frames of largeFrame, as outbound likes them.
+// inbound is what the HTTP/2 server reads: the frames of its client, and frames
+// that are inserted between them.
 type inbound struct {
-	preface  int                  // bytes of the preface that were read
-	header   [frameHeaderLen]byte // of the last frame, or of the next if n > 0
-	n        int                  // bytes of header that were read
-	payload  int                  // bytes of payload that are to come
-	settings []byte               // a SETTINGS frame that is not whole yet
-	settled  bool                 // a frame was read
-	ready    []byte               // what the server reads next
+	preface int                  // bytes of the preface that were read
+	header  [frameHeaderLen]byte // of the last frame, or of the next if n > 0
+	n       int                  // bytes of header that were read
+	payload int                  // bytes of payload that are to come
+	settled bool                 // a frame was read
+	ready   []byte               // what the server reads next
 
 	mu       sync.Mutex // guards what follows
 	inserted []byte
@@ -93,10 +90,6 @@ func (in *inbound) add(p []byte, reset func(stream uint32) error) (int, error) {
 	case in.preface < len(http2.ClientPreface):
 		in.preface += len(p)
 		return len(p), nil
-	case in.settings != nil:
-		in.payload -= len(p)
-		in.addSettings(p)
-		return 0, nil
 	case in.payload > 0:
 		in.payload -= len(p)
 		return len(p), nil
@@ -112,10 +105,6 @@ func (in *inbound) add(p []byte, reset func(stream uint32) error) (int, error) {
 // begin is called when a frame's header has been read.
 func (in *inbound) begin(h frameHeader, reset func(stream uint32) error) error {
 	in.payload = h.length
-	if h.typ == http2.FrameSettings && !h.flags.Has(http2.FlagSettingsAck) && h.length <= maxSettings*settingLen {
-		in.addSettings(in.header[:])
-		return nil
-	}
 	in.settled = true
 	in.ready = in.header[:]
 	if h.typ == http2.FrameRSTStream {
@@ -124,53 +113,11 @@ func (in *inbound) begin(h frameHeader, reset func(stream uint32) error) error {
 	return nil
 }
 
-const (
-	// settingLen is the length of one setting (RFC 9113, section 6.5.1).
-	settingLen = 6
-	// maxSettings is how many settings the server takes at once.
-	maxSettings = 100
-)
-
-func (in *inbound) addSettings(p []byte) {
-	in.settings = append(in.settings, p...)
-	if in.payload == 0 {
-		in.ready = widen(in.settings, !in.settled)
-		in.settings, in.settled = nil, true
-	}
-}
-
-// widen changes a SETTINGS frame to name largeFrame as the frame size, if it
-// names one that is valid, or if it is the first.
-func widen(frame []byte, first bool) []byte {
-	h := parseFrameHeader(frame)
-	if h.length%settingLen != 0 {
-		return frame // an error, to be told by the server
-	}
-	for s := frame[frameHeaderLen:]; len(s) > 0; s = s[settingLen:] {
-		if http2.SettingID(binary.BigEndian.Uint16(s)) != http2.SettingMaxFrameSize {
-			continue
-		}
-		first = false
-		if value := s[2:settingLen]; (http2.Setting{
-			ID: http2.SettingMaxFrameSize, Val: binary.BigEndian.Uint32(value),
-		}).Valid() == nil {
-			binary.BigEndian.PutUint32(value, largeFrame)
-		}
-	}
-	if first && h.length < maxSettings*settingLen {
-		frame = binary.BigEndian.AppendUint16(frame, uint16(http2.SettingMaxFrameSize))
-		frame = binary.BigEndian.AppendUint32(frame, largeFrame)
-		h.length += settingLen
-		h.append(frame[:0])
-	}
-	return frame
-}
-
 // mayInsert reports whether a frame may stand here: between two frames, behind
 // the client's SETTINGS, and not inside a header block (RFC 9113, sections 3.4
 // and 6.10).
 func (in *inbound) mayInsert() bool {
-	if !in.settled || in.n > 0 || in.payload > 0 || in.settings != nil {
+	if !in.settled || in.n > 0 || in.payload > 0 {
 		return false
 	}
 	last := parseFrameHeader(in.header[:])

@@ -49,7 +49,8 @@ func newWriter(w http.ResponseWriter, r *http.Request, conn *Conn, options *Opti
 func bottomOf(w http.ResponseWriter) http.ResponseWriter {
 	for ; w != nil; w = unwrap(w) {
 		switch typeName(w) {
-		case "net/http.response", "golang.org/x/net/http2.responseWriter", "net/http.http2responseWriter":
+		case "net/http.response", "golang.org/x/net/http2.responseWriter",
+			"net/http.http2responseWriter", "net/http.http2ResponseWriter":
 			return w
 		case caddyPackage + ".readDeadlineWriter",
 			caddyPackage + ".IdleTimeoutWriter":
@@ -66,13 +67,13 @@ func bottomOf(w http.ResponseWriter) http.ResponseWriter {
 
 const caddyPackage = "github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
-// typeName returns package path and name of the type that w points to.
+// typeName returns package path and name of the type of w, or of what it points to.
 func typeName(w http.ResponseWriter) string {
 	t := reflect.TypeOf(w)
-	if t.Kind() != reflect.Pointer {
-		return ""
+	if t.Kind() == reflect.Pointer {
+		t = t.Elem()
 	}
-	return t.Elem().PkgPath() + "." + t.Elem().Name()
+	return t.PkgPath() + "." + t.Name()
 }
 
 func unwrap(w http.ResponseWriter) http.ResponseWriter {

@@ -22,7 +22,6 @@ type wire struct {
 	got      bytes.Buffer
 	files    int  // bytes of files
 	moved    bool // see offloaded
-	corked   bool
 	inserted bytes.Buffer
 	sending  func() // called before a file is sent
 	err      error
@@ -35,25 +34,21 @@ func (w *wire) pass(p []byte) error {
 
 func (w *wire) offloaded() bool { return w.moved }
 
-func (w *wire) sendFile(lead []byte, f ktls.File, offset int64, n int) error {
+func (w *wire) sendFile(lead []byte, f ktls.File, offset int64, n int) (sentBy, error) {
 	if w.sending != nil {
 		w.sending()
 	}
 	p := make([]byte, n)
 	if _, err := f.ReadAt(p, offset); err != nil {
-		return err
+		return byKernel, err
 	}
 	w.got.Write(lead)
 	w.got.Write(p)
 	w.files += n
-	return w.err
-}
-
-func (w *wire) cork(on bool) {
-	if on == w.corked {
-		w.err = errors.New("corked twice")
+	if !w.moved {
+		return byCopy, w.err
 	}
-	w.corked = on
+	return byKernel, w.err
 }
 
 func (w *wire) insert(frames []byte) { w.inserted.Write(frames) }
@@ -91,39 +86,23 @@ func must(t testing.TB, err error) {
 	}
 }
 
-// data writes a DATA frame that the client gets in frames that are short enough.
+// data writes a DATA frame that passes.
 func (s *testServer) data(stream uint32, end bool, content []byte) {
 	s.t.Helper()
-	must(s.t, s.framer.WriteData(stream, end, content))
-	size := maxPart
-	if len(content) <= initialFrameSize {
-		size = initialFrameSize
-	}
-	s.wantData(stream, end, content, size)
+	s.both(func(f *http2.Framer) error { return f.WriteData(stream, end, content) })
 }
 
 // file writes a DATA frame with a placeholder in the place of content.
 func (s *testServer) file(stream uint32, placeholder, content []byte) {
 	s.t.Helper()
 	must(s.t, s.framer.WriteData(stream, false, placeholder))
-	s.wantData(stream, false, content, maxPart)
-}
-
-func (s *testServer) wantData(stream uint32, end bool, content []byte, size int) {
-	s.t.Helper()
-	if len(content) == 0 {
-		must(s.t, s.expect.WriteData(stream, end, nil))
-	}
-	for part := range slices.Chunk(content, size) {
-		content = content[len(part):]
-		must(s.t, s.expect.WriteData(stream, end && len(content) == 0, part))
-	}
+	must(s.t, s.expect.WriteData(stream, false, content))
 }
 
 // flush hands over what was written, in pieces of the lengths that next returns.
 func (s *testServer) flush(next func() int) error {
 	for s.out.Len() > 0 {
-		if err := s.o.write(s.out.Next(next())); err != nil {
+		if err := writeAll(s.o, s.out.Next(next())); err != nil {
 			return err
 		}
 	}
@@ -133,38 +112,12 @@ func (s *testServer) flush(next func() int) error {
 func whole() int { return 1 << 30 }
 
 // wantWire fails the test if the client does not get the frames that it should
-// get. How long those of files are is left open.
+// get.
 func (s *testServer) wantWire() {
 	s.t.Helper()
-	got, want := joined(s.t, s.wire.got.Bytes()), joined(s.t, s.want.Bytes())
-	if !slices.EqualFunc(got, want, bytes.Equal) {
-		s.t.Errorf("the client gets %d frames, want %d, or others", len(got), len(want))
+	if got, want := s.wire.got.Bytes(), s.want.Bytes(); !bytes.Equal(got, want) {
+		s.t.Errorf("the client gets %d bytes, want %d, or others", len(got), len(want))
 	}
-}
-
-// joined splits frames and joins DATA frames of one stream that follow one another.
-func joined(t testing.TB, p []byte) (all [][]byte) {
-	t.Helper()
-	var last frameHeader
-	for len(p) > 0 {
-		h := parseFrameHeader(p)
-		if h.length > initialFrameSize {
-			t.Fatalf("a frame of %d bytes", h.length)
-		}
-		payload := p[frameHeaderLen : frameHeaderLen+h.length]
-		if h.typ == http2.FrameData && last.typ == h.typ && last.stream == h.stream && !last.endsStream() && len(payload) > 0 && len(all[len(all)-1]) > frameHeaderLen {
-			joint := append(all[len(all)-1], payload...)
-			joint[4] |= byte(h.flags)
-			all[len(all)-1] = joint
-		} else {
-			alone := h
-			alone.length = 0
-			all = append(all, append(alone.append(nil), payload...))
-		}
-		last = h
-		p = p[frameHeaderLen+h.length:]
-	}
-	return all
 }
 
 func openFile(t testing.TB, content []byte) *os.File {
@@ -285,9 +238,6 @@ func TestOutbound(t *testing.T) {
 			}
 		}
 		s.wantWire()
-		if s.wire.corked {
-			t.Error("corked in the end")
-		}
 		if len(s.o.streams) > 0 || len(s.o.sending) > 0 || s.wire.inserted.Len() > 0 {
 			t.Errorf("%d streams are not forgotten, %d are being sent, %d bytes inserted",
 				len(s.o.streams), len(s.o.sending), s.wire.inserted.Len())
@@ -342,7 +292,7 @@ func TestOutboundRefuses(t *testing.T) {
 			s.wire.got.Reset()
 			tt.run(s, s.announce(part{stream: 1, at: begin, file: openFile(t, content), n: 20_000}))
 			for _, n := range []int{5, frameHeaderLen + 1} { // the first bytes come late
-				must(t, s.o.write(s.out.Next(n)))
+				must(t, writeAll(s.o, s.out.Next(n)))
 			}
 			if err := s.flush(whole); !errors.Is(err, errPlaceholder) {
 				t.Errorf("error %v, want %v", err, errPlaceholder)
@@ -431,16 +381,16 @@ func (s *testServer) inserted() (window uint32, resets []uint32) {
 // gives back what the client will not.
 func TestOutboundShortFile(t *testing.T) {
 	content := randomBytes(100_000, 1)
-	const sent, pingLen = 20_000, 17
+	const sent = 20_000
 	for _, tt := range []struct {
-		name      string
-		left      int64 // of the file
-		more      int   // of the next frame, that go out
-		inBetween bool  // it gets shorter while the frame is being sent
+		name string
+		left int64 // of the file
+		more int   // that go out
 	}{
-		{"before the frame", sent, 0, false},
-		{"for its last part", sent + maxPart + 100, maxPart - pingLen, false},
-		{"in the middle", 0, 2*maxPart - pingLen, true},
+		{"before the frame", sent, 0},
+		{"in the frame", sent + 100, 0},
+		{"before the next frame", 40_000, 20_000},
+		{"in the next frame", 55_000 - 1, 20_000},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			file := openFile(t, content)
@@ -448,19 +398,12 @@ func TestOutboundShortFile(t *testing.T) {
 			p := s.announce(part{stream: 1, file: file, n: 60_000})
 			s.file(1, p[:sent], content[:sent])
 			must(t, s.flush(whole))
-			parts := 0
-			s.wire.sending = func() {
-				if parts++; tt.inBetween && parts == 2 {
-					must(t, os.Truncate(file.Name(), sent+2*maxPart))
-				}
-			}
-			if !tt.inBetween {
-				must(t, os.Truncate(file.Name(), tt.left))
-			}
+			must(t, os.Truncate(file.Name(), tt.left))
 			s.both(func(f *http2.Framer) error { return f.WritePing(false, [8]byte{}) })
-			must(t, s.framer.WriteData(1, false, p[sent:55_000]))
+			must(t, s.framer.WriteData(1, false, p[sent:40_000]))
+			must(t, s.framer.WriteData(1, false, p[40_000:55_000]))
 			if tt.more > 0 {
-				s.wantData(1, false, content[sent:sent+tt.more], maxPart)
+				must(t, s.expect.WriteData(1, false, content[sent:sent+tt.more]))
 			}
 			must(t, s.expect.WriteRSTStream(1, http2.ErrCodeInternal))
 			s.data(3, false, []byte("another"))
@@ -494,7 +437,7 @@ func TestOutboundReset(t *testing.T) {
 			s.file(1, p[:20_000], content[:20_000])
 			must(t, s.flush(whole))
 			must(t, s.framer.WriteData(1, false, p[20_000:30_000]))
-			must(t, s.o.write(s.out.Next(5000))) // begun only
+			must(t, writeAll(s.o, s.out.Next(5000))) // begun only
 			must(t, reset(s))
 			if err := s.settle(1, net.ErrClosed); !errors.Is(err, net.ErrClosed) {
 				t.Errorf("settled with %v", err)
@@ -524,27 +467,44 @@ func TestOutboundReset(t *testing.T) {
 			t.Errorf("settled with %v, streams %v are left", err, s.o.streams)
 		}
 	})
+	t.Run("by the client that has everything", func(t *testing.T) {
+		for _, when := range []string{"while it is sent", "afterwards"} {
+			s := newTestServer(t)
+			p := s.announce(part{stream: 1, file: openFile(t, content), n: 10_000})
+			stream := s.o.streams[1]
+			if when == "while it is sent" {
+				s.wire.sending = func() { must(t, s.o.reset(1)) }
+			}
+			s.file(1, p, content[:10_000])
+			must(t, s.flush(whole))
+			must(t, s.o.reset(1))
+			if err := s.o.settle(1, stream, nil); err != nil {
+				t.Errorf("%s: settled with %v", when, err)
+			}
+			s.wantWire()
+			if _, _, err := s.o.announce(part{stream: 1, at: 10_000, file: openFile(t, content), n: 10_000}); err == nil {
+				t.Errorf("%s: the stream goes on", when)
+			}
+		}
+	})
 	t.Run("while it is sent", func(t *testing.T) {
 		s := newTestServer(t)
 		p := s.announce(part{stream: 1, file: openFile(t, content), n: 60_000})
 		settled := make(chan error, 1)
-		parts := 0
 		s.wire.sending = func() {
-			if parts++; parts == 2 {
-				must(t, s.o.reset(1))
-				go func() { settled <- s.settle(1, nil) }()
-				select {
-				case err := <-settled:
-					t.Errorf("settled with %v while the file is being sent", err)
-				case <-time.After(50 * time.Millisecond):
-				}
+			must(t, s.o.reset(1))
+			go func() { settled <- s.settle(1, nil) }()
+			select {
+			case err := <-settled:
+				t.Errorf("settled with %v while the file is being sent", err)
+			case <-time.After(50 * time.Millisecond):
 			}
 		}
-		must(t, s.framer.WriteData(1, false, p))
-		s.wantData(1, false, content[:2*maxPart], maxPart)
+		s.file(1, p[:20_000], content[:20_000])
+		must(t, s.framer.WriteData(1, false, p[20_000:]))
 		must(t, s.flush(whole))
 		s.wantWire()
-		if window, _ := s.inserted(); window != 60_000-2*maxPart {
+		if window, _ := s.inserted(); window != 40_000 {
 			t.Errorf("%d bytes are given back", window)
 		}
 		if err := <-settled; !errors.Is(err, net.ErrClosed) {
@@ -573,7 +533,7 @@ func TestOutboundLost(t *testing.T) {
 	for id := uint32(1); id < 20_000; id += 2 {
 		s.data(id, false, content[:1])
 		must(t, s.flush(whole))
-		must(t, s.o.write(ping))
+		must(t, writeAll(s.o, ping))
 		must(t, s.o.reset(id))
 	}
 	if len(s.o.lost) > maxLost || len(s.o.streams) > maxLost {
@@ -611,7 +571,7 @@ func FuzzOutbound(f *testing.F) {
 		written := func(pieces ...[]byte) []byte {
 			s := newTestServer(t)
 			for _, p := range pieces {
-				must(t, s.o.write(p))
+				must(t, writeAll(s.o, p))
 			}
 			return append(s.wire.got.Bytes(), s.o.partial...)
 		}
@@ -620,4 +580,19 @@ func FuzzOutbound(f *testing.F) {
 			t.Errorf("%x is written as %x, and cut at %d as %x", stream, whole, cut, parts)
 		}
 	})
+}
+
+func newOutbound(to frameSender) *outbound {
+	o := new(outbound)
+	o.init(to)
+	return o
+}
+
+// writeAll writes as Conn does.
+func writeAll(o *outbound, p []byte) error {
+	rest, err := o.write(p)
+	if err == nil {
+		err = o.pass(rest)
+	}
+	return err
 }

@@ -1,11 +1,17 @@
 package fileserver
 
 import (
+	"bytes"
 	"crypto/tls"
+	"fmt"
 	"net"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
 
 	"github.com/caddy-ktls/caddy-ktls/ktls"
 )
@@ -15,7 +21,7 @@ import (
 func TestIdleness(t *testing.T) {
 	raw, other := net.Pipe()
 	defer other.Close()
-	c := newConn(ktls.NewServer(new(tls.Config), nil).Conn(raw), new(Server))
+	c := newConn(ktls.NewServer(new(tls.Config), nil).Conn(raw), &listener{server: new(Server)})
 	state := func(s http.ConnState) { ConnState(stateConn{addr: c.LocalAddr()}, s) }
 	deadline := func() { _ = c.SetReadDeadline(time.Time{}) }
 	state(http.StateNew)
@@ -49,3 +55,85 @@ type stateConn struct {
 }
 
 func (c stateConn) LocalAddr() net.Addr { return c.addr }
+
+// A client that a server begins to stop beneath is told to go away if its handshake
+// was over, as if the server had known it already; else its requests are served.
+func TestPrefaceAfterShutdown(t *testing.T) {
+	for _, shaken := range []bool{true, false} {
+		t.Run(fmt.Sprintf("handshake before: %v", shaken), func(t *testing.T) {
+			config, _ := testConfig()
+			config.NextProtos = []string{"h2"}
+			inner, err := net.Listen("tcp", "127.0.0.1:0")
+			must(t, err)
+			own := &Server{TLS: ktls.NewServer(config, nil)}
+			server := &http.Server{Protocols: new(http.Protocols), Handler: http.NotFoundHandler()}
+			server.Protocols.SetUnencryptedHTTP2(true) // so it is what Caddy hands on
+			ln := slowListener{own.Listener(tls.NewListener(inner, config)), shaken, make(chan struct{})}
+			go func() { _ = server.Serve(ln) }()
+			raw, err := net.Dial("tcp", inner.Addr().String())
+			must(t, err)
+			client := tls.Client(raw, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h2"}})
+			defer client.Close()
+			must(t, client.SetDeadline(time.Now().Add(time.Minute)))
+			if shaken {
+				must(t, client.Handshake())
+			}
+			<-ln.accepted
+
+			told, stopped := make(chan struct{}), make(chan error, 1)
+			server.RegisterOnShutdown(func() { close(told) })
+			go func() { stopped <- server.Shutdown(t.Context()) }()
+			<-told // the connections that the server knows
+			var block bytes.Buffer
+			encoder := hpack.NewEncoder(&block)
+			for _, name := range []string{":method GET", ":scheme https", ":authority localhost", ":path /"} {
+				name, value, _ := strings.Cut(name, " ")
+				must(t, encoder.WriteField(hpack.HeaderField{Name: name, Value: value}))
+			}
+			_, err = client.Write(clientFrames(t, settings(), func(f *http2.Framer) error {
+				return f.WriteHeaders(http2.HeadersFrameParam{
+					StreamID: 1, BlockFragment: block.Bytes(), EndStream: true, EndHeaders: true,
+				})
+			}))
+			must(t, err)
+			for framer, over := http2.NewFramer(nil, client), false; !over; {
+				frame, err := framer.ReadFrame()
+				must(t, err)
+				switch frame.(type) {
+				case *http2.GoAwayFrame:
+					if over = true; !shaken {
+						t.Error("the request is not answered")
+					}
+				case *http2.HeadersFrame:
+					if over = true; shaken {
+						t.Error("a request is answered, and the client is not told to go away")
+					}
+				}
+			}
+			must(t, client.Close())
+			if err := <-stopped; err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// A slowListener tells of each connection that it hands on, if it is to after its
+// handshake. It hides what Caddy hides.
+type slowListener struct {
+	net.Listener
+	shakes   bool
+	accepted chan struct{}
+}
+
+func (l slowListener) Accept() (net.Conn, error) {
+	conn, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	if l.shakes {
+		_, err = conn.Read(nil)
+	}
+	l.accepted <- struct{}{}
+	return struct{ net.Conn }{conn}, err
+}

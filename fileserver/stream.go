@@ -30,7 +30,9 @@ type stream struct {
 	begin, end int64
 	tag        int  // where the placeholder begins in the pattern
 	busy       bool // the file is being sent
+	whole      bool // all of it was sent
 	byKernel   int64
+	noSendfile bool // the kernel has refused to send the file
 	err        error
 }
 
@@ -82,6 +84,9 @@ type part struct {
 	n      int   // at most patternLen
 }
 
+// errRefused says that all went out, but copied since the kernel had refused.
+var errRefused = errors.New("fileserver: the kernel refuses to send the file")
+
 // errStreamUnknown says that a body's position is not what it should be.
 var errStreamUnknown = errors.New("fileserver: the HTTP/2 stream is not known")
 
@@ -114,7 +119,7 @@ func (o *outbound) announce(p part) (*stream, []byte, error) {
 	}
 	o.tags += 1009 // prime, so that it takes long to come back
 	s.file, s.offset, s.tag = p.file, p.offset, o.tags%patternLen
-	s.begin, s.end, s.byKernel = p.at, p.at+int64(p.n), 0
+	s.begin, s.end, s.byKernel, s.noSendfile, s.whole = p.at, p.at+int64(p.n), 0, false, false
 	o.sending = append(o.sending, s)
 	return s, s.placeholder(p.at, p.n), nil
 }
@@ -135,7 +140,10 @@ func (o *outbound) settle(id uint32, s *stream, err error) error {
 	}
 	s.file = nil
 	o.sending = slices.DeleteFunc(o.sending, func(other *stream) bool { return other == s })
-	if err == nil && s.seen >= s.end && !s.over {
+	if err == nil && s.whole { // though the client may have reset the stream since
+		if s.noSendfile {
+			return errRefused
+		}
 		return nil
 	}
 	// The server may have some of the placeholder.
@@ -148,6 +156,9 @@ func (o *outbound) settle(id uint32, s *stream, err error) error {
 func (o *outbound) stream(id uint32) *stream {
 	s := o.streams[id]
 	if s == nil {
+		if o.streams == nil {
+			o.streams = make(map[uint32]*stream)
+		}
 		s = new(stream)
 		o.streams[id] = s
 	}

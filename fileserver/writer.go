@@ -1,10 +1,10 @@
 package fileserver
 
 import (
-	"errors"
 	"io"
 	"net/http"
 	"strconv"
+	"sync"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
@@ -12,8 +12,10 @@ import (
 )
 
 // DefaultMinSize is the length of a body, in bytes, from which on it goes out by
-// sendfile(2) if nothing else is asked for.
-const DefaultMinSize = 64 << 10
+// sendfile(2) if nothing else is asked for. Over HTTP/1.1 a body of 64 KiB takes
+// more instructions so than without (1.1 times as many), one of 128 KiB fewer
+// (0.96); over HTTP/2 both take fewer (0.92 and 0.89).
+const DefaultMinSize = 128 << 10
 
 // Options say what to do with the bodies of a route.
 type Options struct {
@@ -49,6 +51,9 @@ const (
 	ReasonWriterWrapped Reason = "writer_wrapped"
 	// ReasonChunked: the body's length is not known in advance.
 	ReasonChunked Reason = "chunked"
+	// ReasonSendfileRefused: the kernel refuses to send the file, since the
+	// file system can't or a sandbox forbids it.
+	ReasonSendfileRefused Reason = "sendfile_refused"
 	// ReasonNoBody: HEAD, or a status without a body.
 	ReasonNoBody Reason = "no_body"
 	// ReasonSmall: the body is shorter than MinSize, or comes in parts that
@@ -81,8 +86,9 @@ type writer struct {
 	length  int64 // Content-Length, if there is one
 	written int64 // bytes of the body
 	path    path
-	begun   bool // see begin
-	flushed bool // net/http holds nothing of the response
+	begun   bool          // see begin
+	flushed bool          // net/http holds nothing of the response
+	stream  *serverStream // over HTTP/2, when the body goes out by sendfile(2)
 
 	// The file that was copied from last, up to where, and up to where it
 	// was to be copied.
@@ -197,6 +203,9 @@ func (w *writer) ReadFrom(r io.Reader) (total int64, err error) {
 			return total, err
 		}
 	}
+	if limited, ok := r.(*io.LimitedReader); ok && limited.N <= 0 {
+		return total, nil
+	}
 	// The rest is short, or there is none.
 	n, err := w.copy(r)
 	w.next += n
@@ -247,21 +256,30 @@ func (w *writer) sendFile(file ktls.FileRange, r io.Reader) (total int64, err er
 	return total, err
 }
 
-// copy copies as net/http does.
-func (w *writer) copy(r io.Reader) (int64, error) {
-	n, err := w.ResponseWriterWrapper.ReadFrom(r)
+// copy copies as net/http does. The HTTP/2 server leaves that to io.Copy, whose
+// buffer is by far the most memory that a small response takes.
+func (w *writer) copy(r io.Reader) (n int64, err error) {
+	if below, ok := w.ResponseWriter.(io.ReaderFrom); ok {
+		n, err = below.ReadFrom(r)
+	} else {
+		buf := copyBuffers.Get().(*[copyBufferLen]byte)
+		n, err = io.CopyBuffer(w.ResponseWriter, r, buf[:])
+		if err == nil { // else a frame that is being written may still use it
+			copyBuffers.Put(buf)
+		}
+	}
 	w.wrote(n)
 	return n, err
 }
 
+// copyBufferLen is what io.Copy takes.
+const copyBufferLen = 32 << 10
+
+var copyBuffers = sync.Pool{New: func() any { return new([copyBufferLen]byte) }}
+
 // copyN copies n bytes, fewer if there are no more.
 func (w *writer) copyN(r io.Reader, n int64) (int64, error) {
-	n, err := io.CopyN(w.ResponseWriter, r, n)
-	w.wrote(n)
-	if errors.Is(err, io.EOF) {
-		err = nil
-	}
-	return n, err
+	return w.copy(io.LimitReader(r, n))
 }
 
 // decide settles, once for the response, how its body goes out.
@@ -274,24 +292,24 @@ func (w *writer) decide(large, lengthKnown bool) {
 	if reason == ReasonNone {
 		w.path = sending
 	}
-	// If the connection has yet to be offloaded, begin knows more, and over
-	// HTTP/2 sendFrames.
-	if reason != ReasonNone || w.conn.tls.Reason() == ktls.Offloaded && !w.http2() {
+	if reason != ReasonNone {
 		w.report(reason)
 	}
 }
 
 // obstacle returns why the body has to be copied.
 func (w *writer) obstacle(lengthKnown bool) Reason {
+	bottom := bottomOf(w.ResponseWriter)
 	switch {
 	case w.conn == nil:
 		return ReasonNotOffloadable
-	case bottomOf(w.ResponseWriter) == nil:
+	case bottom == nil:
 		return ReasonWriterWrapped
 	case originalMethod(w.request) == http.MethodHead || !bodyAllowed(w.status):
 		return ReasonNoBody
 	case w.http2():
-		if _, _, ok := streamOf(bottomOf(w.ResponseWriter)); !ok {
+		w.stream = streamOf(bottom)
+		if _, _, ok := w.stream.position(); !ok {
 			return ReasonStreamUnknown
 		}
 	case len(w.Header()["Transfer-Encoding"]) > 0,
@@ -336,9 +354,7 @@ func (w *writer) begin(r io.Reader, n int64) (total int64, err error) {
 			return total, err
 		}
 	}
-	if reason := w.conn.tls.Reason(); reason == ktls.Offloaded {
-		w.report(ReasonNone)
-	} else {
+	if reason := w.conn.tls.Reason(); reason != ktls.Offloaded {
 		w.path = copying
 		w.report(Reason(reason.String()))
 	}
@@ -350,15 +366,21 @@ func (w *writer) begin(r io.Reader, n int64) (total int64, err error) {
 func (w *writer) send(file ktls.FileRange, part int64) (total int64, err error) {
 	for err == nil && total < file.Len && (total == 0 || file.Len-total > httpBuffer) {
 		n := min(file.Len-total, int64(len(placeholder)))
-		var sent int64
-		sent, err = w.sendPart(announcement{
+		var sent, copied int64
+		sent, copied, err = w.sendPart(announcement{
 			file: file.File, offset: file.Offset + total, n: n,
 			ahead: w.ahead(file, total+n, part),
 		})
 		total += sent
+		w.sent += sent - copied
+		w.copied += copied
+		reason := ReasonNone
+		if copied > 0 {
+			reason = ReasonSendfileRefused
+		}
+		w.report(reason)
 	}
 	w.written += total
-	w.sent += total
 	if moveErr := file.Consume(total); err == nil {
 		err = moveErr
 	}
@@ -390,10 +412,10 @@ func (w *writer) ahead(file ktls.FileRange, done, part int64) int64 {
 }
 
 // sendPart sends one part by its placeholder.
-func (w *writer) sendPart(a announcement) (sent int64, err error) {
+func (w *writer) sendPart(a announcement) (sent, copied int64, err error) {
 	w.conn.announce(a)
-	// Whatever net/http has buffered goes first. It ends up in the file's
-	// first record. Behind it a placeholder would be copied.
+	// Whatever net/http has buffered goes first, to be sent with the file.
+	// Behind it a placeholder would be copied.
 	if !w.flushed {
 		err = w.flush()
 	}
@@ -402,10 +424,11 @@ func (w *writer) sendPart(a announcement) (sent int64, err error) {
 		n, err = w.ResponseWriter.Write(placeholder[:a.n])
 		sent = int64(n)
 	}
-	if unconsumed := w.conn.settle(); err == nil {
+	copied, unconsumed := w.conn.settle()
+	if err == nil {
 		err = unconsumed
 	}
-	return sent, err
+	return sent, copied, err
 }
 
 func (w *writer) flush() error {

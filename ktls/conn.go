@@ -69,13 +69,14 @@ type kernel interface {
 	send(p []byte, more bool) (int, error)
 	// sendFile sends at most n bytes of f from offset on and returns how
 	// many it sent, 0 at the end of the file. If that is less than n, the
-	// last record may be left open.
+	// last record may be left open. With ErrNoSendfile it has sent none.
 	sendFile(f File, offset, n int64) (int64, error)
+	// cork has TCP hold back what does not fill a segment, until it is told
+	// otherwise or a call that sends has to wait for room.
+	cork(on bool)
 	// sendControl sends a record other than application data. Unless wait
 	// is set it fails rather than block.
 	sendControl(typ recordType, body []byte, wait bool) error
-	// cork has TCP hold back what does not fill a segment, or no more.
-	cork(on bool)
 	// unsent tells how much the peer has not acknowledged yet.
 	unsent() (queue, error)
 }
@@ -86,6 +87,12 @@ func (c *Conn) HandshakeContext(ctx context.Context) error {
 	if c.ready.Load() {
 		return nil
 	}
+	return c.shakeHands(ctx)
+}
+
+// shakeHands is apart from what each Read and Write calls, since it takes a lot
+// of stack.
+func (c *Conn) shakeHands(ctx context.Context) error {
 	c.handshake.Lock()
 	defer c.handshake.Unlock()
 	if c.ready.Load() {
@@ -94,6 +101,11 @@ func (c *Conn) HandshakeContext(ctx context.Context) error {
 	if err := c.tls.HandshakeContext(ctx); err != nil {
 		return err
 	}
+	c.shook()
+	return nil
+}
+
+func (c *Conn) shook() {
 	c.rec.handshakeDone(suiteByID(c.tls.ConnectionState().CipherSuite))
 	if c.server.options.Install == AtHandshake {
 		c.out.Lock()
@@ -101,7 +113,6 @@ func (c *Conn) HandshakeContext(ctx context.Context) error {
 		c.unlock()
 	}
 	c.ready.Store(true)
-	return nil
 }
 
 // Handshake is HandshakeContext without a context.
@@ -305,6 +316,7 @@ func (c *Conn) Close() error {
 		return net.ErrClosed
 	}
 	if c.Reason() != Offloaded {
+		c.rec.abandon() // nobody need know what crypto/tls still writes
 		err := c.tls.Close()
 		c.decide(NotNeeded, nil)
 		c.rec.forget()
@@ -313,14 +325,24 @@ func (c *Conn) Close() error {
 	// Whoever is sending is interrupted: no close_notify then.
 	if c.out.TryLock() {
 		_ = c.raw.SetWriteDeadline(time.Time{})
+		known := c.err != nil || c.open // to whoever was sending
 		done, _, err := c.finish()
 		c.out.Unlock()
-		if !done && err == nil {
+		switch {
+		case !done && err == nil:
 			c.server.drainInBackground(c)
 			return nil
+		case err != nil && !known && !isGone(err):
+			c.server.lost(c, err)
 		}
 	}
 	return c.shut()
+}
+
+// isGone reports whether an error says that the peer has left: what it has not
+// taken it does not want.
+func isGone(err error) bool {
+	return errors.Is(err, net.ErrClosed) || errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET)
 }
 
 // finish sends close_notify if it has not been sent and takes no waiting. It is
@@ -330,6 +352,10 @@ func (c *Conn) Close() error {
 func (c *Conn) finish() (done bool, q queue, err error) {
 	if c.open {
 		return false, queue{}, c.fail(errUnfinished)
+	}
+	if c.err == nil && c.rec.waiting.Load() && errors.Is(c.sendAlerts(), errWouldBlock) {
+		q, err = c.kernel.unsent()
+		return false, q, err
 	}
 	if !c.notified && !errors.Is(c.err, errAlertSent) {
 		if c.err != nil {
@@ -343,6 +369,23 @@ func (c *Conn) finish() (done bool, q queue, err error) {
 	}
 	q, err = c.kernel.unsent()
 	return err == nil && q.bytes <= c.rec.suite.alertLen() && (c.notified || c.err != nil), q, err
+}
+
+// sendAlerts sends alerts that crypto/tls has left and nobody has sent yet, if it
+// takes no waiting: they say more than close_notify. c.out is held.
+func (c *Conn) sendAlerts() error {
+	controls, dead := c.rec.takePending()
+	for i, r := range controls {
+		if r.typ != recordAlert {
+			continue
+		}
+		if err := c.kernel.sendControl(r.typ, r.body, false); errors.Is(err, errWouldBlock) {
+			c.rec.putBack(controls[i:])
+			return err
+		}
+	}
+	c.err = dead
+	return nil
 }
 
 // call calls one of the functions in Options, if it is there.

@@ -94,6 +94,14 @@ func (r *recorder) takePending() ([]control, error) {
 	return p, r.dead
 }
 
+// putBack queues control records again that could not be sent.
+func (r *recorder) putBack(controls []control) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.pending = append(controls, r.pending...)
+	r.waiting.Store(true)
+}
+
 // isKeyUpdate reports whether a handshake message is a whole KeyUpdate
 // (RFC 8446, section 4.6.3).
 func isKeyUpdate(message []byte) bool {

@@ -199,6 +199,26 @@ func TestAlertDuringFile(t *testing.T) {
 	}
 }
 
+// An alert that nobody has sent yet goes out by Close, in the place of close_notify.
+func TestAlertAtClose(t *testing.T) {
+	for _, full := range []bool{false, true} {
+		s := newFakeServer(t, serverConfig(), AtHandshake, nil)
+		conn, p, k := s.connectPeer(t)
+		transfer(t, conn, p, testBody(70_000))
+		conn.out.Lock() // as if something were being sent
+		p.garbage()
+		if _, err := conn.Read(make([]byte, 1)); err == nil {
+			t.Error("garbage was read")
+		}
+		conn.out.Unlock()
+		k.full.Store(full)
+		conn.Close()
+		k.full.Store(false)
+		_, err := io.ReadAll(p)
+		wantError(t, err, tls.AlertError(20))
+	}
+}
+
 // A record that crypto/tls can't have written ends the sending.
 func TestForeignRecord(t *testing.T) {
 	for _, tt := range []struct{ name, record string }{

@@ -6,7 +6,6 @@ import (
 	"crypto/cipher"
 	"crypto/tls"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -43,6 +42,7 @@ type fakeKernel struct {
 	sent     int64 // bytes of application data, those of files included
 	files    int64 // bytes of files
 	made     uint64
+	corked   bool
 	controls []control
 	lastInfo []byte // as given: cleared by the caller afterwards
 }
@@ -210,7 +210,7 @@ func (k *fakeKernel) sendFile(f File, offset, n int64) (int64, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.noSendFile {
-		return 0, fmt.Errorf("fake: %w", errors.ErrUnsupported)
+		return 0, ErrNoSendfile
 	}
 	m := n
 	if k.maxFile > 0 {
@@ -241,7 +241,14 @@ func (k *fakeKernel) sendControl(typ recordType, body []byte, wait bool) error {
 	return k.record(byte(typ), body)
 }
 
-func (k *fakeKernel) cork(bool) {}
+func (k *fakeKernel) cork(on bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if on == k.corked {
+		k.t.Errorf("cork(%v) again", on)
+	}
+	k.corked = on
+}
 
 func (k *fakeKernel) unsent() (queue, error) {
 	if k.queued != nil {
@@ -257,6 +264,9 @@ func (k *fakeKernel) wantSent(t testing.TB, sent, files int) {
 	defer k.mu.Unlock()
 	if k.sent != int64(sent) || k.files != int64(files) {
 		t.Errorf("the kernel sent %d bytes, %d of files; want %d and %d", k.sent, k.files, sent, files)
+	}
+	if k.corked {
+		t.Error("the connection is corked")
 	}
 }
 

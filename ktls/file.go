@@ -2,6 +2,7 @@ package ktls
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"math"
@@ -99,20 +100,29 @@ const maxSendFile = 1 << 20
 // SendFile sends header and then n bytes of f from offset on, and beyond these
 // up to ahead bytes more that follow, as far as that takes no waiting. It returns
 // how many bytes of f it sent and does not move the file's own offset. The
-// connection must be offloaded. Header and file share their first record.
+// connection must be offloaded. Header and file share a record if they fit one.
 //
 // Bytes sent ahead may be held in an unfinished record, so what follows them in
-// the file has to be sent next. A file that ends before n bytes gives
-// io.ErrUnexpectedEOF; after any error the connection is of no more use but to
-// be closed.
+// the file has to be sent next. After ErrNoSendfile the rest may be sent by Write.
+// A file that ends before n bytes gives io.ErrUnexpectedEOF; after that and any
+// other error the connection is of no more use but to be closed.
 func (c *Conn) SendFile(header []byte, f File, offset, n, ahead int64) (sent int64, err error) {
 	c.out.Lock()
 	defer c.unlock()
 	if c.Reason() != Offloaded {
 		return 0, errNotOffloaded
 	}
+	oneRecord := int64(len(header))+n+ahead <= maxPayload
+	if !oneRecord {
+		// Records are given to TCP one by one. Without the cork each begins
+		// a segment, also the few bytes behind a full one.
+		c.kernel.cork(true)
+		defer c.kernel.cork(false)
+	}
 	if len(header) > 0 {
-		if _, err := c.send(header, n > 0); err != nil {
+		// A longer file has records of its own: made of whole pages they
+		// take the kernel less than if each began in the middle of one.
+		if _, err := c.send(header, oneRecord && n > 0); err != nil {
 			return 0, err
 		}
 	} else if err := c.flush(); err != nil {
@@ -122,7 +132,7 @@ func (c *Conn) SendFile(header []byte, f File, offset, n, ahead int64) (sent int
 		if c.controlsDue() {
 			// Data that don't promise more close the record that may be
 			// open, and flush sends what waits.
-			m, err := c.copyFile(f, offset+sent, min(n-sent, controlGap))
+			m, err := c.copyGap(f, offset+sent, min(n-sent, controlGap))
 			sent += m
 			if err != nil {
 				return sent, err
@@ -134,12 +144,12 @@ func (c *Conn) SendFile(header []byte, f File, offset, n, ahead int64) (sent int
 		}
 		want := min(n+ahead-sent, maxSendFile)
 		m, err := c.kernel.sendFile(f, offset+sent, want)
+		if errors.Is(err, ErrNoSendfile) {
+			return sent, err
+		}
 		sent += m
 		c.open = m < want
 		switch {
-		case errors.Is(err, errors.ErrUnsupported):
-			m, err := c.copyFile(f, offset+sent, n-sent)
-			return sent + m, err
 		case err != nil:
 			return sent, c.fail(err)
 		case m == 0:
@@ -149,41 +159,27 @@ func (c *Conn) SendFile(header []byte, f File, offset, n, ahead int64) (sent int
 	return sent, nil
 }
 
-// Cork has TCP hold back what does not fill a segment until Cork(false), at most
-// 200 ms (TCP_CORK, tcp(7)): for several SendFiles that follow one another. The
-// connection must be offloaded.
-func (c *Conn) Cork(on bool) {
-	if c.Reason() == Offloaded {
-		c.kernel.cork(on)
-	}
-}
+// ErrNoSendfile says that the kernel refuses to send a file by sendfile(2): the file
+// system can't, or a sandbox forbids it. It matches errors.ErrUnsupported.
+var ErrNoSendfile = fmt.Errorf("ktls: the kernel refuses to send the file: %w", errors.ErrUnsupported)
 
 var errNotOffloaded = errors.New("ktls: connection is not offloaded")
 
 // controlGap is how much of a file is copied to close an open record.
 const controlGap = 512
 
-// copyFile sends n bytes of f through user space. c.out is held.
-func (c *Conn) copyFile(f File, offset, n int64) (sent int64, err error) {
-	buf := make([]byte, min(n, 64<<10))
-	for sent < n {
-		m, err := f.ReadAt(buf[:min(n-sent, int64(len(buf)))], offset+sent)
-		if m > 0 {
-			k, err := c.kernel.send(buf[:m], false)
-			c.open = false
-			sent += int64(k)
-			if err != nil {
-				return sent, c.fail(err)
-			}
-		}
+// copyGap sends n bytes of f through user space. c.out is held.
+func (c *Conn) copyGap(f File, offset, n int64) (int64, error) {
+	buf := make([]byte, n)
+	if _, err := f.ReadAt(buf, offset); err != nil {
 		if errors.Is(err, io.EOF) {
 			err = io.ErrUnexpectedEOF
 		}
-		if err != nil && sent < n {
-			return sent, c.fail(err)
-		}
+		return 0, c.fail(err)
 	}
-	return sent, nil
+	m, err := c.kernel.send(buf, false)
+	c.open = false
+	return int64(m), c.fail(err)
 }
 
 // proofLen is how much of a file ReadFrom writes through crypto/tls first, to
@@ -210,6 +206,9 @@ func (c *Conn) ReadFrom(r io.Reader) (total int64, err error) {
 		if c.Reason() == Offloaded {
 			sent, err := c.SendFile(nil, file.File, file.Offset, file.Len, 0)
 			total += sent
+			if errors.Is(err, ErrNoSendfile) {
+				err = nil // it is copied below
+			}
 			if err := errors.Join(err, file.Consume(sent)); err != nil {
 				return total, err
 			}

@@ -162,24 +162,46 @@ func TestReadFrom(t *testing.T) {
 	}
 }
 
-// Header and file share their first record.
+// Header and file share a record if they fit one, else the file has its own.
 func TestSendFile(t *testing.T) {
-	for _, noSendFile := range []bool{false, true} {
-		body := testBody(100_000)
-		conn, client, k := offloaded(t, func(k *fakeKernel) { k.noSendFile = noSendFile })
+	for _, tt := range []struct {
+		n       int
+		records uint64
+	}{{10, 1}, {maxPayload - 6, 1}, {maxPayload - 5, 2}, {maxPayload, 2}, {100_000, 8}} {
+		body := testBody(tt.n)
+		conn, client, k := offloaded(t, nil)
 		wait := receiving(t, client, append([]byte("header"), body...))
 		f := testFile(t, body)
-		if sent, err := conn.SendFile([]byte("header"), f, 0, 100_000, 0); sent != 100_000 || err != nil {
+		if sent, err := conn.SendFile([]byte("header"), f, 0, int64(tt.n), 0); sent != int64(tt.n) || err != nil {
 			t.Errorf("SendFile = %d, %v", sent, err)
 		}
 		wait()
-		if noSendFile {
-			k.wantSent(t, 100_006, 0)
-			continue
+		k.wantSent(t, tt.n+6, tt.n)
+		if k.records() != tt.records {
+			t.Errorf("%d bytes: %d records, want %d", tt.n, k.records(), tt.records)
 		}
-		k.wantSent(t, 100_006, 100_000)
-		if want := uint64(100_006+maxPayload-1) / maxPayload; k.records() != want {
-			t.Errorf("%d records, want %d", k.records(), want)
+	}
+}
+
+// What the kernel refuses to send by sendfile(2) can be written, behind a header
+// whose record is open as behind any other.
+func TestSendFileRefused(t *testing.T) {
+	for _, n := range []int{10, 100_000} {
+		body := testBody(n)
+		conn, client, k := offloaded(t, func(k *fakeKernel) { k.noSendFile = true })
+		wait := receiving(t, client, append([]byte("header"), body...))
+		sent, err := conn.SendFile([]byte("header"), testFile(t, body), 0, int64(n), 0)
+		if sent != 0 {
+			t.Errorf("%d bytes sent", sent)
+		}
+		wantError(t, err, ErrNoSendfile)
+		if _, err := conn.Write(body); err != nil {
+			t.Error(err)
+		}
+		wait()
+		k.wantSent(t, n+6, 0)
+		if len(k.open) > 0 {
+			t.Error("a record stays open")
 		}
 	}
 }
@@ -200,21 +222,19 @@ func TestSendFileEmpty(t *testing.T) {
 // A file that ends early ends the connection, without close_notify: what was
 // sent must not look complete.
 func TestSendFileShort(t *testing.T) {
-	for _, noSendFile := range []bool{false, true} {
-		s := newFakeServer(t, serverConfig(), AtHandshake, func(k *fakeKernel) { k.noSendFile = noSendFile })
-		conn, p, _ := s.connectPeer(t)
-		done := make(chan error, 1)
-		go func() { _, err := io.Copy(io.Discard, p); done <- err }()
-		sent, err := conn.SendFile(nil, testFile(t, testBody(70_000)), 0, 80_000, 0)
-		if sent != 70_000 {
-			t.Errorf("%d bytes sent", sent)
-		}
-		wantError(t, err, io.ErrUnexpectedEOF)
-		_, err = conn.Write([]byte("more"))
-		wantError(t, err, io.ErrUnexpectedEOF)
-		conn.Close()
-		wantError(t, <-done, io.ErrUnexpectedEOF)
+	s := newFakeServer(t, serverConfig(), AtHandshake, nil)
+	conn, p, _ := s.connectPeer(t)
+	done := make(chan error, 1)
+	go func() { _, err := io.Copy(io.Discard, p); done <- err }()
+	sent, err := conn.SendFile(nil, testFile(t, testBody(70_000)), 0, 80_000, 0)
+	if sent != 70_000 {
+		t.Errorf("%d bytes sent", sent)
 	}
+	wantError(t, err, io.ErrUnexpectedEOF)
+	_, err = conn.Write([]byte("more"))
+	wantError(t, err, io.ErrUnexpectedEOF)
+	conn.Close()
+	wantError(t, <-done, io.ErrUnexpectedEOF)
 }
 
 func TestSendFileNotOffloaded(t *testing.T) {
@@ -232,9 +252,13 @@ var errBroken = errors.New("broken")
 
 func (brokenFile) ReadAt([]byte, int64) (int, error) { return 0, errBroken }
 
+// A file that can't be read to close an open record ends the connection.
 func TestSendFileReadError(t *testing.T) {
-	conn, _, _ := offloaded(t, func(k *fakeKernel) { k.noSendFile = true })
-	_, err := conn.SendFile(nil, brokenFile{testFile(t, testBody(10))}, 0, 10, 0)
+	conn, p, k := offloaded(t, func(k *fakeKernel) { k.maxFile = 5 * maxPayload / 2 })
+	go func() { _, _ = io.Copy(io.Discard, p) }()
+	conn.renewAt = k.records() + 1
+	f := brokenFile{testFile(t, testBody(100_000))}
+	_, err := conn.SendFile(nil, f, 0, 100_000, 0)
 	wantError(t, err, errBroken)
 	_, err = conn.Write(bytes.Repeat([]byte("x"), 10))
 	wantError(t, err, errBroken)

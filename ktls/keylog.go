@@ -39,18 +39,23 @@ func (l *keyLog) Write(line []byte) (int, error) {
 // random is not looked at: the connection is known, and with Encrypted Client
 // Hello it is not the one on the wire.
 func parseKeyLogLine(line []byte) (label string, secret []byte) {
-	fields := bytes.Split(bytes.TrimSuffix(line, []byte("\n")), []byte(" "))
-	if len(fields) != 3 || len(fields[2]) == 0 {
-		return "", nil
-	}
-	label = string(fields[0])
-	switch label {
-	case labelMasterSecret, labelHandshakeSecret, labelTrafficSecret:
+	name, rest, _ := bytes.Cut(line, []byte(" "))
+	switch string(name) {
+	case labelMasterSecret:
+		label = labelMasterSecret
+	case labelHandshakeSecret:
+		label = labelHandshakeSecret
+	case labelTrafficSecret:
+		label = labelTrafficSecret
 	default:
 		return "", nil
 	}
-	secret = make([]byte, hex.DecodedLen(len(fields[2])))
-	if _, err := hex.Decode(secret, fields[2]); err != nil {
+	_, digits, _ := bytes.Cut(bytes.TrimSuffix(rest, []byte("\n")), []byte(" "))
+	if len(digits) == 0 {
+		return "", nil
+	}
+	secret = make([]byte, hex.DecodedLen(len(digits)))
+	if _, err := hex.Decode(secret, digits); err != nil {
 		return "", nil
 	}
 	return label, secret

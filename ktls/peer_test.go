@@ -59,6 +59,12 @@ func (s *fakeServer) connectPeer(t testing.TB) (*Conn, *peer, *fakeKernel) {
 func (s *fakeServer) connectPeerOf(t testing.TB, version uint16) (*Conn, *peer, *fakeKernel) {
 	t.Helper()
 	clientEnd, serverEnd := tcpPair(t)
+	return s.connectPeerOver(t, version, clientEnd, serverEnd)
+}
+
+// connectPeerOver is connectPeerOf for the ends of a TCP connection.
+func (s *fakeServer) connectPeerOver(t testing.TB, version uint16, clientEnd, serverEnd *net.TCPConn) (*Conn, *peer, *fakeKernel) {
+	t.Helper()
 	conn := s.Conn(serverEnd)
 	wire := &tap{Conn: clientEnd}
 	var log bytes.Buffer

@@ -8,7 +8,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func probe() (Support, error) {
+func probe() (Support, error) { return probeWith(nil) }
+
+// probeWith has system calls fail as a test wants it.
+func probeWith(fault func(call string) error) (Support, error) {
 	var support Support
 	var missing error
 	for i := range suites {
@@ -20,7 +23,7 @@ func probe() (Support, error) {
 			}
 			continue
 		}
-		rekey, err := probeSuite(s)
+		rekey, err := probeSuite(s, fault)
 		switch {
 		case err == nil:
 			support.known |= 1 << i
@@ -41,7 +44,7 @@ var errNoULP = errors.New("the kernel's tls module is missing; as root try: modp
 
 // probeSuite sets a random key on a loopback connection, and another one to
 // see whether that works too.
-func probeSuite(s *suite) (rekey bool, err error) {
+func probeSuite(s *suite, fault func(call string) error) (rekey bool, err error) {
 	conn, other, err := loopback()
 	if err != nil {
 		return false, fmt.Errorf("ktls: probe: %w", err)
@@ -57,11 +60,11 @@ func probeSuite(s *suite) (rekey bool, err error) {
 	if err != nil {
 		return false, fmt.Errorf("ktls: probe: %w", err)
 	}
-	sock := &socket{tcp: conn, conn: raw}
-	if err := sock.control(setULP); err != nil {
+	sock := &socket{tcp: conn, conn: raw, fault: fault}
+	if err := sock.control(sock.setULP); err != nil {
 		return false, unsupported(err, errNoULP)
 	}
-	set := func(fd int) error { return setTX(fd, info) }
+	set := func(fd int) error { return sock.setTX(fd, info) }
 	if err := sock.control(set); err != nil {
 		return false, unsupported(err, fmt.Errorf("the kernel can't do %v", s))
 	}

@@ -112,6 +112,13 @@ func (r *recorder) setCapture(on bool) {
 	r.last = nil
 }
 
+// abandon says that the connection will not be moved.
+func (r *recorder) abandon() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.closing = true
+}
+
 // forget zeroes the secrets. The connection can't be moved afterwards, and if
 // it has been, crypto/tls can't write any more.
 func (r *recorder) forget() {

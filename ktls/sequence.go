@@ -9,7 +9,7 @@ import (
 // watch looks for an alert or a KeyUpdate. In TLS 1.3 it opens a record that by
 // its length may be one.
 func (r *recorder) watch(record []byte) {
-	if r.suite == nil {
+	if r.suite == nil || r.closing {
 		return
 	}
 	if r.suite.version == tls.VersionTLS12 {
@@ -22,11 +22,15 @@ func (r *recorder) watch(record []byte) {
 	if n != sealedAlertLen && n != sealedKeyUpdateLen {
 		return
 	}
-	_, typ, content, reason := r.locate(record)
+	key, reason := r.key(r.secret)
+	if reason != Offloaded {
+		return // move gives the same reason
+	}
+	defer key.wipe()
+	_, typ, content, ok := r.locate(key, record)
 	switch {
-	case reason == SequenceUnproven:
+	case !ok:
 		r.unproven = true
-	case reason != Offloaded: // no key: prove gives the same reason
 	case typ == recordApplicationData:
 	case typ == recordAlert:
 		r.closing = true
@@ -49,26 +53,21 @@ func (r *recorder) nextGeneration() error {
 	return nil
 }
 
-// locate opens the record that was written last and returns its sequence
-// number under the application secret, with Offloaded for a reason. The number
-// is found, not computed: of the few that are possible it is the one under
-// which the record is authentic.
-func (r *recorder) locate(record []byte) (sequence uint64, typ recordType, content []byte, reason Reason) {
-	key, reason := r.key(r.secret)
-	if reason != Offloaded {
-		return 0, 0, nil, reason
-	}
-	defer key.wipe()
+// locate opens the record that was written last, by the key of the application
+// secret, and returns its sequence number, or false. The number is found, not
+// computed: of the few that are possible it is the one under which the record is
+// authentic.
+func (r *recorder) locate(key *trafficKey, record []byte) (sequence uint64, typ recordType, content []byte, ok bool) {
 	for tickets := range r.inHandshake + 1 {
 		next := r.since + tickets
 		if next == 0 {
 			continue
 		}
 		if typ, content, ok := key.open(record, next-1); ok {
-			return next - 1, typ, content, Offloaded
+			return next - 1, typ, content, true
 		}
 	}
-	return 0, 0, nil, SequenceUnproven
+	return 0, 0, nil, false
 }
 
 // underHandshakeSecret reports whether a record of the handshake is under the
@@ -107,24 +106,22 @@ func (r *recorder) key(secret []byte) (*trafficKey, Reason) {
 }
 
 // prove returns the sequence number of the record that comes next, as the
-// record that was written last shows it, with Offloaded for a reason.
-func (r *recorder) prove() (next uint64, reason Reason) {
-	switch {
-	case r.closing:
-		return 0, Closing
-	case r.unproven:
-		return 0, SequenceUnproven
-	case r.updated && r.since == 0:
+// record that was written last shows it, with Offloaded for a reason. The key is
+// that of the application secret.
+func (r *recorder) prove(key *trafficKey) (next uint64, reason Reason) {
+	if r.updated && r.since == 0 {
 		return 0, Offloaded // the KeyUpdate has been opened: watch
 	}
-	sequence, typ, _, reason := r.locate(r.last)
-	if reason == Offloaded && typ == recordAlert {
+	sequence, typ, _, ok := r.locate(key, r.last)
+	switch {
+	case ok && typ == recordAlert:
 		return 0, Closing // written while the handshake was ending
-	}
-	if reason == SequenceUnproven && r.since == 0 && r.underHandshakeSecret(r.last) {
+	case ok:
+		return sequence + 1, Offloaded
+	case r.since == 0 && r.underHandshakeSecret(r.last):
 		return 0, Offloaded
 	}
-	return sequence + 1, reason
+	return 0, SequenceUnproven
 }
 
 // move proves the sequence number and lets install give key and number to the
@@ -132,18 +129,23 @@ func (r *recorder) prove() (next uint64, reason Reason) {
 func (r *recorder) move(install func(info []byte, overhead int) error) (Reason, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.suite == nil {
+	switch {
+	case r.suite == nil:
 		return Cipher, nil
-	}
-	next, reason := r.prove()
-	if reason != Offloaded {
-		return reason, nil
+	case r.closing:
+		return Closing, nil
+	case r.unproven:
+		return SequenceUnproven, nil
 	}
 	key, reason := r.key(r.secret)
 	if reason != Offloaded {
 		return reason, nil
 	}
 	defer key.wipe()
+	next, reason := r.prove(key)
+	if reason != Offloaded {
+		return reason, nil
+	}
 	info := cryptoInfo(key, next)
 	defer clear(info)
 	r.rekey = r.rekey && r.suite.version == tls.VersionTLS13

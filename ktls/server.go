@@ -39,8 +39,10 @@ type Options struct {
 
 	// Lost, if not nil, is called when the peer has not acknowledged all
 	// that Write and SendFile had accepted, although the connection was
-	// closed in an orderly way. err is net.ErrClosed if the peer went away,
-	// perhaps with all of it, and something else if it stopped reading.
+	// closed in an orderly way, or may not have, since its end could not be
+	// sent. err is net.ErrClosed if the peer went away, perhaps with all of
+	// it (if it has gone before Close, Lost is not called), and something
+	// else if it stopped reading or the kernel has failed.
 	Lost func(c *Conn, err error)
 
 	// Closed, if not nil, is called once for each connection that was
@@ -197,11 +199,17 @@ func (s *Server) drainInBackground(c *Conn) {
 	s.options.Drain.add(1)
 	go func() {
 		defer s.options.Drain.add(-1)
-		if err := drain(c); err != nil && s.options.Lost != nil {
-			s.options.Lost(c, err)
+		if err := drain(c); err != nil {
+			s.lost(c, err)
 		}
 		_ = c.shut()
 	}()
+}
+
+func (s *Server) lost(c *Conn, err error) {
+	if s.options.Lost != nil {
+		s.options.Lost(c, err)
+	}
 }
 
 func drain(c *Conn) error {

@@ -35,6 +35,12 @@ type socket struct {
 	overhead int    // bytes of a record beside its content
 
 	unchecked int64 // bytes sent since the last look at the connection
+
+	out *output // made when first needed
+
+	// fault, if not nil, may have a system call fail, by an error that is
+	// returned in its place. Set by tests only.
+	fault func(call string) error
 }
 
 func newSocket(tcp *net.TCPConn) kernel {
@@ -55,28 +61,39 @@ func (s *socket) install(info []byte, overhead int) error {
 		return errors.Join(errMultipath, err)
 	}
 	return s.control(func(fd int) error {
-		if err := setULP(fd); err != nil {
+		if err := s.setULP(fd); err != nil {
 			return err
 		}
-		written, _, err := tcpBytes(fd)
+		written, _, err := s.tcpBytes(fd)
 		if err != nil {
 			return err
 		}
 		s.base = written
-		return setTX(fd, info)
+		return s.setTX(fd, info)
 	})
 }
 
 func (s *socket) rekey(info []byte) error {
-	return s.control(func(fd int) error { return setTX(fd, info) })
+	return s.control(func(fd int) error { return s.setTX(fd, info) })
+}
+
+// faulty returns the error with which a test has a system call fail.
+func (s *socket) faulty(call string) error {
+	if s.fault == nil {
+		return nil
+	}
+	return s.fault(call)
 }
 
 func (s *socket) records() uint64 { return s.finished + s.span/maxPayload }
 
 // setULP gives the socket the TLS layer. It may have it from an earlier try:
 // plain data keep passing until a key is set.
-func setULP(fd int) error {
-	err := unix.SetsockoptString(fd, unix.SOL_TCP, unix.TCP_ULP, "tls")
+func (s *socket) setULP(fd int) error {
+	err := s.faulty("TCP_ULP")
+	if err == nil {
+		err = unix.SetsockoptString(fd, unix.SOL_TCP, unix.TCP_ULP, "tls")
+	}
 	if err != nil && !errors.Is(err, unix.EEXIST) {
 		return fmt.Errorf("ktls: set TCP_ULP: %w", os.NewSyscallError("setsockopt", err))
 	}
@@ -86,31 +103,34 @@ func setULP(fd int) error {
 // setTX gives the socket its sending key. The option takes raw bytes. Of what
 // x/sys offers a list of 8-byte words does: every crypto info has a multiple of
 // 8 bytes, and unlike a string the list can be cleared.
-func setTX(fd int, info []byte) error {
+func (s *socket) setTX(fd int, info []byte) error {
 	words := make([]unix.CanFilter, len(info)/8)
 	defer clear(words)
 	for i := range words {
 		words[i].Id = binary.NativeEndian.Uint32(info[8*i:])
 		words[i].Mask = binary.NativeEndian.Uint32(info[8*i+4:])
 	}
-	if err := unix.SetsockoptCanRawFilter(fd, unix.SOL_TLS, tlsTX, words); err != nil {
+	err := s.faulty("TLS_TX")
+	if err == nil {
+		err = unix.SetsockoptCanRawFilter(fd, unix.SOL_TLS, tlsTX, words)
+	}
+	if err != nil {
 		return fmt.Errorf("ktls: set TLS_TX: %w", os.NewSyscallError("setsockopt", err))
 	}
 	return nil
 }
 
 func (s *socket) send(p []byte, more bool) (sent int, err error) {
-	flags := unix.MSG_NOSIGNAL
+	o := s.output()
+	o.p, o.flags = p, unix.MSG_NOSIGNAL
 	if more {
-		flags |= unix.MSG_MORE
+		o.flags |= unix.MSG_MORE
 	}
-	for sent < len(p) && err == nil {
-		err = s.write(true, "sendmsg", func(fd int) error {
-			n, err := unix.SendmsgN(fd, p[sent:], nil, nil, flags)
-			sent += max(n, 0)
-			return err
-		})
+	for len(o.p) > 0 && err == nil {
+		err = s.write(true, "sendmsg", (*output).sendmsg)
 	}
+	sent = len(p) - len(o.p)
+	o.p = nil
 	s.count(int64(sent), more)
 	if err == nil {
 		err = s.alive(int64(sent))
@@ -119,24 +139,32 @@ func (s *socket) send(p []byte, more bool) (sent int, err error) {
 }
 
 func (s *socket) sendControl(typ recordType, body []byte, wait bool) error {
-	oob := recordTypeMessage(typ)
-	err := s.write(wait, "sendmsg", func(fd int) error {
-		_, err := unix.SendmsgN(fd, body, oob, nil, unix.MSG_NOSIGNAL)
-		return err
-	})
+	o := s.output()
+	o.p, o.oob, o.flags = body, recordTypeMessage(typ), unix.MSG_NOSIGNAL
+	err := s.write(wait, "sendmsg", (*output).sendmsg)
+	o.p, o.oob = nil, nil
 	if err == nil {
 		s.count(int64(len(body)), false)
 	}
 	return err
 }
 
-// cork fails if the connection is gone, which the next call that sends tells.
 func (s *socket) cork(on bool) {
+	o := s.output()
+	if on == o.corked {
+		return
+	}
+	// It fails if the connection is gone, which the next call that sends tells.
+	_ = s.control(func(fd int) error { return setCork(fd, on) })
+	o.corked = on
+}
+
+func setCork(fd int, on bool) error {
 	value := 0
 	if on {
 		value = 1
 	}
-	_ = s.control(func(fd int) error { return unix.SetsockoptInt(fd, unix.SOL_TCP, unix.TCP_CORK, value) })
+	return unix.SetsockoptInt(fd, unix.SOL_TCP, unix.TCP_CORK, value)
 }
 
 // recordTypeMessage is the control message (cmsg(3)) that sets a record's type.
@@ -158,27 +186,21 @@ func (s *socket) sendFile(f File, offset, n int64) (sent int64, err error) {
 	if err != nil {
 		return 0, err
 	}
-	err = s.write(true, "sendfile", func(fd int) error {
-		var err error
-		// Control keeps the file open while the kernel reads it.
-		if ctlErr := file.Control(func(in uintptr) {
-			var m int
-			m, err = unix.Sendfile(fd, int(in), &offset, int(n))
-			sent = int64(max(m, 0))
-		}); ctlErr != nil {
-			return ctlErr
-		}
-		return err
-	})
+	o := s.output()
+	o.file, o.offset, o.n, o.sent = file, offset, n, 0
+	err = s.write(true, "sendfile", (*output).sendfile)
+	o.file = nil
+	sent = o.sent
 	s.count(sent, sent < n)
-	// File systems that can't splice refuse.
-	if errors.Is(err, unix.EINVAL) {
-		err = errors.ErrUnsupported
+	switch {
+	case err == nil:
+		return sent, s.alive(sent)
+	// File systems that can't splice refuse, and so may a sandbox.
+	case errors.Is(err, unix.EINVAL), errors.Is(err, unix.EPERM), errors.Is(err, errors.ErrUnsupported):
+		return sent, ErrNoSendfile
+	default:
+		return sent, err
 	}
-	if err == nil {
-		err = s.alive(sent)
-	}
-	return sent, err
 }
 
 // count follows how the kernel makes records: it fills one after the other, and
@@ -198,7 +220,7 @@ func (s *socket) count(n int64, more bool) {
 // that is, but what the records take on the wire is either there or with TCP.
 func (s *socket) unsent() (q queue, err error) {
 	err = s.control(func(fd int) error {
-		written, acked, err := tcpBytes(fd)
+		written, acked, err := s.tcpBytes(fd)
 		if err != nil {
 			return err
 		}
@@ -226,14 +248,16 @@ func (s *socket) alive(n int64) error {
 	}
 	s.unchecked = 0
 	return s.control(func(fd int) error {
-		_, err := tcpInfo(fd)
+		_, err := s.tcpInfo(fd)
 		return err
 	})
 }
 
 // tcpInfo returns an error that matches net.ErrClosed if the connection is gone.
-func tcpInfo(fd int) (*unix.TCPInfo, error) {
-	info, err := unix.GetsockoptTCPInfo(fd, unix.SOL_TCP, unix.TCP_INFO)
+func (s *socket) tcpInfo(fd int) (info *unix.TCPInfo, err error) {
+	if err = s.faulty("TCP_INFO"); err == nil {
+		info, err = unix.GetsockoptTCPInfo(fd, unix.SOL_TCP, unix.TCP_INFO)
+	}
 	if err != nil {
 		return nil, os.NewSyscallError("getsockopt", err)
 	}
@@ -245,9 +269,9 @@ func tcpInfo(fd int) (*unix.TCPInfo, error) {
 
 // tcpBytes returns how many bytes TCP was given to send since the connection
 // began, and how many of them the peer has acknowledged.
-func tcpBytes(fd int) (written, acked uint64, err error) {
+func (s *socket) tcpBytes(fd int) (written, acked uint64, err error) {
 	for before := ^uint64(0); ; before = acked {
-		info, err := tcpInfo(fd)
+		info, err := s.tcpInfo(fd)
 		if err != nil {
 			return 0, 0, err
 		}
@@ -274,22 +298,17 @@ func (s *socket) control(f func(fd int) error) error {
 
 // write runs a system call that sends, again when it was interrupted, and, with
 // wait set, when there is room. f must not send anything when it fails.
-func (s *socket) write(wait bool, name string, f func(fd int) error) error {
-	var err error
-	writeErr := s.conn.Write(func(fd uintptr) bool {
-		for {
-			if err = f(int(fd)); !errors.Is(err, unix.EINTR) {
-				break
-			}
-		}
-		return !wait || !errors.Is(err, unix.EAGAIN)
-	})
+func (s *socket) write(wait bool, name string, f func(*output)) error {
+	o := s.output()
+	o.call, o.name, o.wait, o.err = f, name, wait, nil
+	writeErr := s.conn.Write(o.try)
+	o.nudge.end()
 	switch {
 	case writeErr != nil:
 		return writeErr
-	case errors.Is(err, unix.EAGAIN):
+	case errors.Is(o.err, unix.EAGAIN):
 		return errWouldBlock
 	default:
-		return os.NewSyscallError(name, err)
+		return os.NewSyscallError(o.name, o.err)
 	}
 }

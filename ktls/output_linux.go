@@ -1,0 +1,155 @@
+package ktls
+
+import (
+	"errors"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// An output is a system call that sends, with its arguments and results. A
+// socket has one, for whoever holds the connection's out: closures would be
+// allocated in every call.
+type output struct {
+	socket *socket
+
+	call func(*output) // sendmsg or sendfile
+	name string
+	wait bool // for room
+
+	corked bool
+	nudge  nudge
+	fd     int
+	err    error
+
+	p, oob []byte // sendmsg: what is left, and its control message
+	flags  int
+
+	file      syscall.RawConn // sendfile
+	in        int             // its descriptor
+	offset, n int64
+	sent      int64
+
+	// Methods, since a method value is a closure too.
+	try    func(fd uintptr) bool
+	opened func(in uintptr)
+	splice func() int64
+}
+
+func (s *socket) output() *output {
+	if s.out == nil {
+		o := &output{socket: s}
+		o.try, o.opened, o.splice = o.tryOnce, o.sendOpened, o.sendSpliced
+		s.out = o
+	}
+	return s.out
+}
+
+// tryOnce reports whether the call is done, rather than to be tried again when
+// there is room.
+func (o *output) tryOnce(fd uintptr) bool {
+	o.fd = int(fd)
+	for {
+		if o.err = o.socket.faulty(o.name); o.err == nil {
+			o.call(o)
+		}
+		if !errors.Is(o.err, unix.EINTR) {
+			break
+		}
+	}
+	if !o.wait || !errors.Is(o.err, unix.EAGAIN) {
+		return true
+	}
+	o.push()
+	o.nudge.begin(o.socket)
+	return false
+}
+
+// push has TCP send what it holds back: because the connection is corked, or
+// because sendfile promises more after what does not fill a segment. Else the send
+// buffer may have no room for the next record until a timer of 200 ms ends, for
+// each record (4 KiB over loopback: 41 s for 3 MiB). It fails if the connection is
+// gone, which the next call tells.
+func (o *output) push() {
+	_ = setCork(o.fd, false)
+	o.corked = false
+}
+
+// A nudge pushes, while a call waits for room, what TCP has not sent. It should
+// not be needed. But when there is room, the TLS layer of Linux 6.1 goes on with a
+// record that TCP had refused, and promises more, as the sendfile(2) that had begun
+// the record: TCP keeps what it gets, and if that is too much for room to be
+// reported (4 KiB of SO_SNDBUF, or tcp_notsent_lowat), nobody ever pushes. A push
+// that comes too late, during the next call, does no harm.
+type nudge struct {
+	mu    sync.Mutex
+	timer *time.Timer
+	pause time.Duration // until the next time, 0 if no call waits
+}
+
+// Clients may read slowly for hours, so the pauses get longer.
+const (
+	firstNudge = 50 * time.Millisecond
+	lastNudge  = 10 * time.Second
+)
+
+func (n *nudge) begin(s *socket) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.pause = firstNudge
+	if n.timer != nil {
+		n.timer.Reset(n.pause)
+		return
+	}
+	n.timer = time.AfterFunc(n.pause, func() {
+		if n.again() {
+			_ = s.control(func(fd int) error { return setCork(fd, false) })
+		}
+	})
+}
+
+func (n *nudge) again() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.pause == 0 {
+		return false
+	}
+	n.pause = min(2*n.pause, lastNudge)
+	n.timer.Reset(n.pause)
+	return true
+}
+
+func (n *nudge) end() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.pause > 0 {
+		n.pause = 0
+		n.timer.Stop()
+	}
+}
+
+func (o *output) sendmsg() {
+	var n int
+	n, o.err = unix.SendmsgN(o.fd, o.p, o.oob, nil, o.flags)
+	o.p = o.p[max(n, 0):]
+}
+
+func (o *output) sendfile() {
+	// Control keeps the file open while the kernel reads it.
+	if err := o.file.Control(o.opened); err != nil {
+		o.err = err
+	}
+}
+
+func (o *output) sendOpened(in uintptr) {
+	o.in = int(in)
+	o.sent = sendFileGate().run(o.n, o.splice)
+}
+
+func (o *output) sendSpliced() int64 {
+	var n int
+	n, o.err = unix.Sendfile(o.fd, o.in, &o.offset, int(o.n))
+	return int64(max(n, 0))
+}
