@@ -2,10 +2,10 @@ GO ?= go
 # A version that builds with the Go of go.mod.
 GOLANGCI_LINT ?= github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
-.PHONY: help build run test browser compatibility transcript race fuzz lint cross clean
+.PHONY: help build run test arm64 browser compatibility transcript testing long race fuzz microbench lint cross bench bench-counted bench-check clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.* ## /  make \1\t/p' Makefile
+	@sed -n 's/^\([a-z0-9-]*\):.* ## /  make \1\t/p' Makefile
 
 build: ## build bin/caddy, Caddy with this module
 	$(GO) build -o bin/caddy ./cmd/caddy
@@ -32,8 +32,12 @@ site/large.bin:
 test: ## run all tests
 	$(GO) vet ./...
 	env -u KTLS_REQUIRED $(GO) test ./...
+	cd bench && $(GO) vet . && $(GO) test .
 	integration_test/run
 	integration_test/browser/run
+
+arm64: ## run the tests on linux/arm64 in virtual machines
+	ARCH=arm64 integration_test/run
 
 browser: ## have Chromium load a page over HTTP/2
 	integration_test/browser/run
@@ -43,6 +47,12 @@ compatibility: ## write docs/compatibility.md anew
 
 transcript: ## write docs/transcript.md anew
 	WRITE=transcript integration_test/run
+
+testing: ## write docs/testing.md anew
+	WRITE=testing integration_test/run
+
+long: ## run the long forms of tests, with an hour of random load; takes hours
+	LONG=1 integration_test/run
 
 race: ## run the tests with the race detector
 	env -u KTLS_REQUIRED $(GO) test -race ./...
@@ -58,9 +68,17 @@ fuzz: ## run each fuzz target of the packages FUZZ for FUZZTIME
 		done; \
 	done
 
+# make microbench MICROBENCH=Handshake BENCHFLAGS="-count 10"
+MICROBENCH ?= .
+BENCHFLAGS ?=
+
+microbench: ## measure what a connection and a response cost, beside stock
+	$(GO) test -run '^$$' -bench '$(MICROBENCH)' -benchmem $(BENCHFLAGS) ./ktls ./fileserver .
+
 lint: ## run gofmt and golangci-lint
 	@test -z "$$(gofmt -l .)" || { gofmt -d .; exit 1; }
 	$(GO) run $(GOLANGCI_LINT) run
+	cd bench && $(GO) run $(GOLANGCI_LINT) run
 
 # CGO off needs no compilers, and what isn't run need not be optimized.
 cross: ## build code and tests for other systems
@@ -69,6 +87,16 @@ cross: ## build code and tests for other systems
 		$(GO) build '-gcflags=all=-N -l' ./...; \
 		$(GO) vet '-gcflags=all=-N -l' ./...; \
 	done
+
+# BENCH has flags, as in make bench BENCH='-sizes 1MiB'. bench/README.md has more.
+bench: ## measure against stock Caddy and nginx; count, if the kernel has no TLS
+	cd bench && $(GO) run . $(BENCH)
+
+bench-counted: ## count instructions, system calls and memory traffic in virtual machines
+	cd bench && $(GO) run . counted $(BENCH)
+
+bench-check: ## count a little, and compare with bounds
+	cd bench && $(GO) run . check $(BENCH)
 
 clean: ## remove bin and site
 	rm -rf bin site

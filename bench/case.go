@@ -1,0 +1,158 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+// The workloads: what is done with a server for one sample.
+const (
+	// connect opens connections, each of which makes one request and is closed.
+	connect = "connect"
+	// transfer makes requests on connections that are kept.
+	transfer = "transfer"
+	// idle leaves connections open after one request each, and looks at the
+	// server's memory.
+	idle = "idle"
+	// syscalls is a transfer under strace.
+	syscalls = "syscalls"
+	// memory is a transfer from a machine whose memory accesses go through the
+	// model of a cache.
+	memory = "memory"
+)
+
+const (
+	http1 = "http1"
+	http2 = "http2"
+)
+
+// The servers. The first three are the same program.
+const (
+	plain     = "plain"      // Caddy over http://, the floor
+	stock     = "stock"      // Caddy over https://
+	ktls      = "ktls"       // Caddy over https:// with the directive ktls
+	nginx     = "nginx"      // nginx over https://
+	nginxKTLS = "nginx-ktls" // nginx over https:// with OpenSSL's kernel TLS
+)
+
+var (
+	allWorkloads = []string{connect, transfer, idle, syscalls, memory}
+	allProtocols = []string{http1, http2}
+	allServers   = []string{plain, stock, ktls, nginx, nginxKTLS}
+)
+
+// cipherSuites are the names that TLS has for the ciphers of -ciphers.
+var cipherSuites = map[string]string{
+	"aes128":   "TLS_AES_128_GCM_SHA256",
+	"aes256":   "TLS_AES_256_GCM_SHA384",
+	"chacha20": "TLS_CHACHA20_POLY1305_SHA256",
+}
+
+var allCiphers = []string{"aes128", "aes256", "chacha20"}
+
+// switchSize is the length of body, in bytes, from which the module moves a
+// connection into the kernel: the default of its option min_size.
+const switchSize = 128 << 10
+
+// A Case is what is measured: samples of the same case can be compared.
+type Case struct {
+	Kernel      string `json:"kernel"`
+	Workload    string `json:"workload"`
+	Protocol    string `json:"protocol"`
+	Size        int64  `json:"size"` // of each body, in bytes
+	Connections int    `json:"connections"`
+	Cipher      string `json:"cipher,omitempty"` // empty if there is none
+	Server      string `json:"server"`
+}
+
+// A Sample is one measurement.
+type Sample struct {
+	Case
+	Repetition int `json:"repetition"`
+	// Seconds is how long it took to measure, on the clock of who did.
+	Seconds float64 `json:"seconds"`
+	// Values has what was measured by unit, as in "instr/KiB".
+	Values map[string]float64 `json:"values"`
+	// Calls has the number of system calls by name, of the workload syscalls.
+	Calls map[string]int64 `json:"calls,omitempty"`
+}
+
+// offloaded says whether the kernel has to encrypt the case's connections.
+func (c Case) offloaded() bool {
+	return c.Server == nginxKTLS || c.Server == ktls && c.Size >= switchSize
+}
+
+// perRequest says that the cost of a case is given per request, as it is for
+// small bodies, most of whose cost is not for their bytes; else it is per KiB.
+func (c Case) perRequest() bool { return c.Size < switchSize }
+
+func (c Case) String() string {
+	s := fmt.Sprintf("%-8s %s %7s x %-4d", c.Workload, c.Protocol, formatSize(c.Size), c.Connections)
+	if c.Cipher != "" && c.Cipher != allCiphers[0] {
+		s += " " + c.Cipher
+	}
+	return s + " " + c.Server
+}
+
+var sizeUnits = []struct {
+	name string
+	size int64
+}{{"GiB", 1 << 30}, {"MiB", 1 << 20}, {"KiB", 1 << 10}}
+
+// formatSize writes a number of bytes as parseSize reads it.
+func formatSize(n int64) string {
+	for _, unit := range sizeUnits {
+		if n >= unit.size && n%unit.size == 0 {
+			return fmt.Sprintf("%d%s", n/unit.size, unit.name)
+		}
+	}
+	return fmt.Sprintf("%dB", n)
+}
+
+// parseSize reads a number of bytes such as 64KiB.
+func parseSize(s string) (int64, error) {
+	number, factor := strings.TrimSuffix(s, "B"), int64(1)
+	for _, unit := range sizeUnits {
+		if before, ok := strings.CutSuffix(s, unit.name); ok {
+			number, factor = before, unit.size
+		}
+	}
+	n, err := strconv.ParseInt(number, 10, 64)
+	if err != nil || n <= 0 || n > 1<<40/factor {
+		return 0, fmt.Errorf("%q is not a size; write 512B, 64KiB, 1MiB or 1GiB", s)
+	}
+	return n * factor, nil
+}
+
+// rank is the place of a name in a list, behind all others if it is not there.
+func rank(list []string, name string) int {
+	for i, s := range list {
+		if s == name {
+			return i
+		}
+	}
+	return len(list)
+}
+
+// compareCases orders cases as reports show them.
+func compareCases(a, b Case) int {
+	return cmp.Or(
+		cmp.Compare(kernelOrder(a.Kernel), kernelOrder(b.Kernel)),
+		cmp.Compare(a.Kernel, b.Kernel),
+		cmp.Compare(rank(allWorkloads, a.Workload), rank(allWorkloads, b.Workload)),
+		cmp.Compare(a.Protocol, b.Protocol),
+		cmp.Compare(rank(allCiphers, a.Cipher), rank(allCiphers, b.Cipher)),
+		cmp.Compare(a.Size, b.Size),
+		cmp.Compare(a.Connections, b.Connections),
+		cmp.Compare(rank(allServers, a.Server), rank(allServers, b.Server)),
+	)
+}
+
+// kernelOrder puts 6.1 before 6.12, and 6.12 before 7.2.
+func kernelOrder(version string) int {
+	var major, minor int
+	_, _ = fmt.Sscanf(version, "%d.%d", &major, &minor)
+	return major*1000 + minor
+}

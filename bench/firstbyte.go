@@ -1,0 +1,56 @@
+package main
+
+import (
+	"context"
+	"crypto/x509"
+	"io"
+	"net/http"
+	"net/http/httptrace"
+	"time"
+)
+
+// readWhole is up to which size, in bytes, a probe reads the body. After the
+// first byte of a larger one it cancels the request, which closes the connection
+// over HTTP/1.1.
+const readWhole = 1 << 20
+
+// firstBytes requests a file again and again on a connection of its own until
+// ctx ends, and returns the times from each request to the first byte of the
+// response, in milliseconds, and how many bytes of bodies it has read.
+func firstBytes(ctx context.Context, protocol, url string, size int64, roots *x509.CertPool) (times []float64, bytes int64) {
+	client := newClient(protocol, roots)
+	defer client.CloseIdleConnections()
+	for ctx.Err() == nil {
+		t, n, err := firstByte(ctx, client, url, size)
+		bytes += n
+		if err != nil {
+			continue // ctx has ended, most likely; without any time the run fails
+		}
+		times = append(times, float64(t.Nanoseconds())/1e6)
+	}
+	return times, bytes
+}
+
+func firstByte(ctx context.Context, client *http.Client, url string, size int64) (t time.Duration, n int64, err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var sent, first time.Time
+	request, err := http.NewRequestWithContext(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		WroteRequest:         func(httptrace.WroteRequestInfo) { sent = time.Now() },
+		GotFirstResponseByte: func() { first = time.Now() },
+	}), http.MethodGet, url, nil)
+	if err != nil {
+		return 0, 0, err
+	}
+	response, err := client.Do(request)
+	if err != nil {
+		return 0, 0, err
+	}
+	defer response.Body.Close()
+	if size > readWhole {
+		cancel()
+	} else if n, err = io.Copy(io.Discard, response.Body); err != nil {
+		return 0, n, err
+	}
+	return first.Sub(sent), n, nil
+}

@@ -1,0 +1,215 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"runtime"
+	"time"
+)
+
+// loadFor returns the load of a case with that many requests.
+func (b *bench) loadFor(s *server, c Case, requests int) load {
+	threads := 1
+	if !b.parameters.Counted {
+		threads = max(1, min(c.Connections, runtime.NumCPU()/2))
+	}
+	return load{
+		url: s.url(c.Protocol, c.Size), protocol: c.Protocol, cipher: c.Cipher, requests: requests,
+		connections: c.Connections, threads: threads, size: c.Size,
+	}
+}
+
+// A cost is what a run has cost the server.
+type cost struct {
+	loadResult
+	cpu float64 // nanoseconds, or instructions
+}
+
+// cost runs a load and asserts that it has measured what it says.
+func (b *bench) cost(ctx context.Context, s *server, c Case, requests int) (r cost, err error) {
+	if err := s.collectGarbage(ctx); err != nil {
+		return r, err
+	}
+	w, err := newWitness(ctx, s)
+	if err != nil {
+		return r, err
+	}
+	before, err := cpuTime(s.pids)
+	if err != nil {
+		return r, err
+	}
+	if r.loadResult, err = b.loadFor(s, c, requests).run(ctx); err != nil {
+		return r, err
+	}
+	after, err := cpuTime(s.pids)
+	if err != nil {
+		return r, err
+	}
+	r.cpu = after - before
+	return r, w.check(ctx, c, c.Connections, r.bytes)
+}
+
+// connectKey is the case whose cost, for each connection, is a part of every
+// transfer like c. The cipher makes little difference for it.
+func (b *bench) connectKey(c Case) Case {
+	k := Case{Kernel: c.Kernel, Workload: connect, Protocol: c.Protocol, Size: connectSize,
+		Connections: b.parameters.Connects, Server: c.Server}
+	if c.Cipher != "" {
+		k.Cipher = b.parameters.Ciphers[0]
+	}
+	return k
+}
+
+func (b *bench) measureConnect(ctx context.Context, s *server, step step, sample *Sample) error {
+	r, err := b.cost(ctx, s, step.Case, step.Connections)
+	if err != nil {
+		return err
+	}
+	each := r.cpu / float64(step.Connections)
+	b.connectCost[step.Case] = append(b.connectCost[step.Case], each)
+	if b.parameters.Counted {
+		sample.Values["instr/conn"] = each
+		return nil
+	}
+	sample.Values["cpu-us/conn"] = each / 1e3
+	sample.Values["conn/s"] = float64(step.Connections) / r.duration.Seconds()
+	return nil
+}
+
+// measureTransfer gives the cost of requests without that of the connections:
+// what a connection with one small request costs is known from the workload
+// connect and taken off. What it costs to move a connection into the kernel is
+// not taken off.
+func (b *bench) measureTransfer(ctx context.Context, s *server, step step, sample *Sample) error {
+	if !b.parameters.Counted {
+		return b.measureNative(ctx, s, step, sample)
+	}
+	r, err := b.cost(ctx, s, step.Case, step.requests)
+	if err != nil {
+		return err
+	}
+	perRequest, perByte, err := b.marginal(step.Case, r)
+	if err != nil {
+		return err
+	}
+	if step.perRequest() {
+		sample.Values["instr/req"] = perRequest
+	}
+	sample.Values["instr/KiB"] = perByte * 1024
+	return nil
+}
+
+// marginal returns the CPU time of a request and of a byte of body.
+func (b *bench) marginal(c Case, r cost) (perRequest, perByte float64, err error) {
+	k := b.connectKey(c)
+	connects := b.connectCost[k]
+	if len(connects) == 0 {
+		return 0, 0, errors.New("the cost of a connection was not measured")
+	}
+	cpu := r.cpu - float64(c.Connections)*summarize(connects).median
+	requests := float64(r.succeeded - c.Connections)
+	bytes := float64(r.bytes - int64(c.Connections)*connectSize)
+	if c.perRequest() {
+		return cpu / requests, cpu / requests / float64(c.Size), nil
+	}
+	return cpu / bytes * float64(c.Size), cpu / bytes, nil
+}
+
+// measureNative makes as many requests as the server answers in the time that
+// was asked for, while a probe takes the time to the first byte.
+func (b *bench) measureNative(ctx context.Context, s *server, step step, sample *Sample) error {
+	speedKey := step.Case
+	requests := 2 * step.Connections
+	for b.speed[speedKey] == 0 || step.repetition == 1 {
+		r, err := b.cost(ctx, s, step.Case, requests)
+		if err != nil {
+			return err
+		}
+		b.speed[speedKey] = float64(r.succeeded) / r.duration.Seconds()
+		// A run too short says little about speed.
+		if r.duration > 200*time.Millisecond || requests > 2000*step.Connections {
+			break
+		}
+		requests *= 4
+	}
+	rounds := int(b.speed[speedKey] * b.parameters.Seconds / float64(step.Connections))
+	requests = max(2, rounds) * step.Connections
+
+	probing, stop := context.WithCancel(ctx)
+	defer stop()
+	type probe struct {
+		times []float64
+		bytes int64
+	}
+	probed := make(chan probe, 1)
+	if step.Cipher == "" || step.Cipher == allCiphers[0] {
+		go func() {
+			times, bytes := firstBytes(probing, step.Protocol, s.url(step.Protocol, step.Size), step.Size, b.roots)
+			probed <- probe{times, bytes}
+		}()
+	} else {
+		// Go's client can't be told which cipher of TLS 1.3 to use.
+		probed <- probe{}
+	}
+	r, err := b.cost(ctx, s, step.Case, requests)
+	stop()
+	p := <-probed
+	if err != nil {
+		return err
+	}
+	seconds, body := r.duration.Seconds(), r.bytes
+	r.bytes += p.bytes
+	r.succeeded += len(p.times)
+	perRequest, perByte, err := b.marginal(step.Case, r)
+	if err != nil {
+		return err
+	}
+	resident, err := residentSet(s.pids)
+	if err != nil {
+		return err
+	}
+	v := sample.Values
+	v["cpu-s/GiB"] = perByte * (1 << 30) / 1e9
+	if step.perRequest() {
+		v["cpu-us/req"] = perRequest / 1e3
+	}
+	v["MiB/s"] = float64(body) / seconds / (1 << 20)
+	v["req/s"] = float64(requests) / seconds
+	v["rss-MiB"] = resident / (1 << 20)
+	if len(p.times) > 0 {
+		v["ttfb-p50-ms"] = percentile(p.times, 0.50)
+		v["ttfb-p99-ms"] = percentile(p.times, 0.99)
+	}
+	return nil
+}
+
+func (b *bench) measureSyscalls(ctx context.Context, s *server, step step, sample *Sample) error {
+	requests := max(step.requests, 4)
+	file := filepath.Join(b.dir, "strace")
+	w, err := newWitness(ctx, s)
+	if err != nil {
+		return err
+	}
+	var r loadResult
+	calls, copied, err := trace(ctx, s.pids, file, func() error {
+		var err error
+		r, err = b.loadFor(s, step.Case, requests).run(ctx)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("under strace: %w", err)
+	}
+	if err := w.check(ctx, step.Case, step.Connections, r.bytes); err != nil {
+		return err
+	}
+	var sum int64
+	for _, n := range calls {
+		sum += n
+	}
+	sample.Calls = calls
+	sample.Values["border-B/B"] = float64(copied) / float64(r.bytes)
+	sample.Values["syscalls/MiB"] = float64(sum) / float64(r.bytes) * (1 << 20)
+	return nil
+}

@@ -1,0 +1,190 @@
+package main
+
+import (
+	"maps"
+	"strings"
+	"testing"
+	"time"
+)
+
+const h2loadOutput = `starting benchmark...
+spawning thread #0: 16 total client(s). 64 total requests
+TLS Protocol: TLSv1.3
+Cipher: TLS_AES_128_GCM_SHA256
+Server Temp Key: X25519 253 bits
+Application protocol: h2
+progress: 10% done
+
+finished in 827.99ms, 77.30 req/s, 77.35MB/s
+requests: 64 total, 64 started, 64 done, 63 succeeded, 1 failed, 0 errored, 0 timeout
+status codes: 63 2xx, 0 3xx, 0 4xx, 0 5xx
+traffic: 64.05MB (67159166) total, 1.95KB (1998) headers (space savings 82.36%), 64.00MB (67108864) data
+                     min         max         mean         sd        +/- sd
+time for request:    66.29ms    347.29ms    172.29ms     38.65ms    82.81%
+`
+
+func TestParseH2load(t *testing.T) {
+	got, err := parseH2load(h2loadOutput)
+	want := loadResult{63, 67108864, 827990 * time.Microsecond, "TLS_AES_128_GCM_SHA256", "h2"}
+	if err != nil || got != want {
+		t.Errorf("%+v, %v, want %+v", got, err, want)
+	}
+	if _, err := parseH2load("h2load: command not understood\n"); err == nil {
+		t.Error("no error for something else")
+	}
+}
+
+// A run that isn't what it is to be has to fail.
+func TestVerifyLoad(t *testing.T) {
+	good := loadResult{64, 64 << 20, time.Second, "TLS_AES_128_GCM_SHA256", "h2"}
+	l := load{protocol: http2, cipher: "aes128", requests: 64, size: 1 << 20}
+	if err := l.verify(good); err != nil {
+		t.Error(err)
+	}
+	for name, change := range map[string]func(*loadResult){
+		"fewer requests": func(r *loadResult) { r.succeeded-- },
+		"fewer bytes":    func(r *loadResult) { r.bytes-- },
+		"other cipher":   func(r *loadResult) { r.cipher = "TLS_AES_256_GCM_SHA384" },
+		"no TLS":         func(r *loadResult) { r.cipher = "" },
+		"other protocol": func(r *loadResult) { r.protocol = "http/1.1" },
+	} {
+		r := good
+		change(&r)
+		if l.verify(r) == nil {
+			t.Errorf("%s: no error", name)
+		}
+	}
+	l.cipher = ""
+	if err := l.verify(loadResult{succeeded: 64, bytes: 64 << 20}); err != nil {
+		t.Errorf("without TLS: %v", err)
+	}
+}
+
+func TestParseStrace(t *testing.T) {
+	calls, copied, err := parseStrace(strings.NewReader(`101 read(7, ""..., 32768) = 32768
+102 epoll_pwait(4,  <unfinished ...>
+101 write(8, ""..., 16406) = 16406
+102 <... epoll_pwait resumed>[{events=EPOLLIN, data=0x7f}], 128, 0, NULL, 0) = 1
+101 sendfile(8, 7, [0] => [65536], 65536) = 65536
+101 read(7, 0xc000, 100) = -1 EAGAIN (Resource temporarily unavailable)
+101 mmap(NULL, 4096, PROT_READ, MAP_PRIVATE, -1, 0) = 0x7f0000000000
+102 write(8,  <unfinished ...>
+102 <... write resumed>""..., 100)  = 100
+102 +++ exited with 0 +++
+101 exit_group(0) = ?
+`))
+	want := map[string]int64{"read": 2, "write": 2, "sendfile": 1, "epoll_pwait": 1, "mmap": 1, "exit_group": 1}
+	if err != nil || copied != 32768+16406+100 || !maps.Equal(calls, want) {
+		t.Errorf("%d bytes, %v, %v; want %v", copied, calls, err, want)
+	}
+}
+
+func TestParseTLSStat(t *testing.T) {
+	const text = "TlsCurrTxSw                     \t2\nTlsTxSw                         \t25\nTlsRxSw                         \t0\n"
+	if n, err := parseTLSStat(text, "TlsTxSw"); n != 25 || err != nil {
+		t.Error(n, err)
+	}
+	if _, err := parseTLSStat(text, "TlsTx"); err == nil {
+		t.Error("no error for a counter that is not there")
+	}
+}
+
+func TestParseMetric(t *testing.T) {
+	const text = `# HELP a_total help
+a_total{reason="x y",server="srv0"} 1.5e+03
+a_total{reason="z",server="srv0"} 7
+a_total_b 100
+heap 12 1700000000000
+`
+	for name, want := range map[string]float64{"a_total": 1507, "heap": 12} {
+		if sum, found := parseMetric(text, name); sum != want || !found {
+			t.Errorf("%s: %v, %v, want %v", name, sum, found, want)
+		}
+	}
+	if _, found := parseMetric(text, "a"); found {
+		t.Error("found what is not there")
+	}
+}
+
+func TestParseStat(t *testing.T) {
+	pid, parent, ok := parseStat("12 (a (b) c) S 7 12 12 0 -1\n")
+	if pid != 12 || parent != 7 || !ok {
+		t.Error(pid, parent, ok)
+	}
+	if _, _, ok := parseStat("12 a S 7"); ok {
+		t.Error("read something else")
+	}
+}
+
+func TestParseRSS(t *testing.T) {
+	if n, ok := parseRSS("VmHWM:\t  900 kB\nVmRSS:\t  123 kB\n"); n != 123*1024 || !ok {
+		t.Error(n, ok)
+	}
+	if _, ok := parseRSS("VmHWM:\t  900 kB\n"); ok {
+		t.Error("read something else")
+	}
+}
+
+func TestParseCPU(t *testing.T) {
+	model, flags := parseCPU("processor\t: 0\nmodel name\t: Some CPU\nflags\t\t: fpu avx2 aes\n\nprocessor\t: 1\n")
+	if model != "Some CPU" || strings.Join(flags, " ") != "aes avx2" {
+		t.Error(model, flags)
+	}
+}
+
+func TestParseSnapshot(t *testing.T) {
+	s, err := parseSnapshot("10 20 30 40 off\n")
+	if s != (snapshot{10, 20, 30, 40}) || err != nil {
+		t.Error(s, err)
+	}
+	if _, err := parseSnapshot("10 twenty\n"); err == nil {
+		t.Error("no error for something else")
+	}
+}
+
+func TestParseSize(t *testing.T) {
+	for text, want := range map[string]int64{"512B": 512, "1KiB": 1 << 10, "64KiB": 64 << 10, "1MiB": 1 << 20, "1GiB": 1 << 30} {
+		if n, err := parseSize(text); n != want || err != nil {
+			t.Errorf("%s: %d, %v", text, n, err)
+		}
+		if s := formatSize(want); s != text {
+			t.Errorf("%d is written %s", want, s)
+		}
+	}
+	for _, text := range []string{"", "0", "-1KiB", "1kB", "x", "9999999GiB"} {
+		if n, err := parseSize(text); err == nil {
+			t.Errorf("%q: %d", text, n)
+		}
+	}
+}
+
+// The counters have to show what a case says.
+func TestWitness(t *testing.T) {
+	const large, small = 1 << 20, 1 << 10
+	for _, test := range []struct {
+		name        string
+		server      string
+		size        int64
+		connections int64
+		sendfile    float64
+		ok          bool
+	}{
+		{"ktls, large body", ktls, large, 2, 2 * large, true},
+		{"ktls, large body that was copied", ktls, large, 2, large, false},
+		{"ktls, large body, one connection not moved", ktls, large, 1, 2 * large, false},
+		{"ktls, small body", ktls, small, 0, 0, true},
+		{"ktls, small body, moved", ktls, small, 1, 0, false},
+		{"ktls, small body by sendfile", ktls, small, 0, small, false},
+		{"stock", stock, large, 0, 0, true},
+		{"stock, moved", stock, large, 1, 0, false},
+		{"nginx-ktls", nginxKTLS, small, 2, 0, true},
+		{"nginx-ktls, not moved", nginxKTLS, small, 0, 0, false},
+	} {
+		before := witness{connections: 10, sendfile: 100}
+		now := witness{connections: 10 + test.connections, sendfile: 100 + test.sendfile}
+		err := before.compare(now, Case{Server: test.server, Size: test.size}, 2, 2*test.size)
+		if (err == nil) != test.ok {
+			t.Errorf("%s: %v", test.name, err)
+		}
+	}
+}

@@ -1,0 +1,94 @@
+package main
+
+import (
+	"flag"
+	"io"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestFlags(t *testing.T) {
+	for _, test := range []struct{ name, arguments, wrong string }{
+		{"good", "-sizes 1KiB,1MiB -connections 1,16 -servers stock,ktls -kernels 7.2 -repetitions 2", ""},
+		{"size", "-sizes 1kb", "is not a size"},
+		{"connections", "-connections 0", "is not a number from 1 to 10000"},
+		{"server", "-servers apache", "none of plain, stock"},
+		{"kernel", "-kernels 5.4", "none of 6.1, 6.12, 7.2"},
+		{"twice", "-servers ktls,ktls", "given twice"},
+		{"repetitions", "-repetitions 0", "at least 1"},
+		{"flag", "-size 1KiB", "not defined"},
+	} {
+		p := defaultParameters(true)
+		flags := flag.NewFlagSet("", flag.ContinueOnError)
+		flags.SetOutput(io.Discard)
+		p.register(flags)
+		err := flags.Parse(strings.Fields(test.arguments))
+		if err == nil {
+			err = p.validate()
+		}
+		if test.wrong == "" && err != nil || test.wrong != "" && (err == nil || !strings.Contains(err.Error(), test.wrong)) {
+			t.Errorf("%s: %v", test.name, err)
+		}
+	}
+}
+
+// What the servers are compared in has to be the same for all, a connection's
+// cost has to be known before a transfer's, and each connection of a run makes
+// as many requests.
+func TestSteps(t *testing.T) {
+	p := defaultParameters(true)
+	for _, kernel := range p.Kernels {
+		b, known := bench{parameters: p}, map[Case]bool{}
+		order := map[int][]string{}
+		for _, s := range p.steps(kernel) {
+			if s.Workload == connect {
+				known[s.Case] = true
+			}
+			if s.Workload == transfer && !known[b.connectKey(s.Case)] {
+				t.Errorf("%s: the cost of a connection is not known", s.Case)
+			}
+			if s.requests%s.Connections != 0 || s.Workload == transfer && s.perRequest() && s.requests <= s.Connections {
+				t.Errorf("%s: %d requests", s.Case, s.requests)
+			}
+			if s.Workload == transfer && s.Size == switchSize && s.Connections == 16 && s.Protocol == http1 {
+				order[s.repetition] = append(order[s.repetition], s.Server)
+			}
+		}
+		for repetition := 1; repetition <= p.Repetitions; repetition++ {
+			if n := len(order[repetition]); n != len(allServers) {
+				t.Errorf("%d servers in repetition %d", n, repetition)
+			} else if first := order[repetition][0]; first != allServers[repetition-1] {
+				t.Errorf("repetition %d begins with %s", repetition, first)
+			}
+		}
+	}
+}
+
+// The defaults are to take an hour, and the check a few minutes.
+func TestEstimates(t *testing.T) {
+	hour := func(p Parameters) (seconds float64) {
+		for _, kernel := range p.Kernels {
+			seconds += total(p.steps(kernel)) + bootSeconds
+		}
+		return seconds + total(p.memorySteps())
+	}
+	t.Logf("%.0f min", hour(defaultParameters(true))/60)
+	t.Logf("%.0f s", hour(checkParameters()))
+	if seconds := hour(defaultParameters(true)); seconds > 60*60 {
+		t.Errorf("%.0f minutes", seconds/60)
+	}
+	if seconds := hour(checkParameters()); seconds > 4*60 {
+		t.Errorf("check: %.0f s", seconds)
+	}
+}
+
+func TestProgress(t *testing.T) {
+	var b strings.Builder
+	p := newProgress(&b, 2, 200)
+	p.start = time.Now().Add(-100 * time.Second)
+	p.step(step{Case: Case{Kernel: "6.12", Server: ktls}, estimate: 100}, &Sample{Values: map[string]float64{"instr/KiB": 1234}})
+	if s := b.String(); !strings.Contains(s, "2 measurements, about 3 min") || !strings.Contains(s, "[1/2, 100 s left]") && !strings.Contains(s, "[1/2, 2 min left]") || !strings.Contains(s, "1,234 instr/KiB") {
+		t.Error(s)
+	}
+}

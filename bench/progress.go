@@ -1,0 +1,82 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"maps"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// A progress tells how far a run is and how long the rest may take: estimates
+// of the steps, corrected by how long the ones so far have taken.
+type progress struct {
+	w           io.Writer
+	start       time.Time
+	steps       int
+	doneSteps   int
+	total, done float64 // seconds, as estimated before
+}
+
+func newProgress(w io.Writer, steps int, seconds float64) *progress {
+	p := &progress{w: w, start: time.Now(), steps: steps, total: seconds}
+	fmt.Fprintf(w, "%d measurements, about %s; Ctrl-C ends it and keeps what is done\n", steps, roughly(seconds))
+	return p
+}
+
+// step says that a step is done, and what has come of it.
+func (p *progress) step(s step, sample *Sample) {
+	p.doneSteps++
+	p.done += s.estimate
+	found := "not measured"
+	if sample != nil {
+		var words []string
+		for _, unit := range slices.Sorted(maps.Keys(sample.Values)) {
+			words = append(words, formatValue(sample.Values[unit])+" "+unit)
+		}
+		found = strings.Join(words, ", ")
+	}
+	fmt.Fprintf(p.w, "[%*d/%d, %s left] %-4s %s: %s\n", len(fmt.Sprint(p.steps)), p.doneSteps, p.steps,
+		roughly(p.left(time.Since(p.start).Seconds())), s.Kernel, s.Case, found)
+}
+
+// left returns seconds.
+func (p *progress) left(elapsed float64) float64 {
+	rest := max(0, p.total-p.done)
+	// At the beginning the estimate is all there is.
+	const prior = 30
+	return rest * (elapsed + prior) / (p.done + prior)
+}
+
+func roughly(seconds float64) string {
+	if seconds < 90 {
+		return fmt.Sprintf("%.0f s", seconds)
+	}
+	return fmt.Sprintf("%.0f min", seconds/60)
+}
+
+// formatValue writes a number with three or four digits that count, or one if it
+// is next to nothing.
+func formatValue(v float64) string {
+	abs := max(v, -v)
+	switch {
+	case abs == 0:
+		return "0"
+	case abs < 0.001:
+		return strconv.FormatFloat(v, 'f', int(math.Ceil(-math.Log10(abs))), 64)
+	case abs < 1:
+		return fmt.Sprintf("%.3f", v)
+	case abs < 10:
+		return fmt.Sprintf("%.2f", v)
+	case abs < 100:
+		return fmt.Sprintf("%.1f", v)
+	}
+	s := fmt.Sprintf("%.0f", v)
+	for i := len(s) - 3; i > 0 && s[i-1] != '-'; i -= 3 {
+		s = s[:i] + "," + s[i:]
+	}
+	return s
+}

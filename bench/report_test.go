@@ -1,0 +1,131 @@
+package main
+
+import (
+	"encoding/json"
+	"flag"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+func golden(t *testing.T, name, got string) {
+	t.Helper()
+	file := filepath.Join("testdata", name)
+	if *update {
+		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got != string(want) {
+		t.Errorf("%s differs from:\n%s", file, got)
+	}
+}
+
+// What is made of testdata/results.json. `go test . -update` writes it anew.
+func TestReport(t *testing.T) {
+	r, err := readResults([]string{"testdata"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	if err := r.write(dir); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"report.md", "benchstat.txt"} {
+		text, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		golden(t, name, string(text))
+		for _, picture := range strings.Split(string(text), "](")[1:] {
+			picture, _, _ = strings.Cut(picture, ")")
+			for _, file := range []string{picture, strings.TrimSuffix(picture, "svg") + "png"} {
+				if info, err := os.Stat(filepath.Join(dir, file)); err != nil || info.Size() < 1000 {
+					t.Errorf("picture %s: %v", file, err)
+				}
+			}
+		}
+	}
+}
+
+func TestMerge(t *testing.T) {
+	a := &Results{Mode: "native", Kernels: []KernelRun{{"7.2", "7.2.1"}}, Samples: []Sample{{Case: Case{Kernel: "7.2"}}}}
+	b := &Results{Mode: "native", Kernels: []KernelRun{{"6.12", "6.12.9"}, {"7.2", "7.2.1"}},
+		Samples: []Sample{{Case: Case{Kernel: "6.12"}}, {Case: Case{Kernel: "7.2"}}}, Notes: []string{"a note"}}
+	if err := a.merge(b); err != nil {
+		t.Fatal(err)
+	}
+	if text, _ := json.Marshal(a.Kernels); len(a.Samples) != 2 || a.Kernels[0].Name != "6.12" || len(a.Notes) != 1 {
+		t.Errorf("%s, %d samples", text, len(a.Samples))
+	}
+	if err := a.merge(&Results{Mode: "counted"}); err == nil {
+		t.Error("different modes are merged")
+	}
+}
+
+func TestSummarize(t *testing.T) {
+	for _, test := range []struct {
+		values []float64
+		want   summary
+	}{
+		{nil, summary{}},
+		{[]float64{3}, summary{1, 3, 3, 3}},
+		{[]float64{4, 1}, summary{2, 2.5, 1, 4}},
+		{[]float64{9, 1, 5}, summary{3, 5, 1, 9}},
+	} {
+		if got := summarize(test.values); got != test.want {
+			t.Errorf("%v: %+v, want %+v", test.values, got, test.want)
+		}
+	}
+	hundred := make([]float64, 100)
+	for i := range hundred {
+		hundred[i] = float64(100 - i)
+	}
+	if p50, p99 := percentile(hundred, 0.5), percentile(hundred, 0.99); p50 != 50 || p99 != 99 {
+		t.Error(p50, p99)
+	}
+}
+
+func TestFormatValue(t *testing.T) {
+	for v, want := range map[float64]string{0: "0", 0.00014: "0.0001", 0.12345: "0.123", 1.234: "1.23", 12.34: "12.3",
+		999: "999", 1234567: "1,234,567", -1234: "-1,234", -12345: "-12,345"} {
+		if got := formatValue(v); got != want {
+			t.Errorf("%v: %s, want %s", v, got, want)
+		}
+	}
+}
+
+func TestCheck(t *testing.T) {
+	var samples []Sample
+	for _, b := range bounds {
+		for _, server := range []string{stock, ktls} {
+			value := 1.0
+			if b.ratio && server == ktls {
+				value = b.max * 0.99
+			} else if !b.ratio {
+				value = b.max * 0.99
+			}
+			samples = append(samples, Sample{Case: Case{Workload: b.workload, Protocol: b.protocol, Size: b.size, Server: server},
+				Values: map[string]float64{b.unit: value}})
+		}
+	}
+	var out strings.Builder
+	if err := check(&out, &Results{Samples: samples}); err != nil || !strings.Contains(out.String(), "10 passed, 0 failed\n") {
+		t.Errorf("%v\n%s", err, out.String())
+	}
+	samples[1].Values[bounds[0].unit] = bounds[0].max * 1.01
+	out.Reset()
+	if err := check(&out, &Results{Samples: samples}); err == nil || !strings.Contains(out.String(), "9 passed, 1 failed\n") {
+		t.Errorf("%v\n%s", err, out.String())
+	}
+	if err := check(&out, &Results{}); err == nil {
+		t.Error("nothing measured is no success")
+	}
+}

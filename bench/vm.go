@@ -1,0 +1,138 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// A host boots virtual machines with the servers and this program.
+type host struct {
+	root string // of the repository
+	work string // for what is built
+	bin  string // this program, linked statically
+	prog programs
+}
+
+// findRoot returns the folder of the repository that contains the current one.
+func findRoot() (string, error) {
+	dir, err := os.Getwd()
+	if err != nil {
+		return "", err
+	}
+	for {
+		if _, err := os.Stat(filepath.Join(dir, "integration_test", "vm", "run")); err == nil {
+			return dir, nil
+		}
+		if parent := filepath.Dir(dir); parent != dir {
+			dir = parent
+			continue
+		}
+		return "", errors.New("this has to run in a checkout of caddy-ktls: integration_test/vm/run is in no folder above")
+	}
+}
+
+// newHost builds Caddy, and with machines this program too, and fetches what
+// virtual machines need.
+func newHost(ctx context.Context, work string, machines bool) (*host, error) {
+	root, err := findRoot()
+	if err != nil {
+		return nil, err
+	}
+	h := &host{root: root, work: work, bin: filepath.Join(work, "bench"),
+		prog: programs{caddy: filepath.Join(work, "caddy"), nginx: findNginx()}}
+	if err := h.command(ctx, root, "go", "build", "-ldflags=-s -w", "-o", h.prog.caddy, "./cmd/caddy"); err != nil {
+		return nil, err
+	}
+	if !machines {
+		return h, nil
+	}
+	if err := h.command(ctx, filepath.Join(root, "bench"), "go", "build", "-ldflags=-s -w", "-o", h.bin, "."); err != nil {
+		return nil, err
+	}
+	return h, h.command(ctx, root, filepath.Join(root, "integration_test/vm/setup"))
+}
+
+// command runs a command that prints something only if it fails, or that is of
+// interest.
+func (h *host) command(ctx context.Context, dir, name string, arguments ...string) error {
+	fmt.Fprintln(os.Stderr, "bench:", filepath.Base(name), strings.Join(arguments, " "))
+	cmd := exec.CommandContext(ctx, name, arguments...)
+	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, os.Stderr, os.Stderr
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("%s %s: %w", name, strings.Join(arguments, " "), err)
+	}
+	return nil
+}
+
+// boot has a virtual machine do a job and calls f for each event. It returns
+// when the machine has ended.
+func (h *host) boot(ctx context.Context, j job, timeout time.Duration, options []string, f func(event)) error {
+	text, err := json.Marshal(j)
+	if err != nil {
+		return err
+	}
+	file := filepath.Join(h.work, "job.json")
+	if err := os.WriteFile(file, text, 0o644); err != nil {
+		return err
+	}
+	arguments := []string{"--kernel", j.Kernel, "--timeout", strconv.Itoa(int(timeout.Seconds())),
+		"--add", h.prog.caddy + ":/caddy", "--add", h.bin + ":/bench", "--add", file + ":/job.json"}
+	arguments = append(append(arguments, options...), "--", "/bench", "guest", "/job.json")
+	cmd := exec.CommandContext(ctx, filepath.Join(h.root, "integration_test/vm/run"), arguments...)
+	cmd.Stderr = os.Stderr
+	// Ctrl-C is for this program, which then ends the machine.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	cmd.WaitDelay = 10 * time.Second
+	output, err := cmd.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	var failed error
+	lines := bufio.NewScanner(output)
+	lines.Buffer(nil, 1<<24)
+	for lines.Scan() {
+		var e event
+		if !strings.HasPrefix(lines.Text(), "{") || json.Unmarshal(lines.Bytes(), &e) != nil {
+			fmt.Fprintln(os.Stderr, "guest:", lines.Text())
+			continue
+		}
+		if e.Error != "" {
+			failed = errors.New(e.Error)
+		}
+		f(e)
+	}
+	err = cmd.Wait()
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case failed != nil:
+		return failed
+	case err != nil:
+		return fmt.Errorf("the virtual machine with kernel %s: %w", j.Kernel, err)
+	}
+	return nil
+}
+
+// guestMemory returns MiB: everything in the guest is in memory.
+func (p *Parameters) guestMemory() int {
+	var files int64
+	for _, size := range p.Sizes {
+		files += size
+	}
+	return 2048 + int(files>>20)*5/4
+}

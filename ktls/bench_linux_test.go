@@ -1,0 +1,71 @@
+package ktls
+
+import (
+	"io"
+	"net"
+	"testing"
+)
+
+func needsKernel(t testing.TB) { t.Helper(); requireKernelTLS(t) }
+
+// kernelMaker makes connections that the kernel can encrypt.
+func kernelMaker(name string, install Install) maker {
+	m := serverMaker(name, NewServer(serverConfig(), &Options{Install: install}))
+	m.needs = needsKernel
+	return m
+}
+
+// A plainSocket makes the system calls that send with kernel TLS, without TLS:
+// it shows on every kernel what they take beside the encryption.
+type plainSocket struct{ kernel }
+
+func (plainSocket) install([]byte, int) error { return nil }
+func (plainSocket) rekey([]byte) error        { return nil }
+
+// plainMaker makes connections that are offloaded to a plainSocket.
+func plainMaker() maker {
+	s := recordingServer(serverConfig())
+	s.options.Install = AtHandshake
+	s.newKernel = func(tcp *net.TCPConn) kernel { return plainSocket{newSocket(tcp)} }
+	return serverMaker("plain", s)
+}
+
+// BenchmarkKernelHandshake is BenchmarkHandshake on a kernel with TLS: with
+// "demand" nothing is offloaded, with "handshake" everything.
+func BenchmarkKernelHandshake(b *testing.B) {
+	benchHandshake(b, kernelMaker("demand", OnDemand), kernelMaker("handshake", AtHandshake))
+}
+
+// BenchmarkOffloadedWrite is BenchmarkWrite after the switch.
+func BenchmarkOffloadedWrite(b *testing.B) {
+	benchWrite(b, stockMaker(serverConfig()), plainMaker(), kernelMaker("ktls", AtHandshake))
+}
+
+// BenchmarkSendFile is 64 KiB of a file, which stock copies as net/http does.
+func BenchmarkSendFile(b *testing.B) {
+	const part, size = 64 << 10, 1 << 20
+	for _, m := range []maker{stockMaker(serverConfig()), plainMaker(), kernelMaker("ktls", AtHandshake)} {
+		b.Run("with="+m.name, func(b *testing.B) {
+			p := newBenchPair(b, m, clientConfig())
+			p.drain()
+			f := testFile(b, testBody(size))
+			buf := make([]byte, 32<<10)
+			offset := int64(0)
+			b.SetBytes(part)
+			b.ReportAllocs()
+			for b.Loop() {
+				var n int64
+				var err error
+				if conn, ok := p.server.(*Conn); ok {
+					n, err = conn.SendFile(nil, f, offset, part, 0)
+				} else {
+					n, err = io.CopyBuffer(struct{ io.Writer }{p.server}, io.NewSectionReader(f, offset, part), buf)
+				}
+				if n != part || err != nil {
+					b.Fatalf("%d bytes, %v", n, err)
+				}
+				offset = (offset + part) % size
+			}
+		})
+	}
+}
