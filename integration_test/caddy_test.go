@@ -1,6 +1,7 @@
 package integration_test
 
 import (
+	"cmp"
 	"context"
 	"crypto/x509"
 	"fmt"
@@ -29,9 +30,13 @@ type caddy struct {
 	socket  string // of the admin endpoint
 	logFile string
 	env     []string
-	under   []string // what Caddy runs under, with its arguments
+	program string     // other than the tests' own
+	under   []string   // what Caddy runs under, with its arguments
+	files   []*os.File // that it inherits, from descriptor 3 on
 	cmd     *exec.Cmd
 	exited  chan struct{}
+
+	injections int32 // that were made, see inject
 }
 
 // newCaddy returns a Caddy that is yet to be started, so that a test can put
@@ -45,15 +50,16 @@ func newCaddy(t testing.TB) *caddy {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	ports := freePorts(t, 3)
 	c := &caddy{
-		dir: dir, root: filepath.Join(dir, "root"), port: freePort(t),
+		dir: dir, root: filepath.Join(dir, "root"), port: ports[0],
 		socket: filepath.Join(dir, "admin"), logFile: filepath.Join(dir, "log"),
 	}
 	if err := os.Mkdir(c.root, 0o755); err != nil {
 		t.Fatal(err)
 	}
 	c.env = append(os.Environ(), envCaddy+"=1", "HOME="+dir, "XDG_DATA_HOME="+dir, "XDG_CONFIG_HOME="+dir,
-		"PORT="+c.port, "PORT2="+freePort(t), "PORT3="+freePort(t), "ROOT="+c.root, "DIR="+dir)
+		"PORT="+c.port, "PORT2="+ports[1], "PORT3="+ports[2], "ROOT="+c.root, "DIR="+dir)
 	return c
 }
 
@@ -89,10 +95,10 @@ func (c *caddy) run(t testing.TB, file string, ready func() error) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	command := append(c.under, self, "run", "--config", file, "--adapter", "caddyfile")
+	command := append(c.under, cmp.Or(c.program, self), "run", "--config", file, "--adapter", "caddyfile")
 	c.cmd = exec.Command(command[0], command[1:]...)
 	c.cmd.Env, c.cmd.Dir = c.env, c.dir
-	c.cmd.Stdout, c.cmd.Stderr = log, log
+	c.cmd.Stdout, c.cmd.Stderr, c.cmd.ExtraFiles = log, log, c.files
 	if err := c.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -113,12 +119,15 @@ func (c *caddy) run(t testing.TB, file string, ready func() error) {
 	})
 }
 
-// complete adds the global options that every test needs.
+// complete adds the global options that every test needs. Caddy cleans its storage
+// when it starts: a folder that a certificate is just to be put into is empty, is
+// removed, and the next try comes after a minute.
 func (c *caddy) complete(caddyfile string) string {
 	global := "admin unix/" + c.socket + `
 	skip_install_trust
 	auto_https disable_redirects
 	default_bind 127.0.0.1
+	storage_clean_interval off
 	debug
 `
 	caddyfile = strings.TrimSpace(caddyfile)
@@ -221,18 +230,22 @@ func (c *caddy) descriptors(t testing.TB) int {
 	return len(list)
 }
 
-func freePort(t testing.TB) string {
+// freePorts returns ports of 127.0.0.1 that nobody listens at, each another.
+func freePorts(t testing.TB, n int) (ports []string) {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range n {
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer ln.Close() // when all of them are known
+		_, port, err := net.SplitHostPort(ln.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		ports = append(ports, port)
 	}
-	defer ln.Close()
-	_, port, err := net.SplitHostPort(ln.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return port
+	return ports
 }
 
 // eventually asks until there is no error.

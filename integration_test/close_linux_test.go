@@ -215,6 +215,7 @@ func TestReload(t *testing.T) {
 	before = c.metrics(t)
 	wantBody(t, c.get(t, "/f"), http.StatusOK, f.digest)
 	c.expect(t, before, sentByKernel(f.size))
+	fault(t, "Server life", "Two reloads during a download", "HTTP/1.1", "whole")
 }
 
 // A Caddy that is asked to end lets the download finish.
@@ -240,4 +241,5 @@ func TestStop(t *testing.T) {
 	case <-time.After(patience):
 		t.Error("Caddy does not end")
 	}
+	fault(t, "Server life", "SIGINT during a download", "HTTP/1.1, within the grace period", "whole, then it ends")
 }

@@ -13,21 +13,21 @@ import (
 // envInside says that the test runs in namespaces of its own.
 const envInside = "KTLS_TEST_INSIDE"
 
-// A process in user and network namespaces of its own, as in a container without
-// root, has no capability outside of them, and needs none once the host has
-// loaded the kernel's module tls. Only /proc/net/tls_stat tells there whether it
-// has, and counts the container's connections alone.
-func TestInContainer(t *testing.T) {
+// inOwnNetwork runs the test in user and network namespaces of its own, as in a
+// container without root, in another process; there it returns true. The test may
+// change the parameters of the network. It returns false when all is done.
+func inOwnNetwork(t *testing.T) bool {
+	t.Helper()
 	if os.Getenv(envInside) != "" {
-		inContainer(t)
-		return
+		loopbackUp(t)
+		return true
 	}
 	requireKernelTLS(t)
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(self, "-test.run", "^TestInContainer$", "-test.v")
+	cmd := exec.Command(self, "-test.run", "^"+t.Name()+"$", "-test.v")
 	cmd.Env = append(os.Environ(), envInside+"=1")
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags:  unix.CLONE_NEWUSER | unix.CLONE_NEWNET,
@@ -38,13 +38,24 @@ func TestInContainer(t *testing.T) {
 	if _, exited := err.(*exec.ExitError); err != nil && !exited {
 		missing(t, "needs user namespaces: "+err.Error())
 	}
-	if err != nil || !strings.Contains(string(output), "PASS: TestInContainer") {
-		t.Errorf("%v\n%s", err, output)
+	if err != nil || !strings.Contains(string(output), "PASS: "+t.Name()) {
+		t.Errorf("in a network of its own: %v", err)
+	}
+	t.Logf("in a network of its own:\n%s", output)
+	return false
+}
+
+// In a container without root, the process has no capability outside of it, and
+// needs none once the host has loaded the kernel's module tls. Only
+// /proc/net/tls_stat tells there whether it has, and counts the container's
+// connections alone.
+func TestInContainer(t *testing.T) {
+	if inOwnNetwork(t) {
+		inContainer(t)
 	}
 }
 
 func inContainer(t *testing.T) {
-	loopbackUp(t)
 	if _, err := os.Stat("/proc/sys/net/ipv4/tcp_available_ulp"); !os.IsNotExist(err) {
 		t.Errorf("tcp_available_ulp: %v, want that it does not exist", err)
 	}

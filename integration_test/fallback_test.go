@@ -34,6 +34,7 @@ https://localhost:{$PORT} {
 	c.expect(t, before, counts{"connections:not_tcp": times, "responses:not_offloadable": times})
 	c.expectReason(t, "not_tcp", times)
 	c.expectReason(t, "not_offloadable", times)
+	fault(t, "Server life", "Unix socket", "bind unix/", "whole, not_tcp")
 }
 
 func TestProxyProtocol(t *testing.T) {
@@ -81,6 +82,7 @@ https://localhost:{$PORT} {
 		}
 		return fmt.Errorf("not with the address that the proxy told")
 	})
+	fault(t, "Server life", "PROXY protocol", "proxy_protocol before tls and ktls", "whole, not_tcp, with the client's address")
 }
 
 // A site with an address of either kind.

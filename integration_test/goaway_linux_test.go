@@ -7,6 +7,7 @@ import (
 	"io"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
@@ -140,4 +141,39 @@ func (h *http2Client) wantLast(t testing.TB, small file, goAway bool) {
 		t.Errorf("body %v, whole %v, GOAWAY %v, %v; want %v", body, whole, goAway || now, err, small.digest)
 	}
 	_ = h.peer.stdin.Close()
+}
+
+// A client that has shaken hands before a reload, and sends its preface after it,
+// is told to go away, so that the old configuration ends.
+func TestPrefaceAfterReload(t *testing.T) {
+	requireKernelTLS(t)
+	c := newCaddy(t)
+	c.start(t, site+stock)
+	config := c.tlsConfig(t)
+	config.NextProtos = []string{http2.NextProtoTLS}
+	config.MaxVersion = tls.VersionTLS12 // the server is ready first
+	var conns []*tls.Conn
+	for _, port := range []string{"PORT", "PORT2"} {
+		conn, err := tls.Dial("tcp", "127.0.0.1:"+c.getenv(port), config)
+		must(t, err)
+		defer conn.Close()
+		must(t, conn.SetDeadline(time.Now().Add(patience)))
+		conns = append(conns, conn)
+	}
+	c.reload(t, installing("handshake")+stock)
+	for i, conn := range conns {
+		_, err := io.WriteString(conn, http2.ClientPreface)
+		must(t, err)
+		framer := http2.NewFramer(conn, conn)
+		must(t, framer.WriteSettings())
+		for goAway := false; !goAway; {
+			frame, err := framer.ReadFrame()
+			if err != nil {
+				t.Fatalf("server %d ends without GOAWAY: %v", i, err)
+			}
+			_, goAway = frame.(*http2.GoAwayFrame)
+		}
+	}
+	fault(t, "Server life", "A reload between a client's handshake and its HTTP/2 preface", "POST /load",
+		"GOAWAY, as from stock Caddy")
 }

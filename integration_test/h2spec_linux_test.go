@@ -16,6 +16,7 @@ import (
 // h2spec finds the same, case for case, whether connections are in the kernel
 // or the site is without the module: what Go's HTTP/2 server gets wrong, it may.
 func TestH2spec(t *testing.T) {
+	onKernel(t, "7.2")
 	requireKernelTLS(t)
 	requireProgram(t, "h2spec")
 	const cases = 146 // that h2spec has

@@ -197,10 +197,10 @@ https://localhost:{$PORT} {
 	before := c.metrics(t)
 	client := c.client(t, nil)
 	wantBody(t, do(t, client, http.MethodGet, c.url("/f")), http.StatusOK, f.digest)
-	wantBody(t, do(t, client, http.MethodGet, c.url("/f"), "Range", "bytes=0-99999"), http.StatusPartialContent, f.part(0, 100000))
+	wantBody(t, do(t, client, http.MethodGet, c.url("/f"), "Range", "bytes=0-199999"), http.StatusPartialContent, f.part(0, 200000))
 	client.CloseIdleConnections()
 	c.expect(t, before, counts{
-		"connections:offloaded": 1, "responses:sendfile": 2, "sendfile_bytes": large + 100000,
+		"connections:offloaded": 1, "responses:sendfile": 2, "sendfile_bytes": large + 200000,
 	})
 	eventually(t, "both requests are in the access log", func() error {
 		if n := len(c.entries("handled request")); n != 2 {
@@ -208,7 +208,7 @@ https://localhost:{$PORT} {
 		}
 		return nil
 	})
-	for i, want := range []float64{large, 100000} {
+	for i, want := range []float64{large, 200000} {
 		if got := c.entries("handled request")[i]["size"]; got != want {
 			t.Errorf("request %d: size %v in the access log, want %v", i, got, want)
 		}

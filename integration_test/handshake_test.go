@@ -25,6 +25,7 @@ func TestPlainHTTPToTLSPort(t *testing.T) {
 	before := c.metrics(t)
 	testPlainHTTPToTLSPort(t, c)
 	c.expect(t, before, copied())
+	fault(t, "Clients", "plain HTTP to the TLS port", "GET without TLS", "answered 400, as by stock Caddy")
 }
 
 func testPlainHTTPToTLSPort(t *testing.T, c *caddy) {
@@ -121,6 +122,7 @@ func TestHandshakeTimeout(t *testing.T) {
 	before := c.metrics(t)
 	wantBody(t, c.get(t, "/f"), http.StatusOK, f.digest)
 	c.expect(t, before, sentByKernel(f.size))
+	fault(t, "Clients", "silent client", "connects and sends nothing", "cut after read_header, as by stock Caddy")
 }
 
 const itWorks = "It works."

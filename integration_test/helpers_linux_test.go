@@ -14,7 +14,17 @@ import (
 // many bytes, which keeps the window small from the first packet on.
 func (c *caddy) dialNarrow(t testing.TB, buffer int) *net.TCPConn {
 	t.Helper()
-	dialer := net.Dialer{Control: func(_, _ string, raw syscall.RawConn) error {
+	conn, err := narrow(buffer).DialContext(context.Background(), "tcp", "127.0.0.1:"+c.port)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	return conn.(*net.TCPConn)
+}
+
+// narrow returns a dialer whose connections have such a receive buffer.
+func narrow(buffer int) *net.Dialer {
+	return &net.Dialer{Control: func(_, _ string, raw syscall.RawConn) error {
 		var err error
 		if ctlErr := raw.Control(func(fd uintptr) {
 			err = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVBUF, buffer)
@@ -23,12 +33,6 @@ func (c *caddy) dialNarrow(t testing.TB, buffer int) *net.TCPConn {
 		}
 		return err
 	}}
-	conn, err := dialer.DialContext(context.Background(), "tcp", "127.0.0.1:"+c.port)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = conn.Close() })
-	return conn.(*net.TCPConn)
 }
 
 // unread returns how many bytes a pipe holds.

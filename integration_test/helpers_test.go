@@ -53,9 +53,9 @@ func writeResult(t testing.TB, name, text string) {
 	}
 }
 
-// Sizes of files. Bodies of 64 KiB and more are worth sending by the kernel.
+// Sizes of files. Bodies of 128 KiB and more are worth sending by the kernel.
 const (
-	large = 200<<10 + 321
+	large = 400<<10 + 321
 	huge  = 12 << 20 // more than the buffers between server and client hold
 )
 

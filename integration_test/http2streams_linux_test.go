@@ -144,7 +144,20 @@ func TestHTTP2ManyResets(t *testing.T) {
 	requireKernelTLS(t)
 	c := newCaddy(t)
 	f := c.addFile(t, "f.bin", large)
-	c.start(t, h2Site)
+	// On a slow machine the bystander waits for longer than a stalled client may.
+	c.start(t, `
+{
+	servers {
+		listener_wrappers {
+			ktls {
+				install handshake
+			}
+		}
+		timeouts {
+			write_idle 10m
+		}
+	}
+}`+h2Site)
 	h := c.openHTTP2(t, h2Windows{10_000, 16384, 0, 1 << 20})
 	bystander := h.get("/f.bin")
 	h.begun(bystander, 10_000)
@@ -273,6 +286,7 @@ func TestHTTP2GracefulStop(t *testing.T) {
 	case <-time.After(patience):
 		t.Error("Caddy does not end")
 	}
+	fault(t, "Server life", "SIGINT during downloads on one connection", "HTTP/2, within the grace period", "GOAWAY, whole, then it ends")
 }
 
 // A file that loses bytes that were promised ends its own stream, by a reset.
@@ -312,6 +326,8 @@ func TestHTTP2ShorterFile(t *testing.T) {
 			c.closedAgain(t, descriptors)
 		})
 	}
+	fault(t, "Files", "A file is truncated", "during its download over HTTP/2, to several lengths",
+		"its stream is reset; the other streams of the connection go on")
 }
 
 // A file that is replaced or deleted is sent whole as it was opened; of one that
@@ -331,6 +347,7 @@ func TestHTTP2ChangedFile(t *testing.T) {
 	must(t, os.Rename(filepath.Join(c.root, "after"), filepath.Join(c.root, "replaced.bin")))
 	must(t, os.Remove(filepath.Join(c.root, "deleted.bin")))
 	must(t, os.Truncate(filepath.Join(c.root, "grown.bin"), 3<<20))
+	must(t, os.Chmod(filepath.Join(c.root, "grown.bin"), 0))
 	h.widen()
 	h.wantFile(one, replaced)
 	h.wantFile(two, deleted)
@@ -338,6 +355,8 @@ func TestHTTP2ChangedFile(t *testing.T) {
 	h.wantFile(h.get("/replaced.bin"), after)
 	h.close()
 	c.expect(t, before, sent(replaced, deleted, grown, after))
+	fault(t, "Files", "A file is replaced by renaming, deleted, or grown and made unreadable", "during its download over HTTP/2",
+		"whole, as it was opened")
 }
 
 // Whatever other handlers do on their streams, files come whole on theirs.
@@ -501,6 +520,9 @@ func TestHTTP2Curl(t *testing.T) {
 	}
 	want := sentByKernel(f.size)
 	want["connections:offloaded"]++
+	// curl 8.14 says goodbye with GOAWAY and close_notify, and may have gone when the
+	// server answers that.
+	want["connections_lost"] = anyNumber
 	c.expect(t, before, want)
 }
 

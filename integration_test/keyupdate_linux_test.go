@@ -28,7 +28,8 @@ func TestKeyUpdateBetweenRequests(t *testing.T) {
 	requireKernelTLS(t)
 	const rounds = 3
 	c := newCaddy(t)
-	f := c.addFile(t, "f", large)
+	// No longer, since gnutls-cli prints every byte by a system call of its own.
+	f := c.addFile(t, "f", minSize)
 	small := c.addFile(t, "small", 1000)
 	c.start(t, "https://localhost:{$PORT} {"+reporting+"}")
 	for _, program := range programs {

@@ -57,16 +57,21 @@ func (c *caddy) withReason(reason string) (entries []logEntry) {
 	return entries
 }
 
-// logTail returns the end of the log, without what the tests cause themselves.
+// logTail returns the errors in the log and its end, without what the tests cause
+// themselves.
 func (c *caddy) logTail() string {
+	const length = 6 << 10
 	data, _ := os.ReadFile(c.logFile)
-	var tail []byte
+	var errs, tail []byte
 	for line := range bytes.Lines(data) {
-		if !bytes.Contains(line, []byte(`"logger":"admin`)) && !bytes.Contains(line, []byte(`"logger":"events"`)) {
+		switch {
+		case bytes.Contains(line, []byte(`"level":"error"`)):
+			errs = append(errs, line...)
+		case !bytes.Contains(line, []byte(`"logger":"admin`)) && !bytes.Contains(line, []byte(`"logger":"events"`)):
 			tail = append(tail, line...)
 		}
 	}
-	return string(tail[max(0, len(tail)-6<<10):])
+	return string(errs[max(0, len(errs)-length):]) + "...\n" + string(tail[max(0, len(tail)-length):])
 }
 
 // inspectLog fails the test for a panic, and shows the log if it has failed.

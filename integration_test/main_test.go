@@ -27,6 +27,11 @@ const (
 	// envRequired, if not empty, makes every skipped test fail that is
 	// skipped for want of kernel TLS or of a client program.
 	envRequired = "KTLS_REQUIRED"
+	// envLong, if not empty, asks for the long forms of tests.
+	envLong = "KTLS_LONG"
+	// envKernel names the kernel of a run in which each of the longest tests
+	// takes its turn on one kernel only.
+	envKernel = "KTLS_KERNEL"
 	// envSource is the folder of the module's source, if not the one above.
 	envSource = "KTLS_SOURCE"
 
@@ -34,6 +39,9 @@ const (
 	// ./run makes documents of.
 	envResults = "KTLS_RESULTS"
 )
+
+// long tells whether tests take their long forms.
+var long = os.Getenv(envLong) != ""
 
 func TestMain(m *testing.M) {
 	if os.Getenv(envCaddy) == "" {

@@ -21,7 +21,7 @@ func installing(install string) string {
 	return strings.Replace(site, "ktls", "ktls {\n\t\tinstall "+install+"\n\t}", 1)
 }
 
-const minSize = 64 << 10 // the default of min_size
+const minSize = 128 << 10 // the default of min_size
 
 // sentOrNot is what a file of this size changes on a connection of its own.
 func sentOrNot(size int64) counts {
@@ -53,7 +53,17 @@ func TestSizes(t *testing.T) {
 			}
 			c.expect(t, before, sentOrNot(size))
 		})
+		if size >= minSize-1 && size <= minSize+1 || size == 0 {
+			t.Run(fmt.Sprintf("HTTP/2 %d", size), func(t *testing.T) {
+				before, client := c.metrics(t), c.http2Client(t)
+				wantBody(t, do(t, client, http.MethodGet, c.url(fmt.Sprintf("/%d", size))), http.StatusOK, files[i].digest)
+				client.CloseIdleConnections()
+				c.expect(t, before, sentOrNot(size))
+			})
+		}
 	}
+	fault(t, "Files", "Empty files, and those as long as min_size, one byte more or less", "over HTTP/1.1 and HTTP/2",
+		"whole; by sendfile from min_size on")
 }
 
 func TestHundredMiB(t *testing.T) {

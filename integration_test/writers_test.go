@@ -156,4 +156,5 @@ func TestShrinkingFile(t *testing.T) {
 		}
 		return nil
 	})
+	fault(t, "Files", "A file is truncated", "during its download over HTTP/1.1", "the connection ends, so the transfer fails visibly")
 }

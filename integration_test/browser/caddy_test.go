@@ -85,8 +85,9 @@ func startInMachine(t *testing.T, s *site, kernel string) *caddy {
 
 func newCaddy(t *testing.T, s *site) *caddy {
 	t.Helper()
+	ports := freePorts(t, 2)
 	return &caddy{
-		site: s, port: freePort(t), metricsPort: freePort(t),
+		site: s, port: ports[0], metricsPort: ports[1],
 		logFile: filepath.Join(t.TempDir(), "log"),
 	}
 }
@@ -198,18 +199,22 @@ func (c *caddy) accesses(t *testing.T) []access {
 	return list
 }
 
-func freePort(t *testing.T) string {
+// freePorts returns ports of 127.0.0.1 that nobody listens at, each another.
+func freePorts(t *testing.T, n int) (ports []string) {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range n {
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer ln.Close() // when all of them are known
+		_, port, err := net.SplitHostPort(ln.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		ports = append(ports, port)
 	}
-	defer ln.Close()
-	_, port, err := net.SplitHostPort(ln.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return port
+	return ports
 }
 
 // eventually asks until there is no error.

@@ -1,0 +1,309 @@
+package integration_test
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"fmt"
+	"math/big"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// clientCertificates are what clients may show, by name: of an authority that
+// the site trusts, expired, or of nobody.
+func (c *caddy) clientCertificates(t testing.TB) map[string]*tls.Certificate {
+	t.Helper()
+	authorityKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	must(t, err)
+	now := time.Now()
+	authority := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "authority"}, NotBefore: now.AddDate(-2, 0, 0),
+		NotAfter: now.AddDate(1, 0, 0), IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, authority, authority, authorityKey.Public(), authorityKey)
+	must(t, err)
+	must(t, os.WriteFile(filepath.Join(c.dir, "authority.pem"), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600))
+	issue := func(name string, notAfter time.Time) *tls.Certificate {
+		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		must(t, err)
+		template := &x509.Certificate{
+			SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: name, Organization: []string{"ktls"}},
+			NotBefore: now.AddDate(-1, 0, 0), NotAfter: notAfter,
+			ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+			DNSNames:    []string{"one.example", "two.example"}, EmailAddresses: []string{"a@b.example"},
+			IPAddresses: []net.IP{net.IPv4(192, 0, 2, 1)}, URIs: []*url.URL{{Scheme: "spiffe", Host: "x"}},
+		}
+		der, err := x509.CreateCertificate(rand.Reader, template, authority, key.Public(), authorityKey)
+		must(t, err)
+		return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+	}
+	unknown := selfSigned(t)
+	return map[string]*tls.Certificate{
+		"good": issue("good", now.AddDate(0, 1, 0)), "expired": issue("expired", now.AddDate(0, -1, 0)),
+		"unknown": &unknown,
+	}
+}
+
+// guarded is three servers, each with a site for each mode of client_auth. /see
+// tells what a handler sees of a request.
+func guarded() string {
+	var config strings.Builder
+	config.WriteString("{\n")
+	ports := []struct{ port, wrapper, ktls string }{
+		{"{$PORT}", "listener_wrappers {\n ktls\n}", "ktls"},
+		{"{$PORT2}", "", ""},
+		{"{$PORT3}", "listener_wrappers {\n ktls {\n install handshake\n}\n}", "ktls"},
+	}
+	for _, p := range ports {
+		fmt.Fprintf(&config, "servers 127.0.0.1:%s {\n%s\ntrusted_proxies static 127.0.0.1/32\n}\n", p.port, p.wrapper)
+	}
+	var see strings.Builder
+	for _, name := range []string{
+		"tls.version", "tls.cipher_suite", "tls.resumed", "tls.proto", "tls.proto_mutual", "tls.server_name", "tls.ech",
+		"tls.client.fingerprint", "tls.client.public_key", "tls.client.public_key_sha256", "tls.client.issuer",
+		"tls.client.serial", "tls.client.subject", "tls.client.certificate_pem", "tls.client.certificate_der_base64",
+		"tls.client.san.dns_names", "tls.client.san.dns_names.1", "tls.client.san.emails.0", "tls.client.san.ips.0",
+		"tls.client.san.uris.0", "remote", "remote.host", "remote.port", "local", "local.host", "local.port", "host",
+		"hostport", "port", "proto", "proto_name", "scheme", "method", "uri", "header.X-Forwarded-For",
+	} {
+		fmt.Fprintf(&see, "%[1]s={http.request.%[1]s};\n", name)
+	}
+	config.WriteString("}\n(site) {\n" + `
+	root {$ROOT}
+	@local remote_ip 127.0.0.0/8
+	header @local Remote-Is local
+	@inside client_ip 203.0.113.0/24
+	header @inside Client-Is inside
+	@https protocol https
+	header @https Protocol-Is https
+	@two protocol http/2
+	header @two Protocol-Is http/2
+	@tls tls
+	header @tls Tls-Is there
+	@early tls early_data
+	header @early Tls-Is early
+	@new expression ` + "`{tls_version} == 'tls1.3'`" + `
+	header @new Version-Is new
+	@good vars {http.request.tls.client.subject} "CN=good,O=ktls"
+	header @good Client-Is good
+	header Cipher-Is {tls_cipher}
+	@denied {
+		path /private
+		not client_ip 203.0.113.7
+	}
+	respond @denied denied 403
+	respond /private allowed
+	respond /see ` + "`" + see.String() + "vars={http.vars.client_ip};`" + `
+	file_server
+}
+`)
+	for _, p := range ports {
+		for _, mode := range clientModes {
+			auth := ""
+			if mode.mode != "" {
+				auth = "client_auth {\nmode " + mode.mode + "\ntrust_pool file {\npem_file {$DIR}/authority.pem\n}\n}\n"
+			}
+			fmt.Fprintf(&config, "https://%s.localhost:%s {\n%s\ntls internal {\n%s}\nimport site\n}\n", mode.host, p.port, p.ktls, auth)
+		}
+	}
+	return config.String()
+}
+
+var clientModes = []struct {
+	host, mode string
+	verifies   bool
+	shown      string // certificates
+	accepts    string // of these
+}{
+	{"request", "request", false, "none unknown", "none good unknown"},
+	{"require", "require", false, "none unknown", "good unknown"},
+	{"given", "verify_if_given", true, "none good expired unknown", "none good"},
+	{"both", "require_and_verify", true, "none good expired unknown", "good"},
+	{"open", "", false, "none", "none good"},
+}
+
+// The module decides nothing about who may have what: whether a connection has
+// been offloaded or not, handlers see what they see with stock Caddy, and
+// clients are refused alike.
+func TestAccessControl(t *testing.T) {
+	onKernel(t, "6.12")
+	requireKernelTLS(t)
+	c := newCaddy(t)
+	certificates := c.clientCertificates(t)
+	f := c.addFile(t, "f.bin", large)
+	c.start(t, guarded())
+	for _, mode := range clientModes {
+		t.Run(mode.host, func(t *testing.T) {
+			before := c.metrics(t)
+			want := counts{}
+			for _, protocol := range []struct {
+				name    string
+				version uint16
+				shown   string // which certificates
+			}{
+				{"http/1.1", tls.VersionTLS13, mode.shown},
+				{"h2", tls.VersionTLS13, "none good"},
+				{"http/1.1", tls.VersionTLS12, "none good"},
+			} {
+				if protocol.version == tls.VersionTLS12 && !mode.verifies {
+					continue // it would take long, and show nothing new
+				}
+				for _, shown := range strings.Fields(protocol.shown) {
+					config := c.tlsConfig(t)
+					config.ServerName, config.NextProtos = mode.host+".localhost", []string{protocol.name}
+					config.MinVersion, config.MaxVersion = protocol.version, protocol.version
+					if shown != "none" { // Certificates are shown only to sites that trust them
+						config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+							return certificates[shown], nil
+						}
+					}
+					accepted := strings.Contains(mode.accepts, shown)
+					name := fmt.Sprintf("%s, %s, certificate %s", protocol.name, tls.VersionName(protocol.version), shown)
+					ask := sightings
+					if accepted {
+						want["connections:offloaded"] += 2
+						want["responses:sendfile"] += 2
+						want["sendfile_bytes"] += 2 * f.size
+					} else {
+						ask = refusal
+						want["connections:not_needed"] += 2
+					}
+					stock := ask(t, c, c.getenv("PORT2"), config)
+					if accepted && shown == "good" && mode.mode != "" && !strings.Contains(stock[0].header, "Client-Is: good") {
+						t.Errorf("%s: stock Caddy does not see the certificate: %v", name, stock[0])
+					}
+					for _, port := range []string{c.port, c.getenv("PORT3")} {
+						ours := ask(t, c, port, config)
+						if !slices.Equal(ours, stock) {
+							t.Errorf("%s: %v\nstock Caddy: %v", name, ours, stock)
+						}
+					}
+				}
+			}
+			c.expect(t, before, want)
+		})
+	}
+	fault(t, "Access control", "Clients with a certificate that is good, expired or unknown, or with none",
+		"each mode of client_auth; TLS 1.3 and 1.2, HTTP/1.1 and HTTP/2, before and after the offload",
+		"accepted and refused as by stock Caddy; handlers see the same")
+	fault(t, "Access control", "Requests for another site's name, or with another client's address",
+		"strict_sni_host, remote_ip and client_ip, on one connection before and after the offload", "decided as by stock Caddy")
+}
+
+// refusal returns how a client is refused.
+func refusal(t *testing.T, _ *caddy, port string, config *tls.Config) []reply {
+	t.Helper()
+	conn, err := tls.Dial("tcp", "127.0.0.1:"+port, config)
+	if err == nil { // TLS 1.3: the client is through first
+		defer conn.Close()
+		_, err = conn.Read(make([]byte, 1))
+	}
+	if err == nil || !strings.Contains(err.Error(), "tls: ") {
+		t.Fatalf("port %s: a client was not refused: %v", port, err)
+	}
+	return []reply{{text: err.Error()}}
+}
+
+// sightings returns what handlers see on a connection that carries small
+// responses, then a file, then small ones again.
+func sightings(t *testing.T, c *caddy, port string, config *tls.Config) (all []reply) {
+	t.Helper()
+	v, host := c.visit(t, port, config), config.ServerName
+	ask := func(path, host string, status int, headers ...string) string {
+		t.Helper()
+		r := v.ask(http.MethodGet, path, append([]string{"Host", host}, headers...)...)
+		if r.status != status {
+			t.Errorf("%s of %s for a connection to %s: want status %d: %v", path, host, config.ServerName, status, r)
+		}
+		all = append(all, r)
+		return r.text
+	}
+	see := func() {
+		t.Helper()
+		text := ask("/see", host, http.StatusOK)
+		for _, want := range []string{
+			"tls.server_name=" + host + ";", "remote=127.0.0.1:CLIENT;",
+			fmt.Sprintf("tls.resumed=%t;", v.conn.ConnectionState().DidResume),
+		} {
+			if !strings.Contains(text, want) {
+				t.Errorf("the handler does not see %s but %s", want, text)
+			}
+		}
+	}
+	see()
+	ask("/private", host, http.StatusOK, "X-Forwarded-For", "203.0.113.7")
+	ask("/f.bin", host, http.StatusOK)
+	see()
+	for _, address := range []string{"203.0.113.6", "203.0.113.7", "203.0.113.8"} {
+		status := http.StatusForbidden
+		if address == "203.0.113.7" {
+			status = http.StatusOK
+		}
+		ask("/private", host, status, "X-Forwarded-For", address)
+	}
+	// The name has to be that of the handshake.
+	ask("/see", "nobody.localhost", http.StatusMisdirectedRequest)
+	if host != "both.localhost" {
+		ask("/see", "both.localhost", http.StatusMisdirectedRequest)
+	}
+	v.leave()
+	return all
+}
+
+// A client that resumes a session gets what it gets from stock Caddy: its own
+// site, but not, without a certificate, a site that asks for one.
+func TestAccessByResumption(t *testing.T) {
+	onKernel(t, "7.2")
+	requireKernelTLS(t)
+	c := newCaddy(t)
+	c.clientCertificates(t)
+	f := c.addFile(t, "f.bin", large)
+	c.start(t, guarded())
+	for _, version := range tlsVersions {
+		t.Run(tls.VersionName(version), func(t *testing.T) {
+			before := c.metrics(t)
+			var seen, refused [][]reply
+			for _, port := range []string{c.getenv("PORT2"), c.port, c.getenv("PORT3")} {
+				config := c.resuming(t, version, new(session))
+				config.ServerName = "open.localhost"
+				// The client itself would not show the session to another site.
+				config.InsecureSkipVerify = true
+				first := c.visit(t, port, config)
+				first.ask(http.MethodGet, "/see", "Host", config.ServerName)
+				first.leave()
+				seen = append(seen, sightings(t, c, port, config))
+				config = config.Clone()
+				config.ServerName = "both.localhost"
+				refused = append(refused, refusal(t, c, port, config))
+			}
+			if !strings.Contains(seen[0][0].text, "tls.resumed=true;") {
+				t.Errorf("the session was not resumed: %v", seen[0][0])
+			}
+			for i := 1; i < len(seen); i++ {
+				if !slices.Equal(seen[i], seen[0]) {
+					t.Errorf("handlers see %v\nwith stock Caddy %v", seen[i], seen[0])
+				}
+				if !slices.Equal(refused[i], refused[0]) {
+					t.Errorf("a client is refused by %v\nby stock Caddy: %v", refused[i], refused[0])
+				}
+			}
+			c.expect(t, before, counts{
+				"connections:offloaded": 3, "connections:not_needed": 3, "responses:sendfile": 2, "sendfile_bytes": 2 * f.size,
+			})
+		})
+	}
+	fault(t, "Access control", "A session of a site that is open to all", "shown to a site with client_auth, without a certificate; TLS 1.3 and 1.2",
+		"refused as by stock Caddy; its own site resumes it")
+}

@@ -1,0 +1,126 @@
+package integration_test
+
+import (
+	"embed"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"os"
+	"strings"
+	"testing"
+	"testing/fstest"
+
+	caddyserver "github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+)
+
+// A testFS is a file system of Caddy's: kind is what it gives as a file.
+type testFS struct {
+	fs.FS `json:"-"`
+	Kind  string `json:"kind"`
+}
+
+func init() { caddyserver.RegisterModule(testFS{}) }
+
+//go:embed *.go
+var embedded embed.FS
+
+func (testFS) CaddyModule() caddyserver.ModuleInfo {
+	return caddyserver.ModuleInfo{ID: "caddy.fs.test", New: func() caddyserver.Module { return new(testFS) }}
+}
+
+func (f *testFS) Provision(caddyserver.Context) error {
+	dir := os.DirFS(os.Getenv("ROOT"))
+	switch f.Kind {
+	case "folder": // *os.File
+		f.FS = dir
+	case "inverted":
+		f.FS = invertedFS{dir}
+	case "memory":
+		content, err := fs.ReadFile(dir, "f")
+		if err != nil {
+			return err
+		}
+		f.FS = fstest.MapFS{"f": {Data: content}}
+	case "embedded":
+		f.FS = embedded
+	}
+	return nil
+}
+
+func (f *testFS) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	d.Next() // the name
+	if !d.Args(&f.Kind) {
+		return d.ArgErr()
+	}
+	return nil
+}
+
+// An invertedFS has files that embed an *os.File, and read something else.
+type invertedFS struct{ fs.FS }
+
+func (i invertedFS) Open(name string) (fs.File, error) {
+	f, err := i.FS.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	return invertedFile{f.(*os.File)}, nil
+}
+
+type invertedFile struct{ *os.File }
+
+func (f invertedFile) Read(p []byte) (int, error) {
+	n, err := f.File.Read(p)
+	for i := range p[:n] {
+		p[i] = ^p[i]
+	}
+	return n, err
+}
+
+// Files of other file systems of Caddy's come as these read them: by sendfile(2)
+// only where they are the operating system's own.
+func TestCustomFileSystem(t *testing.T) {
+	onKernel(t, "6.12")
+	requireKernelTLS(t)
+	c := newCaddy(t)
+	f := c.addFile(t, "f", large)
+	inverted := make([]byte, len(f.content))
+	for i, b := range f.content {
+		inverted[i] = ^b
+	}
+	const source = "http2streams_linux_test.go"
+	text, err := embedded.ReadFile(source)
+	must(t, err)
+	tests := []struct {
+		kind, path string
+		want       digest
+		sent       bool
+	}{
+		{"folder", "/f", f.digest, true},
+		{"inverted", "/f", digestOf(inverted), false},
+		{"memory", "/f", f.digest, false},
+		{"embedded", "/" + source, digestOf(text), false},
+	}
+	var global, handlers strings.Builder
+	for _, test := range tests {
+		fmt.Fprintf(&global, "filesystem %[1]s test %[1]s\n", test.kind)
+		fmt.Fprintf(&handlers, "handle_path /%[1]s/* {\nfile_server {\nfs %[1]s\n}\n}\n", test.kind)
+	}
+	c.start(t, "{\n"+global.String()+"}\nhttps://localhost:{$PORT} {\nktls {\nmin_size 8KiB\n}\n"+handlers.String()+"}\n")
+	for _, test := range tests {
+		t.Run(test.kind, func(t *testing.T) {
+			c.forEachProtocol(t, func(t *testing.T, client *http.Client) {
+				before := c.metrics(t)
+				wantBody(t, do(t, client, http.MethodGet, c.url("/"+test.kind+test.path)), http.StatusOK, test.want)
+				client.CloseIdleConnections()
+				if test.sent {
+					c.expect(t, before, sentByKernel(test.want.size))
+				} else {
+					c.expect(t, before, copied())
+				}
+			})
+		})
+	}
+	fault(t, "Files", "A file system of Caddy's that opens other files than the operating system's",
+		"in memory, embedded in the program, or a file that reads otherwise than the one it embeds", "whole, as it reads; copied")
+}
