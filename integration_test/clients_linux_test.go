@@ -222,28 +222,37 @@ func (c *caddy) handled(t testing.TB, query string) (took time.Duration) {
 // the reader, in the middle of a sendfile.
 const smallBuffers = "4096 16384 32768"
 
+// sameEnd tells whether a cut looks to the client as that of stock Caddy. After a
+// write that was cut in the middle of a record crypto/tls still writes an alert: if
+// that happens to complete the record, stock's client can't open it.
+func sameEnd(got, stock string) bool {
+	return got == stock ||
+		got == "its beginning, unexpected EOF" && stock == "its beginning, local error: tls: bad record MAC"
+}
+
 // forEachReader has both sites read over both protocols, all at the same time, and
-// returns what comes of it for each protocol, which has to be the same.
+// returns what comes of it for each protocol, which has to be as with stock Caddy.
 func (c *caddy) forEachReader(t *testing.T, read func(c *caddy, protocol, query string) string) map[string]string {
 	t.Helper()
 	var mu sync.Mutex
 	var all sync.WaitGroup
-	results := map[string]string{}
+	results, stock := map[string]string{}, map[string]string{}
+	readInto := func(results map[string]string, site *caddy, protocol string) {
+		result := read(site, protocol, fmt.Sprintf("?%s=%s", protocol, site.port))
+		mu.Lock()
+		defer mu.Unlock()
+		results[protocol] = result
+	}
 	for _, protocol := range protocols {
-		for _, site := range []*caddy{c, c.stock()} {
-			all.Go(func() {
-				query := fmt.Sprintf("?%s=%s", protocol, site.port)
-				result := read(site, protocol, query)
-				mu.Lock()
-				defer mu.Unlock()
-				if other, ok := results[protocol]; ok && other != result {
-					t.Errorf("%s: the two sites differ: %s; %s", protocol, other, result)
-				}
-				results[protocol] = result
-			})
-		}
+		all.Go(func() { readInto(results, c, protocol) })
+		all.Go(func() { readInto(stock, c.stock(), protocol) })
 	}
 	all.Wait()
+	for protocol, result := range results {
+		if !sameEnd(result, stock[protocol]) {
+			t.Errorf("%s: %s; without the module %s", protocol, result, stock[protocol])
+		}
+	}
 	return results
 }
 
@@ -347,7 +356,7 @@ func TestSlowReaders(t *testing.T) {
 				}
 				results = append(results, result)
 			}
-			if results[0] != results[1] || !strings.HasPrefix(results[0], "its beginning, ") {
+			if !sameEnd(results[0], results[1]) || !strings.HasPrefix(results[0], "its beginning, ") {
 				t.Errorf("%s; without the module %s", results[0], results[1])
 			}
 			t.Log(results[0])
