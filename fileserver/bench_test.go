@@ -43,8 +43,11 @@ func (d *discarder) ReadFrom(r io.Reader) (int64, error) {
 }
 
 func (d *discarder) Write(p []byte) (int, error) {
-	if d.conn != nil {
-		d.conn.announce(announcement{}) // it has been sent
+	if c := d.conn; c != nil {
+		if n := c.announcement.n; n > 0 { // it has been sent
+			c.announcement, c.sent, c.unclaimed = announcement{}, n, n
+		}
+		c.unclaimed -= int64(len(p))
 	}
 	return len(p), nil
 }

@@ -45,23 +45,26 @@ type Conn struct {
 	mu           sync.Mutex // guards what follows
 	announcement announcement
 	held         []byte // written after an announcement, to go out with the file
-	copied       int64  // bytes of the last announcement that the kernel refused to send
-	credit       int64  // bytes sent ahead, whose placeholder is still to come
-	sentFile     ktls.File
-	sentTo       int64 // where in sentFile those bytes end
+	sent         int64  // bytes of the last announcement that have gone out
+	copied       int64  // those of them that the kernel refused to send
+	unclaimed    int64  // those of them whose placeholder is still to come
 }
 
 // An announcement is a part of a file whose placeholder is to be written next.
 type announcement struct {
 	file      ktls.File
 	offset, n int64
-	// ahead is how many of the bytes that follow may go out as well.
+	// ahead is how many of the bytes that follow may go out as well, if that
+	// takes no waiting.
 	ahead int64
 }
 
+// maxPart bounds what is announced, and what may go ahead of it.
+const maxPart = 1 << 20
+
 // placeholder stands for file bytes. Nobody reads or writes it, so it takes no
 // memory.
-var placeholder [1 << 20]byte
+var placeholder [2 * maxPart]byte
 
 // isPlaceholder reports whether p is any part of the placeholder: those that
 // net/http cuts off share its end.
@@ -233,30 +236,38 @@ func (p *protocolCheck) accept(b []byte) bool {
 }
 
 // announce says that the placeholder of a part of a file comes next, after what
-// is left of the response's header.
+// is left of the response's header. It may come in pieces: with the first the
+// part goes out, and its length is known then.
 func (c *Conn) announce(a announcement) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.announcement, c.copied = a, 0
+	c.announcement, c.sent, c.copied, c.unclaimed = a, 0, 0, 0
 }
 
-// settle ends an announcement, and returns how many of its bytes the kernel has
-// refused. If the placeholder has not come, nothing may follow what the response's
-// header has promised: the connection is closed.
-func (c *Conn) settle() (copied int64, err error) {
+// rest returns how much of the placeholder is still to come.
+func (c *Conn) rest() int64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.announcement.file == nil {
-		return c.copied, nil
+	return c.unclaimed
+}
+
+// settle ends an announcement, and returns how many bytes have gone out, and how
+// many of these the kernel had refused. If the placeholder has not come, nothing may
+// follow what the response's header has promised: the connection is closed.
+func (c *Conn) settle() (sent, copied int64, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.announcement.file != nil || c.unclaimed > 0 {
+		c.abort()
+		err = errUnconsumed
 	}
-	c.abort()
-	return 0, errUnconsumed
+	return c.sent, c.copied, err
 }
 
 // abort cuts the connection off, so that the client sees that the response is
 // not whole.
 func (c *Conn) abort() {
-	c.announcement = announcement{}
+	c.announcement, c.unclaimed = announcement{}, 0
 	_ = c.tls.NetConn().Close()
 }
 
@@ -280,8 +291,8 @@ func (c *Conn) Write(p []byte) (int, error) {
 		return 0, err
 	case isPlaceholder(p):
 		return c.writeFile(int64(len(p)))
-	case c.credit > 0:
-		// What was sent ahead is not what the handler sends.
+	case c.unclaimed > 0:
+		// The file has gone out in the place of this.
 		c.abort()
 		return 0, errPlaceholder
 	case c.announcement.file == nil:
@@ -298,28 +309,24 @@ func (c *Conn) Write(p []byte) (int, error) {
 	}
 }
 
-// writeFile sends the n bytes of the announced part that are not sent yet.
+// writeFile takes n bytes of a placeholder: the first send the announced part.
 func (c *Conn) writeFile(n int64) (int, error) {
-	a := c.announcement
-	inOrder := c.credit == 0 || a.file == c.sentFile && a.offset+c.credit == c.sentTo
-	if a.file == nil || n != a.n || !inOrder {
+	var err error
+	if a := c.announcement; a.file != nil && n <= a.n {
+		c.announcement = announcement{}
+		c.sent, c.copied, err = c.sendFile(c.held, a.file, a.offset, a.n, a.ahead)
+		c.held = c.held[:0]
+		if err != nil {
+			return int(min(c.sent, n)), err
+		}
+		c.unclaimed = c.sent
+	}
+	if n > c.unclaimed {
 		c.abort()
 		return 0, errPlaceholder
 	}
-	c.announcement = announcement{}
-	if c.credit >= n {
-		c.credit -= n
-		return int(n), nil
-	}
-	sent, copied, err := c.sendFile(c.held, a.file, a.offset+c.credit, n-c.credit, a.ahead)
-	c.held, c.copied = c.held[:0], copied
-	sent += c.credit
-	c.credit = max(sent-n, 0)
-	c.sentFile, c.sentTo = nil, 0
-	if c.credit > 0 {
-		c.sentFile, c.sentTo = a.file, a.offset+sent
-	}
-	return int(min(sent, n)), err
+	c.unclaimed -= n
+	return int(n), nil
 }
 
 // Close implements net.Conn. It does not wait for the client.

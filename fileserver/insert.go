@@ -1,10 +1,14 @@
 package fileserver
 
 import (
+	"io"
 	"net/http"
 	"reflect"
+	"sync"
+	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.uber.org/zap"
 )
 
 // Insert puts a writer that sends files by sendfile(2) at the bottom of the
@@ -82,3 +86,42 @@ func unwrap(w http.ResponseWriter) http.ResponseWriter {
 	}
 	return nil
 }
+
+// takesMore reports whether Caddy's idle timeouts, which hand on a body in parts,
+// go on rightly when more than a part was taken of the body: Caddy doesn't promise
+// that, so it is tried.
+var takesMore = sync.OnceValue(func() bool {
+	const length, part = 10, 4
+	taker := &greedy{most: part + 2}
+	idle := &caddyhttp.IdleTimeoutWriter{
+		ResponseWriterWrapper: &caddyhttp.ResponseWriterWrapper{ResponseWriter: taker},
+		Ctrl:                  http.NewResponseController(taker),
+		MaxChunk:              part,
+		Logger:                zap.NewNop(),
+	}
+	body := &io.LimitedReader{N: length}
+	n, err := idle.ReadFrom(body)
+	return n == length && err == nil && body.N == 0
+})
+
+// A greedy takes more of a body than the reader that it gets allows.
+type greedy struct {
+	http.ResponseWriter
+	most int64
+}
+
+func (g *greedy) ReadFrom(r io.Reader) (int64, error) {
+	part, ok := r.(*io.LimitedReader)
+	if !ok {
+		return 0, io.ErrNoProgress
+	}
+	body, ok := part.R.(*io.LimitedReader)
+	if !ok {
+		return 0, io.ErrNoProgress
+	}
+	n := min(g.most, body.N)
+	body.N -= n
+	return n, nil
+}
+
+func (*greedy) SetWriteDeadline(time.Time) error { return nil }

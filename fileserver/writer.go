@@ -233,7 +233,6 @@ func (w *writer) sendFile(file ktls.FileRange, r io.Reader) (total int64, err er
 	if file.Len <= httpBuffer {
 		return 0, nil
 	}
-	part := file.Len
 	if !w.begun {
 		w.begun = true
 		total, err = w.begin(r, file.Len)
@@ -245,7 +244,7 @@ func (w *writer) sendFile(file ktls.FileRange, r io.Reader) (total int64, err er
 		if w.http2() {
 			sent, err = w.sendFrames(file)
 		} else {
-			sent, err = w.send(file, part)
+			sent, err = w.send(file)
 		}
 		if err != nil {
 			w.failed(err)
@@ -361,15 +360,14 @@ func (w *writer) begin(r io.Reader, n int64) (total int64, err error) {
 	return total, nil
 }
 
-// send sends what is left of a part of a file, more than httpBuffer. It moves
-// the reader.
-func (w *writer) send(file ktls.FileRange, part int64) (total int64, err error) {
+// send sends what is left of a part of a file, more than httpBuffer, and perhaps
+// what follows. It moves the reader.
+func (w *writer) send(file ktls.FileRange) (total int64, err error) {
 	for err == nil && total < file.Len && (total == 0 || file.Len-total > httpBuffer) {
-		n := min(file.Len-total, int64(len(placeholder)))
+		n := min(file.Len-total, maxPart)
 		var sent, copied int64
 		sent, copied, err = w.sendPart(announcement{
-			file: file.File, offset: file.Offset + total, n: n,
-			ahead: w.ahead(file, total+n, part),
+			file: file.File, offset: file.Offset + total, n: n, ahead: w.ahead(file, total+n),
 		})
 		total += sent
 		w.sent += sent - copied
@@ -387,31 +385,23 @@ func (w *writer) send(file ktls.FileRange, part int64) (total int64, err error) 
 	return total, err
 }
 
-// maxAhead bounds what is sent before its turn.
-const maxAhead = 1 << 20
-
 // ahead returns how much of a file may be sent beyond the first done bytes of a
 // part. Caddy hands on a body in parts of one length, each with a write deadline
 // of its own. A part waits only for its own bytes, so the deadlines mean what
 // they mean without us; what follows goes along if the socket takes it at once,
-// which saves the next parts their system calls.
+// which saves the work for the next parts.
 //
 // No more is sent than the handler is bound to send, which it has told by the
-// Content-Length and by what it copies, and nothing of a last part that is too
-// short for a placeholder. Without Caddy's idle timeouts above, the outermost
-// limit of a reader is the handler's own, and there is no beyond.
-func (w *writer) ahead(file ktls.FileRange, done, part int64) int64 {
-	if w.above.ResponseWriter == nil || done < file.Len {
+// Content-Length and by what it copies. Without Caddy's idle timeouts above, the
+// outermost limit of a reader is the handler's own, and there is no beyond.
+func (w *writer) ahead(file ktls.FileRange, done int64) int64 {
+	if w.above.ResponseWriter == nil || done < file.Len || file.Len < 4*httpBuffer || !takesMore() {
 		return 0
 	}
-	ahead := min(file.Beyond, w.length-w.written-done)
-	if last := ahead % part; last <= httpBuffer {
-		ahead -= last
-	}
-	return max(min(ahead, maxAhead), 0)
+	return max(min(file.Beyond, w.length-w.written-done, maxPart), 0)
 }
 
-// sendPart sends one part by its placeholder.
+// sendPart sends one part, and what goes ahead, by its placeholder.
 func (w *writer) sendPart(a announcement) (sent, copied int64, err error) {
 	w.conn.announce(a)
 	// Whatever net/http has buffered goes first, to be sent with the file.
@@ -419,12 +409,19 @@ func (w *writer) sendPart(a announcement) (sent, copied int64, err error) {
 	if !w.flushed {
 		err = w.flush()
 	}
-	if err == nil {
-		var n int
-		n, err = w.ResponseWriter.Write(placeholder[:a.n])
-		sent = int64(n)
+	// Only when the part has gone out is known how long the placeholder is to
+	// be. No piece may be so short that net/http copies it into its buffer.
+	first := a.n
+	if a.ahead > 0 {
+		first /= 2
 	}
-	copied, unconsumed := w.conn.settle()
+	if err == nil {
+		_, err = w.ResponseWriter.Write(placeholder[:first])
+	}
+	if rest := w.conn.rest(); err == nil && rest > 0 {
+		_, err = w.ResponseWriter.Write(placeholder[:rest])
+	}
+	sent, copied, unconsumed := w.conn.settle()
 	if err == nil {
 		err = unconsumed
 	}
