@@ -38,7 +38,7 @@ type Conn struct {
 	known    bool // to an HTTP/2 server that stops, see listener.Close
 	protocol protocolCheck
 	inbound  inbound
-	outbound outbound
+	outbound atomic.Pointer[outbound] // of HTTP/2, from the handshake on
 	goAway   sync.Once
 	idle     atomic.Int32 // an idleness
 
@@ -85,7 +85,6 @@ var (
 func newConn(c *ktls.Conn, l *listener) *Conn {
 	conn := &Conn{tls: c, server: l.server, listener: l}
 	conn.addr = localAddr{c.LocalAddr(), conn}
-	conn.outbound.init(frameWriter{conn})
 	return conn
 }
 
@@ -126,7 +125,7 @@ func (c *Conn) readFrames(p []byte) (int, error) {
 			return 0, c.refuse()
 		}
 		if n > 0 { // an error that counts comes again
-			n, err = c.inbound.add(p[:n], c.outbound.reset)
+			n, err = c.inbound.add(p[:n], c.outbound.Load().reset)
 			if n > 0 || err != nil {
 				return n, err
 			}
@@ -168,7 +167,9 @@ func (c *Conn) shook() error {
 		_ = c.setReadDeadline(time.Now().Add(d))
 	}
 	state := c.tls.ConnectionState()
-	c.protocol.http2 = state.NegotiatedProtocol == http2.NextProtoTLS
+	if c.protocol.http2 = state.NegotiatedProtocol == http2.NextProtoTLS; c.protocol.http2 {
+		c.outbound.Store(newOutbound(frameWriter{c}))
+	}
 	if c.protocol.http2 && !secureForHTTP2(state) {
 		_ = http2.NewFramer(c.tls, nil).WriteGoAway(0, http2.ErrCodeInadequateSecurity, nil)
 		_ = c.Close()
@@ -277,7 +278,8 @@ func (c *Conn) Write(p []byte) (int, error) {
 	defer c.mu.Unlock()
 	switch {
 	case c.protocol.http2:
-		rest, err := c.outbound.write(p)
+		outbound := c.outbound.Load()
+		rest, err := outbound.write(p)
 		if len(rest) > 0 {
 			_, err = c.tls.Write(rest)
 		}
@@ -285,7 +287,7 @@ func (c *Conn) Write(p []byte) (int, error) {
 			return len(p), nil
 		}
 		if !errors.Is(err, net.ErrClosed) { // then the last bytes may be on their way
-			c.outbound.close(err)
+			outbound.close(err)
 			c.abort()
 		}
 		return 0, err
@@ -331,7 +333,9 @@ func (c *Conn) writeFile(n int64) (int, error) {
 
 // Close implements net.Conn. It does not wait for the client.
 func (c *Conn) Close() error {
-	c.outbound.close(nil)
+	if o := c.outbound.Load(); o != nil {
+		o.close(nil)
+	}
 	return c.tls.Close()
 }
 

@@ -26,7 +26,7 @@ func (w *writer) sendFrames(file ktls.FileRange) (total int64, err error) {
 	for err == nil && w.path == sending && file.Len-total > httpBuffer {
 		var n int
 		var byKernel int64
-		n, byKernel, err = w.conn.outbound.send(part{
+		n, byKernel, err = w.conn.outbound.Load().send(part{
 			stream: id, at: at + total,
 			file: file.File, offset: file.Offset + total, n: int(min(file.Len-total, patternLen)),
 		}, w.ResponseWriter)

@@ -42,9 +42,10 @@ type outbound struct {
 	err     error // why, if not as it should be
 }
 
-func (o *outbound) init(to frameSender) {
-	o.to = to
+func newOutbound(to frameSender) *outbound {
+	o := &outbound{to: to}
 	o.changed.L = &o.mu
+	return o
 }
 
 // A fate is what becomes of a frame.

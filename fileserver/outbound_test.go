@@ -582,12 +582,6 @@ func FuzzOutbound(f *testing.F) {
 	})
 }
 
-func newOutbound(to frameSender) *outbound {
-	o := new(outbound)
-	o.init(to)
-	return o
-}
-
 // writeAll writes as Conn does.
 func writeAll(o *outbound, p []byte) error {
 	rest, err := o.write(p)

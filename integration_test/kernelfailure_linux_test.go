@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -139,6 +141,21 @@ func testSendfileFails(t *testing.T, c *caddy) {
 	}
 	fault(t, kernelFailures, "sendfile is not possible or forbidden in Caddy (EINVAL, ENOSYS, EPERM), HTTP/1.1 and HTTP/2", bySeccomp,
 		"copied, encrypted by the kernel, `sendfile_refused` in metrics if the first part was; body whole")
+	t.Run("EINVAL, and the file is truncated", func(t *testing.T) {
+		shrinking := c.addFile(t, "shrinking", huge)
+		before := c.metrics(t)
+		c.inject(t, injection{Call: callSendfile, Errno: int32(unix.EINVAL), Times: often})
+		d := c.startDownload(t, "/shrinking")
+		must(t, os.Truncate(filepath.Join(c.root, "shrinking"), 0))
+		_, err := io.Copy(d.body, d.resp.Body)
+		if got := d.body.digest(); err == nil || got != shrinking.part(0, got.size) {
+			t.Errorf("%v, %v: want a beginning of the file and an error", got, err)
+		}
+		_ = d.conn.Close()
+		c.expect(t, before, counts{"connections:offloaded": 1, refused: 1, "responses_failed": 1})
+	})
+	fault(t, kernelFailures, "sendfile is not possible (EINVAL), and the file is truncated while it is copied, HTTP/1.1", bySeccomp,
+		"cut, and visibly so")
 	for i, errno := range []unix.Errno{unix.EIO, unix.ENOMEM, unix.EPIPE, unix.ECONNRESET, unix.EOVERFLOW, unix.ESPIPE} {
 		protocol, skip := protocols[i%2], int32(i/2%2)
 		t.Run(fmt.Sprintf("%s/%s/%d", unix.ErrnoName(errno), protocol, skip), func(t *testing.T) {

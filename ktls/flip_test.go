@@ -85,7 +85,10 @@ func scriptFlight(t testing.TB, s *suite, tickets int) flight {
 // replay gives a fresh recorder the flight as a Conn does. It returns the crypto
 // info that the kernel would get, nil if none.
 func (f *flight) replay(t testing.TB, install Install) (info []byte) {
-	r := &recorder{Conn: &discard{}, clientHello: f.rec.clientHello, secret: bytes.Clone(f.rec.secret)}
+	r := &recorder{Conn: &discard{}, hellos: new(hellos), secret: bytes.Clone(f.rec.secret)}
+	if f.rec.hellos != nil {
+		r.hellos.client = f.rec.hellos.client
+	}
 	if install == AtHandshake {
 		r.hsSecret, r.keepHandshake, r.capture = bytes.Clone(f.rec.hsSecret), true, true
 	}

@@ -5,6 +5,9 @@ import "encoding/binary"
 // randomLen is the length of the random in a hello (RFC 5246, section 7.4.1.2).
 const randomLen = 32
 
+// hellos are what TLS 1.2 derives its keys from, beside the master secret.
+type hellos struct{ client, server helloReader }
+
 // A helloReader takes the random out of a stream of records that begins with a
 // ClientHello or a ServerHello, however that is cut into records and pieces.
 // TLS 1.2 derives its keys from the two randoms. What it makes of bytes that

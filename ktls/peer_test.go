@@ -84,7 +84,7 @@ func (s *fakeServer) connectPeerOver(t testing.TB, version uint16, clientEnd, se
 	// Finished was the first record of each side.
 	p.plaintext = true
 	master := loggedSecret(t, log.String(), "CLIENT_RANDOM")
-	clientRandom, serverRandom := conn.rec.clientHello.random(1), conn.rec.serverHello.random(2)
+	clientRandom, serverRandom := conn.rec.hellos.client.random(1), conn.rec.hellos.server.random(2)
 	key, err := newTrafficKey12(p.suite, master, clientRandom, serverRandom)
 	if err != nil {
 		t.Fatal(err)

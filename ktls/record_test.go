@@ -59,7 +59,7 @@ func FuzzAccount(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, p []byte, handshook bool, i int) {
 		s := &suites[uint(i)%uint(len(suites))]
-		r := &recorder{secret: bytes.Repeat([]byte{7}, s.secretLen), capture: true}
+		r := &recorder{secret: bytes.Repeat([]byte{7}, s.secretLen), capture: true, hellos: new(hellos)}
 		if handshook {
 			r.handshakeDone(s)
 		}

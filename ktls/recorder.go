@@ -27,9 +27,7 @@ type recorder struct {
 	secret   []byte // server application traffic secret of crypto/tls's generation, or TLS 1.2's master secret
 	hsSecret []byte // server handshake traffic secret, if keepHandshake
 
-	// The two randoms are part of TLS 1.2's keys. Read uses clientHello
-	// without mu, during the handshake.
-	clientHello, serverHello helloReader
+	hellos *hellos // nil when it is known that they are not needed
 
 	keepHandshake bool // the switch follows the handshake at once
 	capture       bool // copy each encrypted record to last
@@ -100,6 +98,8 @@ func (r *recorder) handshakeDone(s *suite) {
 	r.suite = s
 	if s != nil && s.version == tls.VersionTLS12 {
 		r.inHandshake = r.afterward
+	} else {
+		r.hellos = nil
 	}
 }
 
@@ -142,8 +142,8 @@ func (r *recorder) Read(p []byte) (int, error) {
 		return 0, ErrRetired
 	}
 	n, err := r.Conn.Read(p)
-	if !r.clientHello.done {
-		r.clientHello.add(p[:n])
+	if h := r.hellos; h != nil && !h.client.done { // during the handshake: without mu
+		h.client.add(p[:n])
 	}
 	return n, err
 }
@@ -170,7 +170,9 @@ func (r *recorder) write(p []byte) (n int, diverted bool, err error) {
 		r.closing = true
 		return n, false, err
 	}
-	r.serverHello.add(p)
+	if r.hellos != nil {
+		r.hellos.server.add(p)
+	}
 	r.account(p)
 	return n, false, nil
 }

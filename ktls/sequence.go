@@ -94,7 +94,7 @@ func (r *recorder) key(secret []byte) (*trafficKey, Reason) {
 	var key *trafficKey
 	var err error
 	if r.suite.version == tls.VersionTLS12 {
-		client, server := r.clientHello.random(handshakeClientHello), r.serverHello.random(handshakeServerHello)
+		client, server := r.hellos.client.random(handshakeClientHello), r.hellos.server.random(handshakeServerHello)
 		key, err = newTrafficKey12(r.suite, secret, client, server)
 	} else {
 		key, err = newTrafficKey13(r.suite, secret)

@@ -38,9 +38,9 @@ func newScript(t testing.TB, s *suite) *script {
 	sc := &script{t: t, suite: s, raw: &discard{}}
 	sc.hs.set(t, s, bytes.Repeat([]byte{1}, s.secretLen))
 	sc.app.set(t, s, bytes.Repeat([]byte{2}, s.secretLen))
-	sc.rec = &recorder{Conn: sc.raw, flush: func() {}, keepHandshake: true, capture: true}
+	sc.rec = &recorder{Conn: sc.raw, flush: func() {}, keepHandshake: true, capture: true, hellos: new(hellos)}
 	if s.version == tls.VersionTLS12 {
-		sc.rec.clientHello.add(testHello(handshakeClientHello))
+		sc.rec.hellos.client.add(testHello(handshakeClientHello))
 		sc.raw1(testHello(handshakeServerHello))
 		sc.rec.setSecret(labelMasterSecret, bytes.Clone(sc.app.secret))
 		return sc
@@ -170,8 +170,8 @@ func TestProof12(t *testing.T) {
 		{"no secret", func(sc *script) { flight(sc); sc.done(); sc.rec.secret = nil; sc.data("x") }, NoSecret},
 		{"short secret", func(sc *script) { flight(sc); sc.done(); sc.rec.secret = sc.rec.secret[:47]; sc.data("x") }, NoSecret},
 		{"wrong secret", func(sc *script) { flight(sc); sc.done(); sc.rec.secret[0] ^= 1; sc.data("x") }, SequenceUnproven},
-		{"no client random", func(sc *script) { flight(sc); sc.done(); sc.rec.clientHello = helloReader{}; sc.data("x") }, SequenceUnproven},
-		{"other server random", func(sc *script) { flight(sc); sc.done(); sc.rec.serverHello.message[20] ^= 1; sc.data("x") }, SequenceUnproven},
+		{"no client random", func(sc *script) { flight(sc); sc.done(); sc.rec.hellos.client = helloReader{}; sc.data("x") }, SequenceUnproven},
+		{"other server random", func(sc *script) { flight(sc); sc.done(); sc.rec.hellos.server.message[20] ^= 1; sc.data("x") }, SequenceUnproven},
 		{"no handshake", func(sc *script) { flight(sc) }, Cipher},
 	} {
 		for i := range suites12 {

@@ -124,7 +124,7 @@ func (s *Server) configForClient(hello *tls.ClientHelloInfo) (*tls.Config, error
 // can be offloaded; any other connection works as with tls.Server.
 func (s *Server) Conn(raw net.Conn) *Conn {
 	c := &Conn{raw: raw, server: s}
-	c.rec = &recorder{Conn: raw, flush: c.flushControls, rekey: s.support.Rekey}
+	c.rec = &recorder{Conn: raw, flush: c.flushControls, rekey: s.support.Rekey, hellos: new(hellos)}
 	if s.support.Any() {
 		if tcp, ok := raw.(*net.TCPConn); ok {
 			c.kernel = s.newKernel(tcp)
