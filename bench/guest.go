@@ -95,7 +95,7 @@ func serve(ctx context.Context, j job, p programs, report func(event)) error {
 				http.Error(w, err.Error(), http.StatusInternalServerError)
 				return
 			}
-			_ = json.NewEncoder(w).Encode(counters{found.connections, found.sendfile})
+			_ = json.NewEncoder(w).Encode(found)
 		})
 	}
 	listener, err := net.Listen("tcp", fmt.Sprintf(":%d", controlPort))
@@ -110,10 +110,4 @@ func serve(ctx context.Context, j job, p programs, report func(event)) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-}
-
-// counters are those of a witness, for the host.
-type counters struct {
-	Connections int64   `json:"connections"`
-	Sendfile    float64 `json:"sendfile"`
 }

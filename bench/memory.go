@@ -149,9 +149,8 @@ func (o *outside) witness(ctx context.Context, name string) (w witness, err erro
 	if err != nil {
 		return w, err
 	}
-	var c counters
-	err = json.Unmarshal([]byte(text), &c)
-	return witness{connections: c.Connections, sendfile: c.Sendfile}, err
+	err = json.Unmarshal([]byte(text), &w)
+	return w, err
 }
 
 func (o *outside) measure(ctx context.Context, steps []step) error {

@@ -9,14 +9,14 @@ import (
 // A witness has counters of who encrypts, before something is measured.
 type witness struct {
 	server      *server
-	connections int64   // that kernels have taken over
-	sendfile    float64 // bytes that the module has sent so, of the server ktls
+	Connections int64   `json:"connections"` // that kernels have taken over
+	Sendfile    float64 `json:"sendfile"`    // bytes that the module has sent so, of the server ktls
 }
 
 func newWitness(ctx context.Context, s *server) (w witness, err error) {
 	w.server = s
-	if w.connections, err = kernelConnections(); err == nil && s.name == ktls {
-		w.sendfile, err = s.metric(ctx, "caddy_ktls_sendfile_bytes_total")
+	if w.Connections, err = kernelConnections(); err == nil && s.name == ktls {
+		w.Sendfile, err = s.metric(ctx, "caddy_ktls_sendfile_bytes_total")
 	}
 	return w, err
 }
@@ -54,7 +54,7 @@ func (w witness) check(ctx context.Context, c Case, connections int, bytes int64
 }
 
 func (w witness) compare(now witness, c Case, connections int, bytes int64) error {
-	taken, sent := now.connections-w.connections, now.sendfile-w.sendfile
+	taken, sent := now.Connections-w.Connections, now.Sendfile-w.Sendfile
 	switch {
 	case c.offloaded() && taken < int64(connections):
 		return fmt.Errorf("this is not what it is to be: the kernel has encrypted %d of %d connections", taken, connections)

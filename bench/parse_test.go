@@ -180,8 +180,8 @@ func TestWitness(t *testing.T) {
 		{"nginx-ktls", nginxKTLS, small, 2, 0, true},
 		{"nginx-ktls, not moved", nginxKTLS, small, 0, 0, false},
 	} {
-		before := witness{connections: 10, sendfile: 100}
-		now := witness{connections: 10 + test.connections, sendfile: 100 + test.sendfile}
+		before := witness{Connections: 10, Sendfile: 100}
+		now := witness{Connections: 10 + test.connections, Sendfile: 100 + test.sendfile}
 		err := before.compare(now, Case{Server: test.server, Size: test.size}, 2, 2*test.size)
 		if (err == nil) != test.ok {
 			t.Errorf("%s: %v", test.name, err)
