@@ -54,6 +54,9 @@ type Conn struct {
 type announcement struct {
 	file      ktls.File
 	offset, n int64
+	// first is how long the first piece of the placeholder is. If less of it
+	// comes, net/http has copied some.
+	first int64
 	// ahead is how many of the bytes that follow may go out as well, if that
 	// takes no waiting.
 	ahead int64
@@ -313,8 +316,8 @@ func (c *Conn) Write(p []byte) (int, error) {
 
 // writeFile takes n bytes of a placeholder: the first send the announced part.
 func (c *Conn) writeFile(n int64) (int, error) {
-	var err error
-	if a := c.announcement; a.file != nil && n <= a.n {
+	if a := c.announcement; a.file != nil && n == a.first {
+		var err error
 		c.announcement = announcement{}
 		c.sent, c.copied, err = c.sendFile(c.held, a.file, a.offset, a.n, a.ahead)
 		c.held = c.held[:0]

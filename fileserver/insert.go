@@ -90,7 +90,9 @@ func unwrap(w http.ResponseWriter) http.ResponseWriter {
 // takesMore reports whether Caddy's idle timeouts, which hand on a body in parts,
 // go on rightly when more than a part was taken of the body: Caddy doesn't promise
 // that, so it is tried.
-var takesMore = sync.OnceValue(func() bool {
+var takesMore = sync.OnceValue(func() (ok bool) {
+	// Another Caddy may ask for what is not there.
+	defer func() { ok = recover() == nil && ok }()
 	const length, part = 10, 4
 	taker := &greedy{most: part + 2}
 	idle := &caddyhttp.IdleTimeoutWriter{

@@ -206,6 +206,70 @@ func TestBodies(t *testing.T) {
 	}
 }
 
+// The lengths of Caddy's parts may be set, and be such that their ends are short.
+func TestParts(t *testing.T) {
+	requireKernelTLS(t)
+	for _, part := range []int{1000, 4 << 10, 12 << 10, maxPart, maxPart + 4097, maxPart + 8<<10, 4 << 20} {
+		t.Run(fmt.Sprint(part), func(t *testing.T) {
+			name, body := randomFile(t, part+max(part/2, 2_000_000))
+			s := newSite(t, part, time.Minute, func(w http.ResponseWriter, r *http.Request) {
+				http.ServeFile(w, r, name)
+			})
+			for range 2 {
+				s.sent.Store(0)
+				_, got, err := s.get(t)
+				if err != nil || !bytes.Equal(got, body) {
+					t.Fatalf("got %d bytes of %d, %v", len(got), len(body), err)
+				}
+				want := part > httpBuffer
+				if sent := s.sent.Load() > int64(len(body))/2; sent != want {
+					t.Errorf("sendfile sent %d bytes of %d", s.sent.Load(), len(body))
+				}
+			}
+		})
+	}
+}
+
+// What a handler makes of the header when net/http has taken it has no effect.
+func TestLateHeader(t *testing.T) {
+	requireKernelTLS(t)
+	const n, less = 300_000, 100_000
+	name, body := randomFile(t, n)
+	for _, tt := range []struct {
+		name   string
+		before func(w http.ResponseWriter)
+		want   int
+	}{
+		{"length behind the status", func(w http.ResponseWriter) { w.WriteHeader(http.StatusOK) }, n},
+		{"length behind a flush", func(w http.ResponseWriter) { _ = http.NewResponseController(w).Flush() }, n},
+		{"length behind the body's first bytes", func(w http.ResponseWriter) { _, _ = w.Write(nil) }, n},
+		{"greater length behind the status", func(w http.ResponseWriter) {
+			w.Header().Set("Content-Length", fmt.Sprint(less))
+			w.WriteHeader(http.StatusOK)
+		}, less},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s := newSite(t, 0, time.Minute, func(w http.ResponseWriter, r *http.Request) {
+				f, err := os.Open(name)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				defer f.Close()
+				tt.before(w)
+				w.Header().Set("Content-Length", fmt.Sprint(n))
+				_, _ = io.Copy(w, f)
+			})
+			for range 2 {
+				_, got, err := s.get(t)
+				if err != nil || !bytes.Equal(got, body[:tt.want]) {
+					t.Errorf("got %d bytes, %v, want %d", len(got), err, tt.want)
+				}
+			}
+		})
+	}
+}
+
 // A handler that does not keep its own promise must not be helped: the client
 // has to see that the body is not whole, and no byte that isn't the file's.
 func TestBrokenPromises(t *testing.T) {

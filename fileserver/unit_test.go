@@ -157,32 +157,35 @@ func TestAhead(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			w := &writer{written: tt.written, length: tt.length}
 			w.above.ResponseWriter = w
-			if got := w.ahead(ktls.FileRange{Len: part, Beyond: tt.beyond}, tt.done); got != tt.want {
+			if got := w.ahead(ktls.FileRange{Len: part, Beyond: tt.beyond}, 0, tt.done); got != tt.want {
 				t.Errorf("got %d, want %d", got, tt.want)
 			}
 		})
 	}
 }
 
-// Nor if the pieces of a part's placeholder would be too short, or the outermost
-// limit is the handler's own, as it is without Caddy's idle timeouts.
+// Nor if the pieces of a placeholder would be too short, or the outermost limit is
+// the handler's own, as it is without Caddy's idle timeouts.
 func TestNothingAhead(t *testing.T) {
 	for _, tt := range []struct {
-		name  string
-		part  int64
-		above bool
-		want  int64
+		name    string
+		part    int64
+		done, n int64
+		above   bool
+		want    int64
 	}{
-		{"short part", 4*httpBuffer - 1, true, 0},
-		{"part", 4 * httpBuffer, true, maxPart},
-		{"part of the handler's", 4 * httpBuffer, false, 0},
+		{"short part", 4*httpBuffer - 1, 0, 4*httpBuffer - 1, true, 0},
+		{"part", 4 * httpBuffer, 0, 4 * httpBuffer, true, maxPart},
+		{"short end of a part", maxPart + 5000, maxPart, 5000, true, 0},
+		{"end of a part", maxPart + 4*httpBuffer, maxPart, 4 * httpBuffer, true, maxPart},
+		{"part of the handler's", 4 * httpBuffer, 0, 4 * httpBuffer, false, 0},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			w := &writer{length: 1 << 30}
 			if tt.above {
 				w.above.ResponseWriter = w
 			}
-			if got := w.ahead(ktls.FileRange{Len: tt.part, Beyond: 1 << 30}, tt.part); got != tt.want {
+			if got := w.ahead(ktls.FileRange{Len: tt.part, Beyond: 1 << 30}, tt.done, tt.n); got != tt.want {
 				t.Errorf("got %d, want %d", got, tt.want)
 			}
 		})

@@ -56,10 +56,10 @@ const (
 	ReasonSendfileRefused Reason = "sendfile_refused"
 	// ReasonNoBody: HEAD, or a status without a body.
 	ReasonNoBody Reason = "no_body"
-	// ReasonSmall: the body is shorter than MinSize, or comes in parts that
-	// are too short.
+	// ReasonSmall: the body is shorter than MinSize.
 	ReasonSmall Reason = "small"
-	// ReasonNotAFile: the body is not copied from a file.
+	// ReasonNotAFile: the body is not copied from a file, or in parts that
+	// are too short.
 	ReasonNotAFile Reason = "not_a_file"
 )
 
@@ -81,14 +81,17 @@ type writer struct {
 	request *http.Request
 	options *Options
 
-	status  int
-	typed   bool  // the Content-Type was known with the status: nobody need look at the body
-	length  int64 // Content-Length, if there is one
-	written int64 // bytes of the body
-	path    path
-	begun   bool          // see begin
-	flushed bool          // net/http holds nothing of the response
-	stream  *serverStream // over HTTP/2, when the body goes out by sendfile(2)
+	status      int
+	final       bool  // see fixHeader
+	typed       bool  // the Content-Type was known with the status: nobody need look at the body
+	lengthKnown bool  // there is a Content-Length
+	length      int64 // which it is
+	encoded     bool  // there is a Transfer-Encoding
+	written     int64 // bytes of the body
+	path        path
+	begun       bool          // see begin
+	flushed     bool          // net/http holds nothing of the response
+	stream      *serverStream // over HTTP/2, when the body goes out by sendfile(2)
 
 	// The file that was copied from last, up to where, and up to where it
 	// was to be copied.
@@ -152,15 +155,35 @@ func (w *writer) WriteHeader(status int) {
 		w.status = status
 		_, w.typed = w.Header()["Content-Type"]
 		w.typed = w.typed || w.Header().Get("Content-Encoding") != ""
+		w.fixHeader()
 	}
 	w.ResponseWriterWrapper.WriteHeader(status)
 }
 
+// fixHeader notes what the header says of the body's length when net/http takes
+// the header: with the status, the first bytes, or a flush. What a handler changes
+// later has no effect.
+func (w *writer) fixHeader() {
+	if w.final {
+		return
+	}
+	w.final = true
+	w.length, w.lengthKnown = contentLength(w.Header())
+	w.encoded = len(w.Header()["Transfer-Encoding"]) > 0
+}
+
 // Write implements http.ResponseWriter.
 func (w *writer) Write(p []byte) (int, error) {
+	w.fixHeader()
 	n, err := w.ResponseWriterWrapper.Write(p)
 	w.wrote(int64(n))
 	return n, err
+}
+
+// FlushError is what an http.ResponseController flushes by.
+func (w *writer) FlushError() error {
+	w.fixHeader()
+	return http.NewResponseController(w.ResponseWriter).Flush()
 }
 
 // wrote counts bytes of the body that net/http has got, and perhaps still has.
@@ -173,8 +196,8 @@ func (w *writer) wrote(n int64) {
 // ReadFrom implements io.ReaderFrom. io.Copy, and so http.ServeContent, calls
 // it with the file, which Caddy hands on in parts.
 func (w *writer) ReadFrom(r io.Reader) (total int64, err error) {
-	length, lengthKnown := contentLength(w.Header())
-	w.small = w.small || lengthKnown && length < w.options.MinSize
+	w.fixHeader()
+	w.small = w.small || w.lengthKnown && w.length < w.options.MinSize
 	if w.path == copying || w.small {
 		return w.copy(r)
 	}
@@ -183,11 +206,11 @@ func (w *writer) ReadFrom(r io.Reader) (total int64, err error) {
 		return w.copy(r)
 	}
 	if w.path == undecided {
-		w.length = length
-		if !lengthKnown {
+		length := w.length
+		if !w.lengthKnown {
 			length = file.Len + file.Beyond
 		}
-		w.decide(length >= w.options.MinSize, lengthKnown)
+		w.decide(length >= w.options.MinSize)
 	}
 	if w.path == sending {
 		if w.shorter(file) {
@@ -282,12 +305,12 @@ func (w *writer) copyN(r io.Reader, n int64) (int64, error) {
 }
 
 // decide settles, once for the response, how its body goes out.
-func (w *writer) decide(large, lengthKnown bool) {
+func (w *writer) decide(large bool) {
 	w.path = copying
 	if w.small = !large; w.small {
 		return
 	}
-	reason := w.obstacle(lengthKnown)
+	reason := w.obstacle()
 	if reason == ReasonNone {
 		w.path = sending
 	}
@@ -297,7 +320,7 @@ func (w *writer) decide(large, lengthKnown bool) {
 }
 
 // obstacle returns why the body has to be copied.
-func (w *writer) obstacle(lengthKnown bool) Reason {
+func (w *writer) obstacle() Reason {
 	bottom := bottomOf(w.ResponseWriter)
 	switch {
 	case w.conn == nil:
@@ -311,8 +334,7 @@ func (w *writer) obstacle(lengthKnown bool) Reason {
 		if _, _, ok := w.stream.position(); !ok {
 			return ReasonStreamUnknown
 		}
-	case len(w.Header()["Transfer-Encoding"]) > 0,
-		!lengthKnown && w.request.ProtoAtLeast(1, 1):
+	case w.encoded, !w.lengthKnown && w.request.ProtoAtLeast(1, 1):
 		return ReasonChunked
 	}
 	return w.unmoved()
@@ -366,9 +388,13 @@ func (w *writer) send(file ktls.FileRange) (total int64, err error) {
 	for err == nil && total < file.Len && (total == 0 || file.Len-total > httpBuffer) {
 		n := min(file.Len-total, maxPart)
 		var sent, copied int64
-		sent, copied, err = w.sendPart(announcement{
-			file: file.File, offset: file.Offset + total, n: n, ahead: w.ahead(file, total+n),
-		})
+		a := announcement{file: file.File, offset: file.Offset + total, n: n, first: n}
+		if a.ahead = w.ahead(file, total, n); a.ahead > 0 {
+			// Only when the part has gone out is known how long the
+			// placeholder is to be.
+			a.first = n / 2
+		}
+		sent, copied, err = w.sendPart(a)
 		total += sent
 		w.sent += sent - copied
 		w.copied += copied
@@ -385,20 +411,22 @@ func (w *writer) send(file ktls.FileRange) (total int64, err error) {
 	return total, err
 }
 
-// ahead returns how much of a file may be sent beyond the first done bytes of a
-// part. Caddy hands on a body in parts of one length, each with a write deadline
+// ahead returns how much of a file may be sent beyond the n bytes of a part that come
+// behind the first done ones. Caddy hands on a body in parts of one length, each with a write deadline
 // of its own. A part waits only for its own bytes, so the deadlines mean what
 // they mean without us; what follows goes along if the socket takes it at once,
 // which saves the work for the next parts.
 //
 // No more is sent than the handler is bound to send, which it has told by the
 // Content-Length and by what it copies. Without Caddy's idle timeouts above, the
-// outermost limit of a reader is the handler's own, and there is no beyond.
-func (w *writer) ahead(file ktls.FileRange, done int64) int64 {
-	if w.above.ResponseWriter == nil || done < file.Len || file.Len < 4*httpBuffer || !takesMore() {
+// outermost limit of a reader is the handler's own, and there is no beyond. Nor if
+// half of the bytes, which is the first piece of their placeholder then, would be so
+// few that net/http copies them into its buffer.
+func (w *writer) ahead(file ktls.FileRange, done, n int64) int64 {
+	if w.above.ResponseWriter == nil || done+n < file.Len || n < 4*httpBuffer || !takesMore() {
 		return 0
 	}
-	return max(min(file.Beyond, w.length-w.written-done, maxPart), 0)
+	return max(min(file.Beyond, w.length-w.written-done-n, maxPart), 0)
 }
 
 // sendPart sends one part, and what goes ahead, by its placeholder.
@@ -409,14 +437,8 @@ func (w *writer) sendPart(a announcement) (sent, copied int64, err error) {
 	if !w.flushed {
 		err = w.flush()
 	}
-	// Only when the part has gone out is known how long the placeholder is to
-	// be. No piece may be so short that net/http copies it into its buffer.
-	first := a.n
-	if a.ahead > 0 {
-		first /= 2
-	}
 	if err == nil {
-		_, err = w.ResponseWriter.Write(placeholder[:first])
+		_, err = w.ResponseWriter.Write(placeholder[:a.first])
 	}
 	if rest := w.conn.rest(); err == nil && rest > 0 {
 		_, err = w.ResponseWriter.Write(placeholder[:rest])

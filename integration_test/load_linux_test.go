@@ -195,7 +195,8 @@ func TestLoadConnections(t *testing.T) {
 	if n := c.metrics(t)["sendfile_bytes"] - counted["sendfile_bytes"]; n >= int64(active)*f.size {
 		t.Error("all files were sent before they were read: the test shows nothing")
 	}
-	t.Logf("meanwhile: %+v", c.resources(t))
+	meanwhile := c.resources(t)
+	t.Logf("meanwhile: %+v", meanwhile)
 	finish()
 	inParallel(t, idle, 16, func(i int) { conns[i].wantFile(t, "/small", small) })
 	closeAll(conns)
@@ -203,6 +204,7 @@ func TestLoadConnections(t *testing.T) {
 		"connections:offloaded": int64(idle + active),
 		"responses:sendfile":    int64(active), "sendfile_bytes": int64(active) * f.size,
 	})
+	before.heap += int64(meanwhile.goroutines) * goroutineKept
 	c.wantReturned(t, before)
 	fault(t, "Load", "Many idle and many active connections", "half HTTP/1.1, half HTTP/2, offloaded at the handshake; make long: 10,000 idle, 1,000 active",
 		"downloads whole, the idle serve on, everything is given back")

@@ -75,6 +75,10 @@ const (
 	heapNoise      = 6 << 20
 )
 
+// goroutineKept is how many bytes Go keeps for good of a goroutine that has ended,
+// for another one.
+const goroutineKept = 512
+
 // wantReturned waits until the server has no more resources than before.
 func (c *caddy) wantReturned(t testing.TB, before resources) {
 	t.Helper()
