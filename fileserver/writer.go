@@ -310,13 +310,11 @@ func (w *writer) decide(large bool) {
 	if w.small = !large; w.small {
 		return
 	}
-	reason := w.obstacle()
-	if reason == ReasonNone {
-		w.path = sending
-	}
-	if reason != ReasonNone {
+	if reason := w.obstacle(); reason != ReasonNone {
 		w.report(reason)
+		return
 	}
+	w.path = sending
 }
 
 // obstacle returns why the body has to be copied.
@@ -411,17 +409,17 @@ func (w *writer) send(file ktls.FileRange) (total int64, err error) {
 	return total, err
 }
 
-// ahead returns how much of a file may be sent beyond the n bytes of a part that come
-// behind the first done ones. Caddy hands on a body in parts of one length, each with a write deadline
-// of its own. A part waits only for its own bytes, so the deadlines mean what
-// they mean without us; what follows goes along if the socket takes it at once,
-// which saves the work for the next parts.
+// ahead returns how much of a file may be sent beyond the n bytes of a part that
+// come behind the first done ones. Caddy hands on a body in parts of one length,
+// each with a write deadline of its own. A part waits only for its own bytes, so the
+// deadlines mean what they mean without us; what follows goes along if the socket
+// takes it at once, which saves the work for the next parts.
 //
 // No more is sent than the handler is bound to send, which it has told by the
-// Content-Length and by what it copies. Without Caddy's idle timeouts above, the
-// outermost limit of a reader is the handler's own, and there is no beyond. Nor if
-// half of the bytes, which is the first piece of their placeholder then, would be so
-// few that net/http copies them into its buffer.
+// Content-Length and by what it copies. Nothing is sent ahead without Caddy's idle
+// timeouts above, as the outermost limit of a reader is the handler's own then. Nor
+// if half of the n bytes, for which the first piece of the placeholder stands, are
+// so few that net/http would copy that piece into its buffer.
 func (w *writer) ahead(file ktls.FileRange, done, n int64) int64 {
 	if w.above.ResponseWriter == nil || done+n < file.Len || n < 4*httpBuffer || !takesMore() {
 		return 0
