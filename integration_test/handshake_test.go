@@ -107,7 +107,7 @@ func TestHandshakeTimeout(t *testing.T) {
 	}
 }
 `+site)
-	start := time.Now()
+	before, start := c.metrics(t), time.Now()
 	conn := c.dialTCP(t)
 	_ = conn.SetReadDeadline(start.Add(patience))
 	if n, err := conn.Read(make([]byte, 1)); n > 0 || errors.Is(err, os.ErrDeadlineExceeded) {
@@ -117,9 +117,10 @@ func TestHandshakeTimeout(t *testing.T) {
 		t.Errorf("a silent client is cut after %v, want 1s", passed)
 	}
 	c.expectHandshakeError(t, "i/o timeout")
+	c.expect(t, before, copied()) // which comes after the line in the log
 
 	// The limit ends with the handshake.
-	before := c.metrics(t)
+	before = c.metrics(t)
 	wantBody(t, c.get(t, "/f"), http.StatusOK, f.digest)
 	c.expect(t, before, sentByKernel(f.size))
 	fault(t, "Clients", "silent client", "connects and sends nothing", "cut after read_header, as by stock Caddy")
