@@ -170,10 +170,12 @@ func (c *Conn) shook() error {
 		_ = c.setReadDeadline(time.Now().Add(d))
 	}
 	state := c.tls.ConnectionState()
-	if c.protocol.http2 = state.NegotiatedProtocol == http2.NextProtoTLS; c.protocol.http2 {
-		c.outbound.Store(newOutbound(frameWriter{c}))
+	if state.NegotiatedProtocol != http2.NextProtoTLS {
+		return nil
 	}
-	if c.protocol.http2 && !secureForHTTP2(state) {
+	c.protocol.http2 = true
+	c.outbound.Store(newOutbound(frameWriter{c}))
+	if !secureForHTTP2(state) {
 		_ = http2.NewFramer(c.tls, nil).WriteGoAway(0, http2.ErrCodeInadequateSecurity, nil)
 		_ = c.Close()
 		return c.readError(errInsecureHTTP2)
