@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"crypto/tls"
 	"errors"
-	"fmt"
 	"io"
 	"math"
 	"net"
@@ -100,34 +99,6 @@ func (c *cutConn) Close() error {
 	defer c.mu.Unlock()
 	c.end()
 	return nil
-}
-
-// A trace is what a Caddy holds for its connections.
-type trace struct {
-	descriptors, goroutines int
-	kernel                  int64
-	gauge                   float64
-}
-
-func (c *caddy) trace(t testing.TB) trace {
-	t.Helper()
-	return trace{
-		c.descriptors(t), c.goroutines(t), tlsStat(t, "TlsCurrTxSw"),
-		c.metric(t, `caddy_ktls_offloaded_connections\{.*\}`),
-	}
-}
-
-// nothingLeft waits until Caddy holds no more than it did.
-func (c *caddy) nothingLeft(t testing.TB, before trace) {
-	t.Helper()
-	eventually(t, "nothing is left of the connections", func() error {
-		now := c.trace(t)
-		if now.descriptors > before.descriptors || now.goroutines > before.goroutines ||
-			now.kernel > before.kernel || now.gauge > before.gauge {
-			return fmt.Errorf("%+v, before %+v", now, before)
-		}
-		return nil
-	})
 }
 
 // A point is where a connection is cut, and how.

@@ -81,20 +81,9 @@ func testSetsockoptFails(t *testing.T, c *caddy) {
 	want := sentByKernel(f.size)
 	want["connections:kernel_refused"], want["responses:kernel_refused"] = int64(refused), 2*int64(refused)
 	c.expect(t, before, want)
-	c.wantDescriptors(t, descriptors)
+	c.closedAgain(t, descriptors)
 	fault(t, kernelFailures, "setsockopt of TCP_ULP or TLS_TX fails in Caddy, HTTP/1.1 and HTTP/2", bySeccomp,
 		"bodies whole, copied; `kernel_refused` in metrics, the error in the log")
-}
-
-// wantDescriptors waits until Caddy has no more descriptors than before.
-func (c *caddy) wantDescriptors(t testing.TB, before int) {
-	t.Helper()
-	eventually(t, "descriptors are closed", func() error {
-		if n := c.descriptors(t); n > before {
-			return fmt.Errorf("%d descriptors, before %d", n, before)
-		}
-		return nil
-	})
 }
 
 // sendfile(2) fails in Caddy: what the file can give otherwise is copied, else the
@@ -179,7 +168,7 @@ func testSendfileFails(t *testing.T, c *caddy) {
 	before := c.metrics(t)
 	wantBody(t, do(t, bystander, http.MethodGet, c.url("/f")), http.StatusOK, f.digest)
 	c.expect(t, before, counts{"responses:sendfile": 1, "sendfile_bytes": f.size})
-	c.wantDescriptors(t, descriptors)
+	c.closedAgain(t, descriptors)
 	fault(t, kernelFailures, "sendfile fails in Caddy (EIO, ENOMEM, EPIPE, ECONNRESET, EOVERFLOW, ESPIPE), HTTP/1.1 and HTTP/2", bySeccomp,
 		"connection closed, `responses_failed` counted; the client sees it; others unharmed")
 }
@@ -284,7 +273,7 @@ func testNoDescriptors(t *testing.T, c *caddy) {
 	wantBody(t, d.finish(t), http.StatusOK, f.digest)
 	_ = d.conn.Close()
 	c.expect(t, before, counts{"connections:offloaded": 3, "responses:sendfile": 7, "sendfile_bytes": anyNumber})
-	c.wantDescriptors(t, descriptors)
+	c.closedAgain(t, descriptors)
 	fault(t, kernelFailures, "no descriptor left in the process (EMFILE)", "prlimit of RLIMIT_NOFILE while a download is under way",
 		"download whole; files can't be opened, as with stock Caddy; new connections wait, and are served then")
 	fault(t, kernelFailures, "no descriptor left in the machine (ENFILE)", "seccomp has openat and accept4 fail while a download is under way",

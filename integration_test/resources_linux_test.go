@@ -11,21 +11,45 @@ import (
 	"testing"
 )
 
-// Resources are what connections take of a server, and have to give back.
-type resources struct {
+// A trace is what a Caddy holds for its connections.
+type trace struct {
 	descriptors, goroutines int
-	heap                    int64 // bytes in use after garbage collection
-	rss                     int64 // bytes of memory that the process has
 	kernel                  int64 // connections that the kernel encrypts
 	gauge                   int64 // what the module says of that
 }
 
+func (c *caddy) trace(t testing.TB) trace {
+	t.Helper()
+	return trace{c.descriptors(t), c.goroutines(t), tlsStat(t, "TlsCurrTxSw"), c.offloaded(t)}
+}
+
+// exceeds reports whether it is more than before, but for some goroutines.
+func (now trace) exceeds(before trace, goroutines int) bool {
+	return now.descriptors > before.descriptors || now.goroutines > before.goroutines+goroutines ||
+		now.kernel > before.kernel || now.gauge > before.gauge
+}
+
+// nothingLeft waits until Caddy holds no more than it did.
+func (c *caddy) nothingLeft(t testing.TB, before trace) {
+	t.Helper()
+	eventually(t, "nothing is left of the connections", func() error {
+		if now := c.trace(t); now.exceeds(before, 0) {
+			return fmt.Errorf("%+v, before %+v", now, before)
+		}
+		return nil
+	})
+}
+
+// Resources are what connections take of a server, and have to give back.
+type resources struct {
+	trace
+	heap int64 // bytes in use after garbage collection
+	rss  int64 // bytes of memory that the process has
+}
+
 func (c *caddy) resources(t testing.TB) resources {
 	t.Helper()
-	return resources{
-		heap: c.heap(t), rss: c.rss(t), goroutines: c.goroutines(t), descriptors: c.descriptors(t),
-		kernel: tlsStat(t, "TlsCurrTxSw"), gauge: c.offloaded(t),
-	}
+	return resources{heap: c.heap(t), rss: c.rss(t), trace: c.trace(t)}
 }
 
 // heap returns how many bytes the process has in use after garbage collection.
@@ -56,16 +80,9 @@ func (c *caddy) rss(t testing.TB) (kib int64) {
 
 // offloaded returns how many connections are offloaded now, as the module counts
 // them.
-func (c *caddy) offloaded(t testing.TB) (all int64) {
+func (c *caddy) offloaded(t testing.TB) int64 {
 	t.Helper()
-	for line := range strings.Lines(string(c.admin(t, http.MethodGet, "/metrics", "", ""))) {
-		if strings.HasPrefix(line, "caddy_ktls_offloaded_connections{") {
-			value, err := strconv.ParseFloat(strings.Fields(line)[1], 64)
-			must(t, err)
-			all += int64(value)
-		}
-	}
-	return all
+	return int64(c.metric(t, `caddy_ktls_offloaded_connections\{.*\}`))
 }
 
 // What varies by itself: the admin endpoint's own connections, and what Caddy and
@@ -85,8 +102,7 @@ func (c *caddy) wantReturned(t testing.TB, before resources) {
 	var now resources
 	eventually(t, "the server has given everything back", func() error {
 		now = c.resources(t)
-		if now.descriptors > before.descriptors || now.goroutines > before.goroutines+goroutineNoise ||
-			now.heap > before.heap+heapNoise || now.kernel > before.kernel || now.gauge > before.gauge {
+		if now.exceeds(before.trace, goroutineNoise) || now.heap > before.heap+heapNoise {
 			return fmt.Errorf("%+v, before %+v", now, before)
 		}
 		return nil
