@@ -57,7 +57,7 @@ func TestTrial(t *testing.T) {
 		{name: "no rekey", support: Support{known: all.known}, sendFile: true},
 		{name: "connection without rekey", support: all, setup: func(k *fakeKernel) { k.rekeyErr = broken }, sendFile: true},
 		{name: "no sendfile", support: all, setup: func(k *fakeKernel) { k.noSendFile = true }, rekey: true},
-		{name: "part of the file", support: all, setup: func(k *fakeKernel) { k.maxFile = 1000 }, sendFile: true, rekey: true},
+		{name: "part of the file", support: all, setup: func(k *fakeKernel) { k.MaxFile = 1000 }, sendFile: true, rekey: true},
 		{name: "cipher", support: Support{known: 1 << 31}, err: errors.ErrUnsupported},
 		{name: "refused", support: all, setup: func(k *fakeKernel) { k.installErr = broken }, err: broken},
 	}
@@ -72,7 +72,7 @@ func TestTrial(t *testing.T) {
 				err := got.run(s, certificate, func(server *Server) {
 					server.support = test.support
 					server.newKernel = func(tcp *net.TCPConn) kernel {
-						k := &fakeKernel{t: t, tcp: tcp}
+						k := newFakeKernel(t, tcp)
 						if test.setup != nil {
 							test.setup(k)
 						}

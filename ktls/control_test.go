@@ -165,9 +165,9 @@ func TestAlertDuringFile(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			var inject func()
 			s := newFakeServer(t, serverConfig(), AtHandshake, func(k *fakeKernel) {
-				k.maxFile = round // leaves records open
+				k.MaxFile = round // leaves records open
 				k.beforeFile = func() {
-					if k.files == tt.at {
+					if k.Counts().Files == tt.at {
 						inject()
 					}
 				}

@@ -2,253 +2,88 @@ package ktls
 
 import (
 	"bytes"
-	"crypto/aes"
-	"crypto/cipher"
 	"crypto/tls"
-	"encoding/binary"
-	"fmt"
-	"io"
 	"net"
 	"sync"
 	"sync/atomic"
 	"testing"
 
-	"golang.org/x/crypto/chacha20poly1305"
+	"github.com/caddy-ktls/caddy-ktls/internal/fakekernel"
 )
 
-// A fakeKernel makes records in user space from what install is given,
-// so that the switch can be tested without kernel TLS. It shares no code with
-// what it tests but the numbers of the header. It fails the test where a real
-// kernel would corrupt the connection.
+// A fakeKernel makes records in user space, so that the switch can be tested
+// without kernel TLS. It fails the test where a real kernel would corrupt the
+// connection.
 type fakeKernel struct {
-	t   testing.TB
-	tcp *net.TCPConn
+	*fakekernel.Kernel
 
 	// What to simulate.
 	installErr error
 	rekeyErr   error
 	noSendFile bool
-	maxFile    int64 // what one sendFile sends at most, leaving a record open
 	full       atomic.Bool
 	queued     func() (queue, error)
 	beforeFile func() // called before each sendFile
 
 	mu       sync.Mutex
-	key      sealer
-	sequence uint64
-	open     []byte // data of a record that waits for more
-	installs int
-	rekeys   int
-	sent     int64 // bytes of application data, those of files included
-	files    int64 // bytes of files
-	made     uint64
-	corked   bool
 	controls []control
 	lastInfo []byte // as given: cleared by the caller afterwards
 }
 
+func newFakeKernel(t testing.TB, tcp *net.TCPConn) *fakeKernel {
+	return &fakeKernel{Kernel: &fakekernel.Kernel{Wire: tcp, Complain: t.Errorf}}
+}
+
 func (k *fakeKernel) install(info []byte, overhead int) error {
-	k.mu.Lock()
-	defer k.mu.Unlock()
 	if k.installErr != nil {
 		return k.installErr
 	}
-	key, sequence, err := parseInfo(info)
-	if err != nil {
-		return err
-	}
-	if got := len(key.seal(0, 23, nil)); got != overhead {
-		k.t.Errorf("overhead %d, want %d", overhead, got)
-	}
-	k.key, k.sequence = key, sequence
-	k.installs++
-	k.lastInfo = info
-	return nil
+	k.keep(info)
+	return k.Install(info, overhead)
 }
 
 func (k *fakeKernel) rekey(info []byte) error {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if len(k.open) > 0 {
-		k.t.Errorf("new key while a record with %d bytes is open", len(k.open))
-	}
 	if k.rekeyErr != nil {
+		if n := k.Open(); n > 0 {
+			k.Complain("new key while a record with %d bytes is open", n)
+		}
 		return k.rekeyErr
 	}
-	key, sequence, err := parseInfo(info)
-	if err != nil {
-		return err
-	}
-	if k.made > 0 || sequence != k.sequence { // not the trial
-		k.rekeys++
-	}
-	k.key, k.sequence = key, sequence
+	k.keep(info)
+	return k.Rekey(info)
+}
+
+func (k *fakeKernel) keep(info []byte) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
 	k.lastInfo = info
-	return nil
 }
 
-func (k *fakeKernel) records() uint64 {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return k.made
-}
+func (k *fakeKernel) records() uint64 { return k.Counts().Records }
 
-// parseInfo reads a struct tls12_crypto_info_* of include/uapi/linux/tls.h.
-func parseInfo(b []byte) (key sealer, sequence uint64, err error) {
-	version, kind := binary.NativeEndian.Uint16(b), binary.NativeEndian.Uint16(b[2:])
-	size := map[uint16]int{51: 40, 52: 56, 54: 56}[kind]
-	if version != 0x0303 && version != 0x0304 || len(b) != size {
-		return key, 0, fmt.Errorf("fake: version %#x, cipher %d, %d bytes", version, kind, len(b))
-	}
-	b = b[4:]
-	take := func(n int) (part []byte) {
-		part, b = b[:n], b[n:]
-		return part
-	}
-	var iv, salt, secret []byte
-	switch kind {
-	case 51:
-		iv, secret, salt = take(8), take(16), take(4)
-	case 52:
-		iv, secret, salt = take(8), take(32), take(4)
-	case 54:
-		iv, secret = take(12), take(32)
-	}
-	number := take(8)
-	sequence = binary.BigEndian.Uint64(number)
-	key = sealer{version: version, explicit: version == 0x0303 && kind != 54}
-	if key.explicit {
-		if !bytes.Equal(iv, number) {
-			return key, 0, fmt.Errorf("fake: explicit nonce %x, number %x", iv, number)
-		}
-		iv = make([]byte, 8)
-	}
-	copy(key.iv[copy(key.iv[:], salt):], iv)
-	if kind == 54 {
-		key.aead, err = chacha20poly1305.New(secret)
-		return key, sequence, err
-	}
-	block, err := aes.NewCipher(secret)
-	if err != nil {
-		return key, 0, err
-	}
-	key.aead, err = cipher.NewGCM(block)
-	return key, sequence, err
-}
-
-// A sealer makes records by the letter of RFC 8446, section 5.2, or of RFC 5246,
-// section 6.2.3.3, with RFC 5288 and RFC 7905.
-type sealer struct {
-	version  uint16
-	explicit bool // the nonce ends with the number, which the record carries
-	aead     cipher.AEAD
-	iv       [12]byte
-}
-
-func sealerOf(k *trafficKey) sealer {
-	return sealer{k.suite.version, k.suite.explicitNonce(), k.aead, [12]byte(k.iv)}
-}
-
-func (k sealer) seal(sequence uint64, typ byte, content []byte) []byte {
-	var number, nonce [12]byte
-	binary.BigEndian.PutUint64(number[4:], sequence)
-	for i := range nonce {
-		nonce[i] = number[i] ^ k.iv[i]
-	}
-	if k.version == 0x0304 {
-		n := len(content) + 1 + k.aead.Overhead()
-		header := []byte{23, 3, 3, byte(n >> 8), byte(n)}
-		return k.aead.Seal(header, nonce[:], append(bytes.Clone(content), typ), header)
-	}
-	additional := append(bytes.Clone(number[4:]), typ, 3, 3, byte(len(content)>>8), byte(len(content)))
-	n := len(content) + k.aead.Overhead()
-	var explicit []byte
-	if k.explicit {
-		explicit = number[4:]
-		n += len(explicit)
-	}
-	record := append([]byte{typ, 3, 3, byte(n >> 8), byte(n)}, explicit...)
-	return k.aead.Seal(record, nonce[:], content, additional)
-}
-
-// record writes one record. k.mu is held.
-func (k *fakeKernel) record(typ byte, content []byte) error {
-	_, err := k.tcp.Write(k.key.seal(k.sequence, typ, content))
-	k.sequence++
-	k.made++
-	return err
-}
-
-// data adds application data and writes the records that are complete.
-// k.mu is held.
-func (k *fakeKernel) data(p []byte, more bool) error {
-	k.open = append(k.open, p...)
-	k.sent += int64(len(p))
-	for len(k.open) >= 16384 || len(k.open) > 0 && !more {
-		n := min(len(k.open), 16384)
-		if err := k.record(23, k.open[:n]); err != nil {
-			return err
-		}
-		k.open = k.open[n:]
-	}
-	return nil
-}
-
-func (k *fakeKernel) send(p []byte, more bool) (int, error) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if err := k.data(p, more); err != nil {
-		return 0, err
-	}
-	return len(p), nil
-}
+func (k *fakeKernel) send(p []byte, more bool) (int, error) { return k.Send(p, more) }
 
 func (k *fakeKernel) sendFile(f File, offset, n int64) (int64, error) {
 	if k.beforeFile != nil {
 		k.beforeFile()
 	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
 	if k.noSendFile {
 		return 0, ErrNoSendfile
 	}
-	m := n
-	if k.maxFile > 0 {
-		m = min(m, k.maxFile)
-	}
-	b, err := io.ReadAll(io.NewSectionReader(f, offset, m))
-	if err != nil {
-		return 0, err
-	}
-	// A round that sends less than asked for promises more, as splice does.
-	if err := k.data(b, int64(len(b)) < n); err != nil {
-		return 0, err
-	}
-	k.files += int64(len(b))
-	return int64(len(b)), nil
+	return k.SendFile(f, offset, n)
 }
 
 func (k *fakeKernel) sendControl(typ recordType, body []byte, wait bool) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if len(k.open) > 0 {
-		k.t.Errorf("control record of type %d while a record with %d bytes is open", typ, len(k.open))
-	}
 	if !wait && k.full.Load() {
 		return errWouldBlock
 	}
-	k.controls = append(k.controls, control{typ, append([]byte(nil), body...)})
-	return k.record(byte(typ), body)
+	k.controls = append(k.controls, control{typ, bytes.Clone(body)})
+	return k.SendControl(byte(typ), body)
 }
 
-func (k *fakeKernel) cork(on bool) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if on == k.corked {
-		k.t.Errorf("cork(%v) again", on)
-	}
-	k.corked = on
-}
+func (k *fakeKernel) cork(on bool) { k.Cork(on) }
 
 func (k *fakeKernel) unsent() (queue, error) {
 	if k.queued != nil {
@@ -257,15 +92,18 @@ func (k *fakeKernel) unsent() (queue, error) {
 	return queue{}, nil
 }
 
+// sealerOf returns what makes the records of a key.
+func sealerOf(k *trafficKey) fakekernel.Sealer {
+	return fakekernel.Sealer{Version: k.suite.version, Explicit: k.suite.explicitNonce(), AEAD: k.aead, IV: [12]byte(k.iv)}
+}
+
 // wantSent checks how much the kernel has sent, and how much of that from files.
 func (k *fakeKernel) wantSent(t testing.TB, sent, files int) {
 	t.Helper()
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if k.sent != int64(sent) || k.files != int64(files) {
-		t.Errorf("the kernel sent %d bytes, %d of files; want %d and %d", k.sent, k.files, sent, files)
+	if c := k.Counts(); c.Sent != int64(sent) || c.Files != int64(files) {
+		t.Errorf("the kernel sent %d bytes, %d of files; want %d and %d", c.Sent, c.Files, sent, files)
 	}
-	if k.corked {
+	if k.Corked() {
 		t.Error("the connection is corked")
 	}
 }
@@ -306,7 +144,7 @@ func newFakeServer(t testing.TB, config *tls.Config, install Install, setup func
 	})
 	s.support = Support{known: 1<<len(suites) - 1}
 	s.newKernel = func(tcp *net.TCPConn) kernel {
-		k := &fakeKernel{t: t, tcp: tcp}
+		k := newFakeKernel(t, tcp)
 		if s.setup != nil {
 			s.setup(k)
 		}

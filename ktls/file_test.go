@@ -104,7 +104,7 @@ func TestReadFrom(t *testing.T) {
 		{name: "limited", limits: []int64{100_000}, want: body[:100_000], byKernel: true, remaining: []int64{0}},
 		{name: "nested", offset: 5, limits: []int64{100_000, 80_000}, want: body[5:80_005], byKernel: true, remaining: []int64{20_000, 0}},
 		{name: "limit beyond the end", limits: []int64{size + 7}, want: body, byKernel: true, remaining: []int64{7}},
-		{name: "short rounds", kernel: func(k *fakeKernel) { k.maxFile = 10_001 }, want: body, byKernel: true},
+		{name: "short rounds", kernel: func(k *fakeKernel) { k.MaxFile = 10_001 }, want: body, byKernel: true},
 		{name: "sendfile unsupported", kernel: func(k *fakeKernel) { k.noSendFile = true }, limits: []int64{size - 1}, want: body[:size-1], remaining: []int64{0}},
 		{name: "small", limits: []int64{100}, want: body[:100], remaining: []int64{0}},
 		{name: "nothing", limits: []int64{0}, want: nil, remaining: []int64{0}},
@@ -200,7 +200,7 @@ func TestSendFileRefused(t *testing.T) {
 		}
 		wait()
 		k.wantSent(t, n+6, 0)
-		if len(k.open) > 0 {
+		if k.Open() > 0 {
 			t.Error("a record stays open")
 		}
 	}
@@ -214,7 +214,7 @@ func TestSendFileEmpty(t *testing.T) {
 		t.Errorf("SendFile = %d, %v", sent, err)
 	}
 	wait()
-	if len(k.open) > 0 {
+	if k.Open() > 0 {
 		t.Error("a record stays open")
 	}
 }
@@ -254,7 +254,7 @@ func (brokenFile) ReadAt([]byte, int64) (int, error) { return 0, errBroken }
 
 // A file that can't be read to close an open record ends the connection.
 func TestSendFileReadError(t *testing.T) {
-	conn, p, k := offloaded(t, func(k *fakeKernel) { k.maxFile = 5 * maxPayload / 2 })
+	conn, p, k := offloaded(t, func(k *fakeKernel) { k.MaxFile = 5 * maxPayload / 2 })
 	go func() { _, _ = io.Copy(io.Discard, p) }()
 	conn.renewAt = k.records() + 1
 	f := brokenFile{testFile(t, testBody(100_000))}

@@ -7,6 +7,8 @@ import (
 	"net"
 	"slices"
 	"testing"
+
+	"github.com/caddy-ktls/caddy-ktls/internal/fakekernel"
 )
 
 // A flight is what crypto/tls hands to a recorder until the switch.
@@ -151,7 +153,7 @@ func (f *flight) test(t *testing.T, install Install) {
 		all = slices.Concat(f.handshake, f.after)
 		number += uint64(len(f.after))
 	}
-	if _, got, err := parseInfo(want); got != number || err != nil {
+	if _, got, err := fakekernel.ParseInfo(want); got != number || err != nil {
 		t.Errorf("number %d, %v; want %d", got, err, number)
 	}
 	last := lastRecord(all[len(all)-1])

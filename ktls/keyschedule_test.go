@@ -64,7 +64,7 @@ func TestOpen(t *testing.T) {
 
 	k := mustKey(t, suiteByID(tls.TLS_AES_128_GCM_SHA256), unhex(t, rfc8448TrafficSecret))
 	key := sealerOf(k)
-	padded := key.seal(1, 23, []byte("padded\x17\x00\x00"))
+	padded := key.Seal(1, 23, []byte("padded\x17\x00\x00"))
 	for _, tt := range []struct {
 		name     string
 		record   []byte
@@ -83,9 +83,9 @@ func TestOpen(t *testing.T) {
 		{"header only", data[:5], 1, 0, nil, false},
 		{"nothing", nil, 1, 0, nil, false},
 		{"data that end in zeros", padded, 1, recordApplicationData, []byte("padded\x17\x00\x00"), true},
-		{"large number", key.seal(0x0102030405060708, 23, []byte("x")), 0x0102030405060708, recordApplicationData, []byte("x"), true},
-		{"padding", key.seal(1, 0, []byte("x\x15\x00\x00")), 1, recordAlert, []byte("x"), true},
-		{"only padding", key.seal(1, 0, make([]byte, 4)), 1, 0, nil, false},
+		{"large number", key.Seal(0x0102030405060708, 23, []byte("x")), 0x0102030405060708, recordApplicationData, []byte("x"), true},
+		{"padding", key.Seal(1, 0, []byte("x\x15\x00\x00")), 1, recordAlert, []byte("x"), true},
+		{"only padding", key.Seal(1, 0, make([]byte, 4)), 1, 0, nil, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			typ, got, ok := k.open(tt.record, tt.sequence)
@@ -149,7 +149,7 @@ func TestOpen12(t *testing.T) {
 	for _, s := range suites12 {
 		k := mustKey(t, &s, testBody(s.secretLen))
 		key := sealerOf(k)
-		record := key.seal(7, 23, []byte("content"))
+		record := key.Seal(7, 23, []byte("content"))
 		if typ, content, ok := k.open(record, 7); !ok || typ != 23 || string(content) != "content" {
 			t.Errorf("%v: open = %d, %q, %v", &s, typ, content, ok)
 		}

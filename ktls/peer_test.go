@@ -129,7 +129,7 @@ func loggedSecret(t testing.TB, log, label string) []byte {
 // write sends one record.
 func (p *peer) write(typ recordType, content []byte) {
 	p.t.Helper()
-	record := sealerOf(p.out.key).seal(p.out.sequence, byte(typ), content)
+	record := sealerOf(p.out.key).Seal(p.out.sequence, byte(typ), content)
 	p.out.sequence++
 	if _, err := p.conn.Write(record); err != nil {
 		p.t.Error("peer:", err)

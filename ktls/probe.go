@@ -61,7 +61,7 @@ func Probe() (Support, error) {
 	if cachedProbe.conclusive {
 		return cachedProbe.support, cachedProbe.err
 	}
-	support, err := probe()
+	support, err := probeKernel()
 	if err == nil || errors.Is(err, errors.ErrUnsupported) {
 		cachedProbe.conclusive, cachedProbe.support, cachedProbe.err = true, support, err
 	}

@@ -51,11 +51,11 @@ func FuzzAccount(f *testing.F) {
 	for i := range suites {
 		s := &suites[i]
 		key := sealerOf(mustKey(f, s, make([]byte, s.secretLen)))
-		record := key.seal(0, 23, []byte("ab"))
+		record := key.Seal(0, 23, []byte("ab"))
 		f.Add(record, true, i)
 		f.Add(append(append([]byte{22, 3, 3, 0, 1, 0}, record...), 20, 3, 3, 0, 1, 1), false, i)
-		f.Add(append([]byte{20, 3, 3, 0, 1, 1}, key.seal(0, 22, []byte("finished"))...), false, i)
-		f.Add(key.seal(1, 21, []byte{2, 20}), true, i)
+		f.Add(append([]byte{20, 3, 3, 0, 1, 1}, key.Seal(0, 22, []byte("finished"))...), false, i)
+		f.Add(key.Seal(1, 21, []byte{2, 20}), true, i)
 	}
 	f.Fuzz(func(t *testing.T, p []byte, handshook bool, i int) {
 		s := &suites[uint(i)%uint(len(suites))]

@@ -59,8 +59,8 @@ func TestKeyUpdateAfterSwitch(t *testing.T) {
 				}
 			}
 			transfer(t, conn, p, testBody(70_001))
-			if k.rekeys != tt.wants {
-				t.Errorf("%d rekeys, want %d", k.rekeys, tt.wants)
+			if k.Counts().Rekeys != tt.wants {
+				t.Errorf("%d rekeys, want %d", k.Counts().Rekeys, tt.wants)
 			}
 			if tt.wants > 0 {
 				wantZero(t, "crypto info", k.lastInfo)
@@ -102,7 +102,7 @@ func testRetired(t *testing.T, s *fakeServer) {
 		readBack(t, conn, p)
 	}
 	transfer(t, conn, p, testBody(70_001))
-	if k.rekeys > 0 {
+	if k.Counts().Rekeys > 0 {
 		t.Error("a new key")
 	}
 	if err := conn.Close(); err != nil {
@@ -118,7 +118,7 @@ func TestKeyUpdateDuringFile(t *testing.T) {
 	for _, rekey := range []bool{true, false} {
 		var update func()
 		s := rekeyServer(t, rekey, func(k *fakeKernel) {
-			k.maxFile = round // leaves records open
+			k.MaxFile = round // leaves records open
 			k.beforeFile = func() { update() }
 		})
 		conn, p, k := s.connectPeer(t)
@@ -140,8 +140,8 @@ func TestKeyUpdateDuringFile(t *testing.T) {
 		if rekey {
 			want = 10
 		}
-		if k.rekeys != want {
-			t.Errorf("%d rekeys, want %d", k.rekeys, want)
+		if k.Counts().Rekeys != want {
+			t.Errorf("%d rekeys, want %d", k.Counts().Rekeys, want)
 		}
 		conn.Close()
 		wantEnd(t, p)
@@ -203,7 +203,7 @@ func TestKeyUpdateFlood(t *testing.T) {
 		conn.out.Lock() // a writer that is stuck
 		go func() {
 			for range 10_000 {
-				record := sealerOf(p.out.key).seal(p.out.sequence, 22, []byte{24, 0, 0, 1, 1})
+				record := sealerOf(p.out.key).Seal(p.out.sequence, 22, []byte{24, 0, 0, 1, 1})
 				if _, err := p.conn.Write(record); err != nil {
 					return // the server has closed the connection
 				}
@@ -222,8 +222,8 @@ func TestKeyUpdateFlood(t *testing.T) {
 		if _, err := conn.Write([]byte("x")); !errors.Is(err, errAlertSent) {
 			t.Errorf("Write: %v, want that an alert was sent", err)
 		}
-		if k.rekeys > 1 {
-			t.Errorf("%d rekeys", k.rekeys)
+		if k.Counts().Rekeys > 1 {
+			t.Errorf("%d rekeys", k.Counts().Rekeys)
 		}
 		if last := k.controls[len(k.controls)-1]; last.typ != recordAlert || !bytes.Equal(last.body, []byte{2, byte(alertUnexpectedMessage)}) {
 			t.Errorf("the end was %v, want the alert unexpected_message", last)
@@ -239,7 +239,7 @@ const alertUnexpectedMessage tls.AlertError = 10
 func TestKeyLimit(t *testing.T) {
 	const limit = 20
 	for _, rekey := range []bool{true, false} {
-		s := rekeyServer(t, rekey, func(k *fakeKernel) { k.maxFile = 5 * maxPayload / 2 })
+		s := rekeyServer(t, rekey, func(k *fakeKernel) { k.MaxFile = 5 * maxPayload / 2 })
 		s.keyLimit = limit
 		conn, p, k := s.connectPeer(t)
 		p.limit = limit + 5 // what one round makes, and those that close a record
@@ -269,8 +269,8 @@ func TestKeyLimit(t *testing.T) {
 			readBack(t, conn, p)
 			transfer(t, conn, p, testBody(70_000))
 		}
-		if rekey != (k.rekeys >= 150/limit) || rekey == conn.Retired() {
-			t.Errorf("%d rekeys, retired %v", k.rekeys, conn.Retired())
+		if rekey != (k.Counts().Rekeys >= 150/limit) || rekey == conn.Retired() {
+			t.Errorf("%d rekeys, retired %v", k.Counts().Rekeys, conn.Retired())
 		}
 		conn.Close()
 		wantEnd(t, p)
@@ -331,8 +331,8 @@ func TestKeyUpdateAtSwitch(t *testing.T) {
 			t.Fatal("Read:", err)
 		}
 		wantReason(t, conn, Offloaded)
-		if rekey && conn.Retired() || !rekey && k.rekeys > 0 {
-			t.Errorf("rekey %v: %d new keys, retired %v", rekey, k.rekeys, conn.Retired())
+		if rekey && conn.Retired() || !rekey && k.Counts().Rekeys > 0 {
+			t.Errorf("rekey %v: %d new keys, retired %v", rekey, k.Counts().Rekeys, conn.Retired())
 		}
 		conn.Close()
 		wantEnd(t, p)

@@ -7,6 +7,8 @@ import (
 	"net"
 	"reflect"
 	"testing"
+
+	"github.com/caddy-ktls/caddy-ktls/internal/fakekernel"
 )
 
 // discard is a connection whose writes succeed, or are cut short.
@@ -65,7 +67,7 @@ func (sc *script) keyUpdate() {
 }
 
 func (sc *script) sealed(d *direction, typ recordType, content string) {
-	sc.raw1(sealerOf(d.key).seal(d.sequence, byte(typ), []byte(content)))
+	sc.raw1(sealerOf(d.key).Seal(d.sequence, byte(typ), []byte(content)))
 	d.sequence++
 }
 
@@ -91,7 +93,7 @@ func TestProof(t *testing.T) {
 			flight(sc)
 			sc.done()
 			key := sealerOf(sc.app.key)
-			sc.raw1(append(key.seal(0, 23, []byte("one")), key.seal(1, 23, []byte("two"))...))
+			sc.raw1(append(key.Seal(0, 23, []byte("one")), key.Seal(1, 23, []byte("two"))...))
 			sc.app.sequence = 2
 		}, Offloaded},
 
@@ -202,14 +204,14 @@ func testProof(t *testing.T, s *suite, run func(*script), want Reason) {
 		return
 	}
 	// What the kernel gets must continue the script exactly.
-	key, sequence, err := parseInfo(info)
+	key, sequence, err := fakekernel.ParseInfo(info)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if sequence != sc.app.sequence {
 		t.Errorf("number %d, want %d", sequence, sc.app.sequence)
 	}
-	if _, _, ok := sc.app.key.open(key.seal(sequence, 23, []byte("next")), sc.app.sequence); !ok {
+	if _, _, ok := sc.app.key.open(key.Seal(sequence, 23, []byte("next")), sc.app.sequence); !ok {
 		t.Error("the key is wrong")
 	}
 }

@@ -71,14 +71,14 @@ type Server struct {
 	support   Support
 
 	// Changed by tests only.
-	newKernel func(*net.TCPConn) kernel // newSocket
+	newKernel func(*net.TCPConn) kernel // openKernel
 	keyLimit  uint64
 }
 
 // NewServer returns a Server with a configuration as for tls.NewListener, which
 // must not be changed afterwards. options may be nil.
 func NewServer(config *tls.Config, options *Options) *Server {
-	s := &Server{config: config, newKernel: newSocket, keyLimit: keyLimit}
+	s := &Server{config: config, newKernel: openKernel, keyLimit: keyLimit}
 	if options != nil {
 		s.options = *options
 	}

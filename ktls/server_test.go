@@ -172,7 +172,7 @@ func TestNoTLS(t *testing.T) {
 func TestConcurrently(t *testing.T) {
 	body := testBody(100_000)
 	for i := range 20 {
-		s := newFakeServer(t, serverConfig(), Install(i%2), func(k *fakeKernel) { k.maxFile = 10_000 })
+		s := newFakeServer(t, serverConfig(), Install(i%2), func(k *fakeKernel) { k.MaxFile = 10_000 })
 		conn, p, _ := s.connectPeer(t)
 		file := testFile(t, body)
 		var group sync.WaitGroup

@@ -106,8 +106,8 @@ func (sh *shape) test(t *testing.T, newServer newShapes, install Install) {
 	moved := 0 // bytes that the kernel has to send before
 	if install == AtHandshake {
 		wantReason(t, conn, Offloaded)
-		if k != nil && k.sequence != uint64(sh.tickets) {
-			t.Errorf("the kernel begins with number %d, want %d", k.sequence, sh.tickets)
+		if k != nil && k.Sequence() != uint64(sh.tickets) {
+			t.Errorf("the kernel begins with number %d, want %d", k.Sequence(), sh.tickets)
 		}
 		moved = 70_000 + 70_001 + 70_002
 	}
@@ -137,8 +137,8 @@ func (sh *shape) test(t *testing.T, newServer newShapes, install Install) {
 	s.wantDecided(t, conn, Offloaded, nil)
 
 	next := sh.wantRecords(t, client, log.String())
-	if k != nil && k.sequence != next {
-		t.Errorf("the kernel ends with number %d, the client with %d", k.sequence, next)
+	if k != nil && k.Sequence() != next {
+		t.Errorf("the kernel ends with number %d, the client with %d", k.Sequence(), next)
 	}
 }
 

@@ -51,8 +51,8 @@ func testTLS12(t *testing.T, newServer newShapes) {
 				transferFrom(t, conn, client, testFile(t, testBody(70_003)), testBody(70_003))
 				transferBack(t, conn, client, testBody(70_004))
 				s.end(t, conn, client)
-				if k != nil && k.files != 70_003 {
-					t.Errorf("%d bytes by sendfile, want %d", k.files, 70_003)
+				if k != nil && k.Counts().Files != 70_003 {
+					t.Errorf("%d bytes by sendfile, want %d", k.Counts().Files, 70_003)
 				}
 			})
 		}

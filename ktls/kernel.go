@@ -1,0 +1,29 @@
+package ktls
+
+// A kernel is a TCP socket that can be told to make TLS records: the one place
+// where system calls are made. Methods that send wait for room until the
+// connection's write deadline.
+type kernel interface {
+	// install sets the TLS upper layer protocol and the sending key, whose
+	// records take overhead bytes beside their content.
+	install(info []byte, overhead int) error
+	// rekey replaces the sending key.
+	rekey(info []byte) error
+	// records tells how many records were made since install, under any key.
+	records() uint64
+	// send sends application data. With more set the last record may stay
+	// open for the data that follow at once.
+	send(p []byte, more bool) (int, error)
+	// sendFile sends at most n bytes of f from offset on and returns how
+	// many it sent, 0 at the end of the file. If that is less than n, the
+	// last record may be left open. With ErrNoSendfile it has sent none.
+	sendFile(f File, offset, n int64) (int64, error)
+	// cork has TCP hold back what does not fill a segment, until it is told
+	// otherwise or a call that sends has to wait for room.
+	cork(on bool)
+	// sendControl sends a record other than application data. Unless wait
+	// is set it fails rather than block.
+	sendControl(typ recordType, body []byte, wait bool) error
+	// unsent tells how much the peer has not acknowledged yet.
+	unsent() (queue, error)
+}
