@@ -84,7 +84,7 @@ type serverMetrics struct {
 // An outcome is what becomes of a connection.
 type outcome struct {
 	reason          ktls.Reason
-	version, cipher uint16 // zero if the handshake has failed
+	version, cipher uint16 // zero if the handshake is not complete
 }
 
 func metricsOf(name string) *serverMetrics {
@@ -124,18 +124,15 @@ func (c *counterCache[K]) get(key K, all *prometheus.CounterVec, labels func() [
 }
 
 // decided counts a connection that is offloaded or not.
-func (m *serverMetrics) decided(reason ktls.Reason, state tls.ConnectionState) {
-	o := outcome{reason: reason}
-	if state.HandshakeComplete {
-		o.version, o.cipher = state.Version, state.CipherSuite
-	}
+func (m *serverMetrics) decided(d ktls.Decision) {
+	o := outcome{d.Reason, d.Version, d.CipherSuite}
 	m.connections.get(o, metrics.connections, func() []string {
 		if o.version == 0 {
-			return []string{m.name, reason.String(), "", ""}
+			return []string{m.name, o.reason.String(), "", ""}
 		}
-		return []string{m.name, reason.String(), tls.VersionName(o.version), tls.CipherSuiteName(o.cipher)}
+		return []string{m.name, o.reason.String(), tls.VersionName(o.version), tls.CipherSuiteName(o.cipher)}
 	}).Inc()
-	if reason == ktls.Offloaded {
+	if d.Reason == ktls.Offloaded {
 		m.offloaded.Inc()
 	}
 }

@@ -48,7 +48,7 @@ func allMetrics(t testing.TB) []*dto.MetricFamily {
 	t.Cleanup(func() { metrics.kernel = kernel })
 	metrics.kernel = func() (map[string]uint64, error) { return map[string]uint64{"TlsCurrTxSw": 1}, nil }
 	m := newMetrics(t)
-	m.decided(ktls.NotNeeded, tls.ConnectionState{})
+	m.decided(ktls.Decision{Reason: ktls.NotNeeded})
 	m.sending(fileserver.ReasonNone)
 	w, response := insert(t)
 	_, _ = w.Write([]byte("a text"))
@@ -124,8 +124,6 @@ func TestReasonsDocumented(t *testing.T) {
 	}
 	wantSame(t, "README.md", inReadme, slices.Concat(connections, responses, []string{"remainder", "retired"}))
 
-	const onlyLogged = "kernel_unsupported"
-	connections = slices.DeleteFunc(connections, func(word string) bool { return word == onlyLogged })
 	var labels [][]string
 	for _, row := range rows(section(t, "docs/metrics.md", "## Labels")) {
 		labels = append(labels, append([]string{strings.Join(backquoted(row[0]), "")}, row[1:]...))
@@ -402,11 +400,14 @@ func statusOf(t testing.TB, name string) ServerStatus {
 
 func TestDecided(t *testing.T) {
 	m := newMetrics(t)
-	state := tls.ConnectionState{HandshakeComplete: true, Version: tls.VersionTLS13, CipherSuite: tls.TLS_AES_128_GCM_SHA256}
-	m.decided(ktls.Offloaded, state)
-	m.decided(ktls.Offloaded, tls.ConnectionState{HandshakeComplete: true, Version: tls.VersionTLS12, CipherSuite: tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256})
-	m.decided(ktls.Cipher, state)
-	m.decided(ktls.NotTCP, tls.ConnectionState{Version: tls.VersionTLS13}) // not to the end
+	for _, d := range []ktls.Decision{
+		{Reason: ktls.Offloaded, Version: tls.VersionTLS13, CipherSuite: tls.TLS_AES_128_GCM_SHA256},
+		{Reason: ktls.Offloaded, Version: tls.VersionTLS12, CipherSuite: tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256},
+		{Reason: ktls.Cipher, Version: tls.VersionTLS13, CipherSuite: tls.TLS_AES_128_GCM_SHA256},
+		{Reason: ktls.NotTCP}, // before the handshake
+	} {
+		m.decided(d)
+	}
 	got := statusOf(t, m.name)
 	if want := map[string]int64{"offloaded": 2, "cipher": 1, "not_tcp": 1}; !maps.Equal(got.Connections, want) || got.OffloadedNow != 2 {
 		t.Errorf("got %+v", got)

@@ -10,7 +10,6 @@ package caddyktls
 import (
 	"cmp"
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -90,8 +89,9 @@ func (w *ListenerWrapper) Provision(ctx caddy.Context) error {
 			return err
 		}
 	}
-	if _, err := ktls.Probe(); first && err == nil {
+	if _, err := ktls.Probe(); first && !errors.Is(err, errors.ErrUnsupported) {
 		server.RegisterConnState(fileserver.ConnState)
+		server.RegisterConnContext(fileserver.ConnContext)
 	}
 	if err := registerMetrics(ctx.GetMetricsRegistry()); err != nil {
 		return fmt.Errorf("ktls: registering metrics: %w", err)
@@ -114,7 +114,7 @@ func (w *ListenerWrapper) WrapListener(ln net.Listener) net.Listener {
 		return ln // a site with addresses of both kinds: this server is for http://
 	}
 	if w.http == nil {
-		if _, err := ktls.Probe(); err != nil {
+		if _, err := ktls.Probe(); errors.Is(err, errors.ErrUnsupported) {
 			reasonLog.write(w.logger, "kernel TLS is not available; serving without it",
 				ktls.KernelUnsupported.String(), zap.Error(err))
 			return ln
@@ -146,7 +146,7 @@ func (w *ListenerWrapper) newServer() *fileserver.Server {
 		},
 		HandshakeFailed: func(message string) { stdlib.Debug(message) },
 		NotTCP: func(raw net.Conn) {
-			w.count.decided(ktls.NotTCP, tls.ConnectionState{})
+			w.count.decided(ktls.Decision{Reason: ktls.NotTCP})
 			reasonLog.write(w.logger, "connection can't be offloaded: it is not plain TCP below TLS",
 				ktls.NotTCP.String(), zap.String("type", fmt.Sprintf("%T", raw)))
 		},
@@ -155,16 +155,19 @@ func (w *ListenerWrapper) newServer() *fileserver.Server {
 }
 
 // decided counts and logs a connection that is offloaded or not.
-func (w *ListenerWrapper) decided(c *ktls.Conn, reason ktls.Reason, err error) {
-	w.count.decided(reason, c.ConnectionState())
-	switch reason {
+func (w *ListenerWrapper) decided(c *ktls.Conn, d ktls.Decision) {
+	w.count.decided(d)
+	remote := zap.Stringer("remote", c.RemoteAddr())
+	switch d.Reason {
 	case ktls.Offloaded, ktls.NotNeeded:
-		if entry := w.logger.Check(zap.DebugLevel, "connection "+reason.String()); entry != nil {
-			entry.Write(zap.Stringer("remote", c.RemoteAddr()))
+		if entry := w.logger.Check(zap.DebugLevel, "connection "+d.Reason.String()); entry != nil {
+			entry.Write(remote)
 		}
+	case ktls.KernelUntrusted:
+		reasonLog.warn(w.logger, "the kernel can't be trusted with connections: it took a key and did not do what it said; "+
+			"serving without kernel TLS until the next reload. Run caddy ktls check", d.Reason.String(), remote, zap.Error(d.Err))
 	default:
-		reasonLog.write(w.logger, "connection can't be offloaded", reason.String(),
-			zap.Stringer("remote", c.RemoteAddr()), zap.Error(err))
+		reasonLog.write(w.logger, "connection can't be offloaded", d.Reason.String(), remote, zap.Error(d.Err))
 	}
 }
 
@@ -263,7 +266,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		return err
 	}
 	_, err := ktls.Probe()
-	h.inert = err != nil
+	h.inert = errors.Is(err, errors.ErrUnsupported)
 	h.logger, h.count = ctx.Logger(), metricsOf(server.Name())
 	h.options = fileserver.Options{
 		MinSize: cmp.Or(h.MinSize, fileserver.DefaultMinSize),

@@ -6,6 +6,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 
 	"github.com/caddy-ktls/caddy-ktls/ktls"
 )
@@ -69,16 +70,24 @@ func (s *serverSet) install(server *caddyhttp.Server) (install ktls.Install, ok 
 // data left to send: they outlive their configuration.
 var drain ktls.Drain
 
-// reasonLog logs each reason at level info once in the life of the process, and
-// at debug afterwards.
+// reasonLog logs each reason at level info or warning once in the life of the
+// process, and at debug afterwards.
 var reasonLog onceLog
 
 type onceLog struct{ seen sync.Map }
 
 func (l *onceLog) write(logger *zap.Logger, message, reason string, fields ...zap.Field) {
-	level := zap.DebugLevel
-	if _, seen := l.seen.LoadOrStore(reason, true); !seen {
-		level = zap.InfoLevel
+	l.at(zap.InfoLevel, logger, message, reason, fields...)
+}
+
+// warn is write for what an operator should look at.
+func (l *onceLog) warn(logger *zap.Logger, message, reason string, fields ...zap.Field) {
+	l.at(zap.WarnLevel, logger, message, reason, fields...)
+}
+
+func (l *onceLog) at(level zapcore.Level, logger *zap.Logger, message, reason string, fields ...zap.Field) {
+	if _, seen := l.seen.LoadOrStore(reason, true); seen {
+		level = zap.DebugLevel
 	}
 	if entry := logger.Check(level, message); entry != nil {
 		entry.Write(append(fields, zap.String("reason", reason))...)

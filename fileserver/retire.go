@@ -1,6 +1,7 @@
 package fileserver
 
 import (
+	"context"
 	"net"
 	"net/http"
 	"time"
@@ -39,6 +40,16 @@ func ConnState(c net.Conn, state http.ConnState) {
 	default:
 		addr.conn.idle.Store(busy)
 	}
+}
+
+// ConnContext gives the connections that Listener has made the context of their
+// handshake, as net/http gives it to a *tls.Conn; it is to be the server's
+// ConnContext hook.
+func ConnContext(ctx context.Context, c net.Conn) context.Context {
+	if addr, ok := c.LocalAddr().(*localAddr); ok {
+		addr.conn.tls.SetContext(context.WithValue(ctx, http.LocalAddrContextKey, c.LocalAddr()))
+	}
+	return ctx
 }
 
 // SetReadDeadline implements net.Conn.

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"sync"
 	"testing"
 	"time"
 )
@@ -30,7 +29,9 @@ func serverMaker(name string, s *Server) maker {
 // nothing.
 func recordingServer(config *tls.Config) *Server {
 	s := NewServer(config, nil)
-	s.support = Support{known: 1<<len(suites) - 1, Rekey: true}
+	s.supported = func() (Support, Reason) {
+		return Support{known: 1<<len(suites) - 1, Rekey: true}, NotNeeded
+	}
 	return s
 }
 
@@ -154,8 +155,7 @@ func BenchmarkOffload(b *testing.B) {
 				for b.Loop() {
 					if conn != nil {
 						conn.rec.moved.Store(false)
-						conn.reason.Store(uint32(NotNeeded))
-						conn.decided = sync.Once{}
+						conn.decision.Store(uint32(NotNeeded))
 						conn.Offload()
 					}
 					if _, err := p.server.Write(header); err != nil {

@@ -85,7 +85,7 @@ func trialCertificate() (certificate tls.Certificate, err error) {
 }
 
 // trialServer returns a Server that negotiates one suite.
-func trialServer(s *suite, certificate tls.Certificate, decided func(*Conn, Reason, error)) *Server {
+func trialServer(s *suite, certificate tls.Certificate, decided func(*Conn, Decision)) *Server {
 	return NewServer(&tls.Config{
 		Certificates:           []tls.Certificate{certificate},
 		SessionTicketsDisabled: true,
@@ -113,7 +113,7 @@ func (t *Trial) run(s *suite, certificate tls.Certificate, prepare func(*Server)
 	_ = far.SetDeadline(deadline)
 
 	var refusal error
-	server := trialServer(s, certificate, func(_ *Conn, _ Reason, err error) { refusal = err })
+	server := trialServer(s, certificate, func(_ *Conn, d Decision) { refusal = d.Err })
 	if prepare != nil {
 		prepare(server)
 	}
@@ -191,8 +191,8 @@ func (t *Trial) send(c *Conn, s *suite) (body []byte, err error) {
 }
 
 func (t *Trial) replaceKey(c *Conn) error {
-	c.out.Lock()
-	defer c.out.Unlock()
+	c.lock()
+	defer c.unlock()
 	if t.Version < tls.VersionTLS13 || !c.rec.rekey {
 		return nil
 	}
@@ -218,9 +218,9 @@ func (t *Trial) sendProgram(c *Conn) ([]byte, error) {
 	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, nil
 	}
-	c.out.Lock()
-	defer c.out.Unlock()
-	sent, err := c.kernel.sendFile(f, 0, int64(n))
+	c.lock()
+	defer c.unlock()
+	sent, err := c.kernel.sendFile(f, 0, int64(n), c)
 	c.open = sent < int64(n)
 	if errors.Is(err, errors.ErrUnsupported) {
 		return nil, nil // the file system
@@ -229,11 +229,31 @@ func (t *Trial) sendProgram(c *Conn) ([]byte, error) {
 	return part[:sent], err
 }
 
-// loopback returns the two ends of a TCP connection.
+// loopback returns the two ends of a TCP connection within the machine. A network
+// namespace may be without 127.0.0.1.
 func loopback() (near, far *net.TCPConn, err error) {
+	hosts := []string{"127.0.0.1", "::1"}
+	if addresses, err := net.InterfaceAddrs(); err == nil {
+		for _, address := range addresses {
+			if prefix, ok := address.(*net.IPNet); ok && !prefix.IP.IsLoopback() && !prefix.IP.IsLinkLocalUnicast() {
+				hosts = append(hosts, prefix.IP.String())
+			}
+		}
+	}
+	var all error
+	for _, host := range hosts {
+		if near, far, err = connectedAt(host); err == nil {
+			return near, far, nil
+		}
+		all = errors.Join(all, err)
+	}
+	return nil, nil, all
+}
+
+func connectedAt(host string) (near, far *net.TCPConn, err error) {
 	var config net.ListenConfig
 	config.SetMultipathTCP(false)
-	ln, err := config.Listen(context.Background(), "tcp", "127.0.0.1:0")
+	ln, err := config.Listen(context.Background(), "tcp", net.JoinHostPort(host, "0"))
 	if err != nil {
 		return nil, nil, err
 	}

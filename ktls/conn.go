@@ -24,26 +24,36 @@ type Conn struct {
 	kernel kernel // nil if the connection can't be offloaded
 	server *Server
 
-	handshake sync.Mutex
-	ready     atomic.Bool // the handshake is complete
+	ctx        context.Context // of handshakes that Read and Write begin
+	handshake  sync.Mutex      // held while the end of the handshake is noted
+	ready      atomic.Bool     // the handshake is complete
+	negotiated atomic.Uint32   // version and cipher suite, from then on
 
-	reason  atomic.Uint32 // a Reason
-	decided sync.Once
+	decision atomic.Uint32 // a Reason, with isDecided once it is final
 
 	// out is held by whoever sends. Order of locks: out, crypto/tls's own,
-	// rec.mu. crypto/tls is never called with rec.mu held.
+	// rec.wire, rec.mu. crypto/tls is never called with the latter two held, and
+	// none of the Options with any.
 	out      sync.Mutex
-	armed    bool  // move after the next write
-	open     bool  // the last record may be open
-	err      error // of a failed send after the switch; sticky
-	notified bool  // close_notify is sent
+	armed    bool     // move after the next write
+	open     bool     // the last record may be open
+	err      error    // of a failed send after the switch; sticky
+	notified bool     // close_notify is sent
+	notices  []func() // calls of the Options that wait until out is released
 
 	// How many records the kernel may have made until the key has to be
 	// replaced.
 	renewAt uint64
 
-	closed atomic.Bool
+	// Close takes no lock that is held while something waits: these tell it
+	// what goes on.
+	closed   atomic.Bool
+	calls    atomic.Int32 // by the connection's user, to send: Close interrupts them
+	deadline writeDeadline
 }
+
+// isDecided is set in Conn.decision when the reason is final.
+const isDecided = 1 << 8
 
 var (
 	errWouldBlock = errors.New("ktls: the send buffer is full")
@@ -52,6 +62,12 @@ var (
 	errWriteShut  = errors.New("ktls: write after CloseWrite")
 	errRekey      = errors.New("ktls: the kernel does not take another key")
 )
+
+// SetContext sets the context of a handshake that Read or Write begins; the
+// configuration's callbacks get it by tls.ClientHelloInfo. When it is done before
+// the handshake is, the connection is closed. It must be called before the
+// connection is used. Default: context.Background().
+func (c *Conn) SetContext(ctx context.Context) { c.ctx = ctx }
 
 // HandshakeContext runs the handshake if it has not run yet. Read and Write
 // call it. A tls.RecordHeaderError is returned as crypto/tls returns it.
@@ -65,37 +81,41 @@ func (c *Conn) HandshakeContext(ctx context.Context) error {
 // shakeHands is apart from what each Read and Write calls, since it takes a lot
 // of stack.
 func (c *Conn) shakeHands(ctx context.Context) error {
+	if err := c.tls.HandshakeContext(ctx); err != nil {
+		return err
+	}
+	callAll(c.shook())
+	return nil
+}
+
+// shook notes that the handshake is complete. It returns what is to be called.
+func (c *Conn) shook() (notices []func()) {
 	c.handshake.Lock()
 	defer c.handshake.Unlock()
 	if c.ready.Load() {
 		return nil
 	}
-	if err := c.tls.HandshakeContext(ctx); err != nil {
-		return err
-	}
-	c.shook()
-	return nil
-}
-
-func (c *Conn) shook() {
-	c.rec.handshakeDone(suiteByID(c.tls.ConnectionState().CipherSuite))
+	defer c.ready.Store(true)
+	state := c.tls.ConnectionState()
+	c.negotiated.Store(uint32(state.Version)<<16 | uint32(state.CipherSuite))
+	c.rec.handshakeDone(suiteByID(state.CipherSuite))
 	if c.server.options.Install == AtHandshake {
 		c.out.Lock()
 		c.move()
-		c.unlock()
+		notices = c.release()
 	}
-	c.ready.Store(true)
+	return notices
 }
 
-// Handshake is HandshakeContext without a context.
-func (c *Conn) Handshake() error { return c.HandshakeContext(context.Background()) }
+// Handshake is HandshakeContext with the connection's own context, see SetContext.
+func (c *Conn) Handshake() error { return c.HandshakeContext(c.ctx) }
 
 // ConnectionState returns what was negotiated. It does not run the handshake.
 func (c *Conn) ConnectionState() tls.ConnectionState { return c.tls.ConnectionState() }
 
 // Reason returns [Offloaded], or why the connection is not offloaded. It
 // changes at most once, from [NotNeeded].
-func (c *Conn) Reason() Reason { return Reason(c.reason.Load()) }
+func (c *Conn) Reason() Reason { return Reason(c.decision.Load() &^ isDecided) }
 
 // Offload asks for the connection to be offloaded. That happens right after
 // the next Write, whose last record proves the sequence number, unless Reason
@@ -104,7 +124,7 @@ func (c *Conn) Offload() {
 	if c.Reason() != NotNeeded {
 		return
 	}
-	c.out.Lock()
+	c.lock()
 	defer c.unlock()
 	if c.Reason() == NotNeeded {
 		c.armed = true
@@ -117,25 +137,43 @@ func (c *Conn) move() {
 	if c.Reason() != NotNeeded {
 		return
 	}
-	state := c.tls.ConnectionState()
-	if state.Version < tls.VersionTLS12 {
-		c.decide(TLSVersion, nil)
-		return
+	reason, err := c.offload()
+	if reason == Offloaded {
+		c.renewAt = c.firstRenewal()
 	}
-	if !c.server.support.Has(state.CipherSuite) {
-		c.decide(Cipher, nil)
-		return
+	if c.decide(reason) {
+		c.notices = append(c.notices, func() { c.tellDecided(reason, err) })
+	}
+	if errors.Is(err, errDoubtful) {
+		// crypto/tls and the kernel may both encrypt.
+		_ = c.raw.Close()
+	}
+}
+
+// offload gives the connection to the kernel if it can be. c.out is held.
+func (c *Conn) offload() (Reason, error) {
+	negotiated := c.negotiated.Load()
+	if negotiated>>16 < tls.VersionTLS12 {
+		return TLSVersion, nil
+	}
+	support, reason := c.server.supported()
+	if reason != NotNeeded {
+		return reason, nil
+	}
+	if !support.Has(uint16(negotiated)) {
+		return Cipher, nil
 	}
 	reason, err := c.rec.move(c.install)
 	switch {
 	case errors.Is(err, errMultipath):
-		reason, err = NotTCP, nil
+		return NotTCP, nil
+	case errors.Is(err, errInert), errors.Is(err, errDoubtful):
+		c.server.distrust(err)
+		return KernelUntrusted, err
 	case errors.Is(err, syscall.ENOTCONN), errors.Is(err, net.ErrClosed): // the peer has reset it
-		reason, err = Closing, nil
-	case reason == Offloaded:
-		c.renewAt = c.firstRenewal()
+		return Closing, nil
 	}
-	c.decide(reason, err)
+	return reason, err
 }
 
 // install gives the kernel the key. As no record has been sent yet, setting the
@@ -145,21 +183,30 @@ func (c *Conn) install(info []byte, overhead int) error {
 	if err := c.kernel.install(info, overhead); err != nil {
 		return err
 	}
-	c.rec.rekey = c.rec.rekey && c.kernel.rekey(info) == nil
+	c.rec.rekey = c.rec.rekey && c.server.rekeys.ask(c.raw.LocalAddr(), func() error { return c.kernel.rekey(info) })
 	return nil
 }
 
-// decide settles the connection's reason for good.
-func (c *Conn) decide(reason Reason, err error) {
-	c.decided.Do(func() {
-		c.reason.Store(uint32(reason))
-		if reason != Offloaded {
-			c.rec.forget()
-		}
-		if f := c.server.options.Decided; f != nil {
-			f(c, reason, err)
-		}
-	})
+// decide settles the connection's reason for good, and reports whether it was
+// not settled before. Whoever gets true calls tellDecided, with no lock held.
+func (c *Conn) decide(reason Reason) bool {
+	if !c.decision.CompareAndSwap(uint32(NotNeeded), isDecided|uint32(reason)) {
+		return false
+	}
+	if reason != Offloaded {
+		c.rec.forget()
+	}
+	return true
+}
+
+func (c *Conn) tellDecided(reason Reason, err error) {
+	if f := c.server.options.Decided; f != nil {
+		negotiated := c.negotiated.Load()
+		f(c, Decision{
+			Reason: reason, Err: err,
+			Version: uint16(negotiated >> 16), CipherSuite: uint16(negotiated),
+		})
+	}
 }
 
 // Read reads decrypted data.
@@ -172,7 +219,7 @@ func (c *Conn) Read(p []byte) (int, error) {
 	}
 	n, err := c.tls.Read(p)
 	for errors.Is(err, ErrRetired) {
-		call(c.server.options.Retired, c)
+		c.tellRetired()
 		if c.server.options.InterruptRetired {
 			break
 		}
@@ -189,7 +236,7 @@ func (c *Conn) Write(p []byte) (int, error) {
 	if err := c.Handshake(); err != nil {
 		return 0, err
 	}
-	c.out.Lock()
+	c.lock()
 	defer c.unlock()
 	if c.Reason() == Offloaded {
 		return c.send(p, false)
@@ -260,11 +307,32 @@ func (c *Conn) control(r control) error {
 	return c.kernel.sendControl(r.typ, r.body, true)
 }
 
-// unlock releases c.out. A control record that crypto/tls left meanwhile finds
+// lock takes c.out for a call that sends in the name of the connection's user.
+func (c *Conn) lock() {
+	c.calls.Add(1)
+	c.out.Lock()
+}
+
+// unlock ends such a call. A control record that crypto/tls left meanwhile finds
 // out taken, so whoever releases it sends the record.
 func (c *Conn) unlock() {
-	c.out.Unlock()
+	notices := c.release()
+	c.calls.Add(-1)
+	callAll(notices)
 	c.flushControls()
+}
+
+// release releases c.out, and returns what is to be called then.
+func (c *Conn) release() (notices []func()) {
+	notices, c.notices = c.notices, nil
+	c.out.Unlock()
+	return notices
+}
+
+func callAll(notices []func()) {
+	for _, f := range notices {
+		f()
+	}
 }
 
 // flushControls sends pending control records, unless somebody else is sending
@@ -273,7 +341,7 @@ func (c *Conn) flushControls() {
 	for c.rec.waiting.Load() && c.out.TryLock() {
 		err := c.flush() // kept in c.err
 		open := c.open
-		c.out.Unlock()
+		callAll(c.release())
 		if err != nil || open {
 			return
 		}
@@ -281,34 +349,60 @@ func (c *Conn) flushControls() {
 }
 
 // Close sends close_notify, if nothing has failed, and closes the connection.
-// It does not wait for a peer that doesn't read: what is still to be sent is
-// sent in the background, see [Server.Wait].
+// Calls of Write, ReadFrom, SendFile and CloseWrite that are under way are
+// interrupted, and the connection ends without close_notify then.
+//
+// Close waits for nobody: what is still to be sent is sent in the background, see
+// [Server.Wait]. Only a connection that is not offloaded may take as long as
+// (*tls.Conn).Close, 5 seconds, for close_notify. A SendFile that waits for a disk
+// goes on waiting, and keeps the descriptor for so long, but the peer sees the end
+// at once.
 func (c *Conn) Close() error {
 	if c.closed.Swap(true) {
 		return net.ErrClosed
 	}
+	c.deadline.wake()
+	if c.decide(NotNeeded) {
+		defer c.tellDecided(NotNeeded, nil)
+	}
 	if c.Reason() != Offloaded {
-		c.rec.abandon() // nobody need know what crypto/tls still writes
+		// Nobody need know what crypto/tls still writes. If the connection
+		// is being offloaded at this moment, it will be of no use.
+		c.rec.abandoned.Store(true)
 		err := c.tls.Close()
-		c.decide(NotNeeded, nil)
 		c.rec.forget()
 		return err
 	}
-	// Whoever is sending is interrupted: no close_notify then.
-	if c.out.TryLock() {
-		_ = c.raw.SetWriteDeadline(time.Time{})
-		known := c.err != nil || c.open // to whoever was sending
-		done, _, err := c.finish()
-		c.out.Unlock()
-		switch {
-		case !done && err == nil:
-			c.server.drainInBackground(c)
-			return nil
-		case err != nil && !known && !isGone(err):
-			c.server.lost(c, err)
+	if !c.out.TryLock() {
+		if c.calls.Load() > 0 {
+			return c.interrupt()
 		}
+		// A reader is sending an answer to a KeyUpdate, or an alert.
+		c.server.drainInBackground(c)
+		return nil
+	}
+	known := c.err != nil || c.open // to whoever was sending
+	done, _, err := c.finish()
+	callAll(c.release())
+	switch {
+	case !done && err == nil:
+		c.server.drainInBackground(c)
+		return nil
+	case err != nil && !known && !isGone(err):
+		c.server.lost(c, err)
 	}
 	return c.shut()
+}
+
+// interrupt closes the socket under whoever is sending. A system call that waits
+// for a disk keeps the socket until it returns, so that is not waited for.
+func (c *Conn) interrupt() error {
+	if tcp, ok := c.raw.(*net.TCPConn); ok {
+		_ = tcp.CloseWrite()
+	}
+	c.rec.forget()
+	go func() { _ = c.shut() }()
+	return nil
 }
 
 // isGone reports whether an error says that the peer has left: what it has not
@@ -322,6 +416,7 @@ func isGone(err error) bool {
 // close(2) leaves the rest to TCP, and a peer that is gone need not be waited
 // for. An error says that there is no point in waiting. c.out is held.
 func (c *Conn) finish() (done bool, q queue, err error) {
+	_ = c.raw.SetWriteDeadline(time.Time{}) // it was about something else
 	if c.open {
 		return false, queue{}, c.fail(errUnfinished)
 	}
@@ -360,28 +455,24 @@ func (c *Conn) sendAlerts() error {
 	return nil
 }
 
-// call calls one of the functions in Options, if it is there.
-func call(f func(*Conn), c *Conn) {
-	if f != nil {
-		f(c)
-	}
-}
-
 // shut closes the socket at once and forgets the secrets.
 func (c *Conn) shut() error {
 	err := c.raw.Close()
 	c.rec.forget()
-	call(c.server.options.Closed, c)
+	if f := c.server.options.Closed; f != nil {
+		f(c)
+	}
 	return err
 }
 
-// CloseWrite sends close_notify. The connection can still be read. It does not
-// shut down the TCP connection, as (*tls.Conn).CloseWrite doesn't.
+// closeWriteTimeout bounds CloseWrite, as it does in crypto/tls.
+const closeWriteTimeout = 5 * time.Second
+
+// CloseWrite sends close_notify, for which it waits up to 5 seconds. The
+// connection can still be read. It does not shut down the TCP connection, as
+// (*tls.Conn).CloseWrite doesn't.
 func (c *Conn) CloseWrite() error {
-	if !c.ready.Load() {
-		return c.tls.CloseWrite() // the error for this case
-	}
-	c.out.Lock()
+	c.lock()
 	defer c.unlock()
 	if c.Reason() != Offloaded {
 		return c.tls.CloseWrite()
@@ -389,6 +480,7 @@ func (c *Conn) CloseWrite() error {
 	if c.notified {
 		return nil
 	}
+	_ = c.raw.SetWriteDeadline(time.Now().Add(closeWriteTimeout))
 	if err := c.flush(); err != nil {
 		return err
 	}
@@ -411,13 +503,19 @@ func (c *Conn) RemoteAddr() net.Addr { return c.raw.RemoteAddr() }
 
 // SetDeadline sets both deadlines, see net.Conn. After a write that has timed
 // out nothing more can be written.
-func (c *Conn) SetDeadline(t time.Time) error { return c.raw.SetDeadline(t) }
+func (c *Conn) SetDeadline(t time.Time) error {
+	c.deadline.set(t)
+	return c.raw.SetDeadline(t)
+}
 
 // SetReadDeadline sets the deadline of reads.
 func (c *Conn) SetReadDeadline(t time.Time) error { return c.raw.SetReadDeadline(t) }
 
 // SetWriteDeadline sets the deadline of writes, sendfile included.
-func (c *Conn) SetWriteDeadline(t time.Time) error { return c.raw.SetWriteDeadline(t) }
+func (c *Conn) SetWriteDeadline(t time.Time) error {
+	c.deadline.set(t)
+	return c.raw.SetWriteDeadline(t)
+}
 
 // NetConn returns the connection below TLS. Writing to it corrupts the
 // connection.

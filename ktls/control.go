@@ -36,14 +36,11 @@ func (r *recorder) divert(p []byte) (int, error) {
 }
 
 func (r *recorder) divertRecord(record []byte) bool {
-	if r.shadow == nil {
-		key, reason := r.key(r.secret)
-		if reason != Offloaded {
-			return false
-		}
-		r.shadow = key
+	key, reason := r.current()
+	if reason != Offloaded {
+		return false
 	}
-	typ, content, ok := r.shadow.open(record, r.number)
+	typ, content, ok := key.open(record, r.number)
 	if !ok {
 		return false
 	}
@@ -57,8 +54,7 @@ func (r *recorder) divertRecord(record []byte) bool {
 		}
 		return true
 	case typ == recordHandshake && r.suite.version == tls.VersionTLS13 && isKeyUpdate(content):
-		r.shadow.wipe()
-		r.shadow, r.number = nil, 0
+		r.number = 0
 		r.answerKeyUpdate()
 		return r.nextGeneration() == nil
 	}

@@ -70,7 +70,9 @@ func TestAlertBeforeSwitch(t *testing.T) {
 	if _, err := conn.Read(make([]byte, 1)); err == nil {
 		t.Error("garbage was read")
 	}
+	conn.lock()
 	conn.move()
+	conn.unlock()
 	wantReason(t, conn, Closing)
 	s.wantDecided(t, conn, Closing, nil)
 	p.wantControl(t, recordAlert, 2, 20)

@@ -35,9 +35,9 @@ func ExampleNewListener() {
 	config := &tls.Config{Certificates: []tls.Certificate{certificate}}
 	decided := make(chan bool, 1)
 	ln := ktls.NewListener(inner, config, &ktls.Options{
-		Decided: func(_ *ktls.Conn, reason ktls.Reason, err error) {
+		Decided: func(_ *ktls.Conn, d ktls.Decision) {
 			// ktls.Offloaded, or why not.
-			decided <- reason == ktls.Offloaded || reason == ktls.KernelUnsupported
+			decided <- d.Reason == ktls.Offloaded || d.Reason == ktls.KernelUnsupported
 		},
 	})
 	defer ln.Close()

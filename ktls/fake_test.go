@@ -63,7 +63,7 @@ func (k *fakeKernel) records() uint64 { return k.Counts().Records }
 
 func (k *fakeKernel) send(p []byte, more bool) (int, error) { return k.Send(p, more) }
 
-func (k *fakeKernel) sendFile(f File, offset, n int64) (int64, error) {
+func (k *fakeKernel) sendFile(f File, offset, n int64, _ waiter) (int64, error) {
 	if k.beforeFile != nil {
 		k.beforeFile()
 	}
@@ -111,8 +111,9 @@ func (k *fakeKernel) wantSent(t testing.TB, sent, files int) {
 // A fakeServer is a Server with fake kernels.
 type fakeServer struct {
 	*Server
-	t     testing.TB
-	setup func(*fakeKernel)
+	t       testing.TB
+	support Support // of its kernels
+	setup   func(*fakeKernel)
 
 	mu        sync.Mutex
 	last      *fakeKernel
@@ -131,10 +132,10 @@ func newFakeServer(t testing.TB, config *tls.Config, install Install, setup func
 	s := &fakeServer{t: t, setup: setup}
 	s.Server = NewServer(config, &Options{
 		Install: install,
-		Decided: func(c *Conn, reason Reason, err error) {
+		Decided: func(c *Conn, d Decision) {
 			s.mu.Lock()
 			defer s.mu.Unlock()
-			s.decisions = append(s.decisions, decision{c, reason, err})
+			s.decisions = append(s.decisions, decision{c, d.Reason, d.Err})
 		},
 		Lost: func(_ *Conn, err error) {
 			s.mu.Lock()
@@ -143,6 +144,8 @@ func newFakeServer(t testing.TB, config *tls.Config, install Install, setup func
 		},
 	})
 	s.support = Support{known: 1<<len(suites) - 1}
+	s.Server.supported = func() (Support, Reason) { return supportedBy(s.support) }
+	s.Server.distrust = func(error) { s.support = Support{} }
 	s.newKernel = func(tcp *net.TCPConn) kernel {
 		k := newFakeKernel(t, tcp)
 		if s.setup != nil {
@@ -154,6 +157,14 @@ func newFakeServer(t testing.TB, config *tls.Config, install Install, setup func
 		return k
 	}
 	return s
+}
+
+// supportedBy tells what a kernel with such support can be offered.
+func supportedBy(support Support) (Support, Reason) {
+	if support.Any() {
+		return support, NotNeeded
+	}
+	return support, KernelUnsupported
 }
 
 // connect returns a connection after the handshake, with its kernel.

@@ -480,7 +480,11 @@ func TestProbeFails(t *testing.T) {
 			}
 			b := newBreakdown(tt.call, tt.errno)
 			b.arm(0)
-			support, err := probeWith(b.fault)
+			support, err := probeSuites(func(tcp *net.TCPConn) kernel {
+				k := newSocket(tcp).(*socket)
+				k.fault = b.fault
+				return k
+			})
 			b.wantDone(t)
 			if tt.cipherOnly {
 				if err != nil || len(support.Ciphers()) < 2 {

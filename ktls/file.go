@@ -107,7 +107,7 @@ const maxSendFile = 1 << 20
 // A file that ends before n bytes gives io.ErrUnexpectedEOF; after that and any
 // other error the connection is of no more use but to be closed.
 func (c *Conn) SendFile(header []byte, f File, offset, n, ahead int64) (sent int64, err error) {
-	c.out.Lock()
+	c.lock()
 	defer c.unlock()
 	if c.Reason() != Offloaded {
 		return 0, errNotOffloaded
@@ -143,7 +143,7 @@ func (c *Conn) SendFile(header []byte, f File, offset, n, ahead int64) (sent int
 			continue
 		}
 		want := min(n+ahead-sent, maxSendFile)
-		m, err := c.kernel.sendFile(f, offset+sent, want)
+		m, err := c.kernel.sendFile(f, offset+sent, want, c)
 		if errors.Is(err, ErrNoSendfile) {
 			return sent, err
 		}
@@ -197,6 +197,9 @@ func (c *Conn) ReadFrom(r io.Reader) (total int64, err error) {
 	if file, ok := FileRangeOf(r); ok && file.Len > proofLen {
 		if c.Offload(); c.Reason() == NotNeeded {
 			total, err = io.CopyN(writerOnly{c}, r, proofLen)
+			if errors.Is(err, io.EOF) {
+				return total, nil // it has become shorter
+			}
 			if err != nil {
 				return total, err
 			}

@@ -176,6 +176,11 @@ func wantReason(t testing.TB, conn *Conn, want Reason) {
 	}
 }
 
+// patient waits without a bound.
+type patient struct{}
+
+func (patient) wait(ready <-chan struct{}) error { <-ready; return nil }
+
 // A tap keeps what was read.
 type tap struct {
 	net.Conn

@@ -5,7 +5,8 @@ package ktls
 // connection's write deadline.
 type kernel interface {
 	// install sets the TLS upper layer protocol and the sending key, whose
-	// records take overhead bytes beside their content.
+	// records take overhead bytes beside their content. After errInert the
+	// socket is as it was; after errDoubtful nobody knows.
 	install(info []byte, overhead int) error
 	// rekey replaces the sending key.
 	rekey(info []byte) error
@@ -16,8 +17,9 @@ type kernel interface {
 	send(p []byte, more bool) (int, error)
 	// sendFile sends at most n bytes of f from offset on and returns how
 	// many it sent, 0 at the end of the file. If that is less than n, the
-	// last record may be left open. With ErrNoSendfile it has sent none.
-	sendFile(f File, offset, n int64) (int64, error)
+	// last record may be left open. With ErrNoSendfile it has sent none. What
+	// it waits for beside room, it waits for by w.
+	sendFile(f File, offset, n int64, w waiter) (int64, error)
 	// cork has TCP hold back what does not fill a segment, until it is told
 	// otherwise or a call that sends has to wait for room.
 	cork(on bool)
@@ -26,4 +28,11 @@ type kernel interface {
 	sendControl(typ recordType, body []byte, wait bool) error
 	// unsent tells how much the peer has not acknowledged yet.
 	unsent() (queue, error)
+}
+
+// A waiter waits in the name of a connection.
+type waiter interface {
+	// wait waits until ready is closed. It returns an error if before that
+	// the connection is closed, or its write deadline passes.
+	wait(ready <-chan struct{}) error
 }

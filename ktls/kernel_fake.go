@@ -12,7 +12,7 @@ import (
 // With the build tag fakekernel a kernel is faked: records are made in user
 // space, and everything else works as with kernel TLS. It is for tests only.
 
-func probeKernel() (Support, error) { return Support{known: 1<<len(suites) - 1, Rekey: true}, nil }
+func probeKernel() (Support, error) { return probeSuites(openKernel) }
 
 func openKernel(tcp *net.TCPConn) kernel {
 	return &fakeSocket{
@@ -36,7 +36,7 @@ func (s *fakeSocket) send(p []byte, more bool) (int, error)   { return s.fake.Se
 func (s *fakeSocket) cork(on bool)                            { s.fake.Cork(on) }
 func (s *fakeSocket) unsent() (queue, error)                  { return s.system.unsent() }
 
-func (s *fakeSocket) sendFile(f File, offset, n int64) (int64, error) {
+func (s *fakeSocket) sendFile(f File, offset, n int64, _ waiter) (int64, error) {
 	return s.fake.SendFile(f, offset, n)
 }
 

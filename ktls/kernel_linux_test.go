@@ -63,7 +63,7 @@ func TestKernelCiphers(t *testing.T) {
 			}
 			f := testFile(t, body[100_000:])
 			for rest := int64(200_000); rest > 0; {
-				n, err := k.sendFile(f, 200_000-rest, rest)
+				n, err := k.sendFile(f, 200_000-rest, rest, patient{})
 				if n == 0 || err != nil {
 					t.Fatalf("sendFile = %d, %v", n, err)
 				}

@@ -163,7 +163,9 @@ func TestNotMoved(t *testing.T) {
 			}
 			wait()
 			conn.rec.last[recordHeaderLen+1] ^= 1
+			conn.lock()
 			conn.move()
+			conn.unlock()
 		}, reason: SequenceUnproven},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -21,6 +21,7 @@ type output struct {
 
 	corked bool
 	nudge  nudge
+	place  place // in sendfile(2)
 	fd     int
 	err    error
 
@@ -40,7 +41,7 @@ type output struct {
 
 func (s *socket) output() *output {
 	if s.out == nil {
-		o := &output{socket: s}
+		o := &output{socket: s, place: place{limiter: limiter}}
 		o.try, o.opened, o.splice = o.tryOnce, o.sendOpened, o.sendSpliced
 		s.out = o
 	}
@@ -136,7 +137,15 @@ func (o *output) sendmsg() {
 	o.p = o.p[max(n, 0):]
 }
 
+// errNoPlace says that sendfile(2) has to wait for its place, which is not done
+// here, where the socket can't be closed.
+var errNoPlace = errors.New("ktls: no place in the limiter")
+
 func (o *output) sendfile() {
+	if o.n >= limiterUnit && !o.place.tryEnter() {
+		o.err = errNoPlace
+		return
+	}
 	// Control keeps the file open while the kernel reads it.
 	if err := o.file.Control(o.opened); err != nil {
 		o.err = err
@@ -145,7 +154,11 @@ func (o *output) sendfile() {
 
 func (o *output) sendOpened(in uintptr) {
 	o.in = int(in)
-	o.sent = sendFileGate().run(o.n, o.splice)
+	if o.n < limiterUnit {
+		o.sent = o.splice()
+		return
+	}
+	o.sent = o.place.run(o.n, o.splice)
 }
 
 func (o *output) sendSpliced() int64 {

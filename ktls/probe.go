@@ -1,10 +1,16 @@
 package ktls
 
 import (
+	"crypto/rand"
 	"errors"
+	"fmt"
+	"io"
+	"net"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"time"
 )
 
 // Support is what the running kernel can do for connections that send.
@@ -42,28 +48,210 @@ func (s Support) Ciphers() []string {
 // String lists the ciphers.
 func (s Support) String() string { return strings.Join(s.Ciphers(), ", ") }
 
-var cachedProbe struct {
-	sync.Mutex
-	conclusive bool
-	support    Support
-	err        error
+// Probe tries each cipher on a loopback connection: it gives the kernel a key,
+// sends a record and opens it, and again with a second key. A system call that
+// succeeds proves nothing, because sandboxes answer without doing anything.
+// Setting the TLS layer makes the kernel load its tls module, if it may.
+//
+// The error says what is missing if no cipher works at all; it matches
+// errors.ErrUnsupported if the kernel, or the operating system, doesn't have
+// kernel TLS. A result that says something about the kernel is kept for the life
+// of the process, unless a connection shows later that the kernel can't be trusted.
+// A failure to make the connections is not kept.
+func Probe() (Support, error) { return system.probe() }
+
+// system is what is known of the kernel that the process runs on.
+var system = prober{run: probeKernel}
+
+// A prober keeps what a probe has found.
+type prober struct {
+	run func() (Support, error)
+
+	probing sync.Mutex // held while run runs
+	result  atomic.Pointer[probeResult]
 }
 
-// Probe tries each cipher on a loopback connection. Setting the TLS layer makes
-// the kernel load its tls module, if it may. The error says what is missing if
-// no cipher works at all; it matches errors.ErrUnsupported if the kernel, or
-// the operating system, doesn't have kernel TLS. A result that says something
-// about the kernel is kept for the life of the process; a failure to make the
-// connections is not.
-func Probe() (Support, error) {
-	cachedProbe.Lock()
-	defer cachedProbe.Unlock()
-	if cachedProbe.conclusive {
-		return cachedProbe.support, cachedProbe.err
+type probeResult struct {
+	support Support
+	err     error
+	final   bool // it is about the kernel, so it holds for the life of the process
+	suspect bool // a connection has shown that the kernel can't be trusted
+	at      time.Time
+}
+
+// probeAgain is how long a result that is not about the kernel holds.
+const probeAgain = 10 * time.Second
+
+func (p *prober) probe() (Support, error) {
+	p.probing.Lock()
+	defer p.probing.Unlock()
+	r := p.result.Load()
+	if r == nil || !r.final {
+		support, err := p.run()
+		r = &probeResult{support: support, err: err, final: err == nil || errors.Is(err, errors.ErrUnsupported), at: time.Now()}
+		p.result.Store(r)
 	}
-	support, err := probeKernel()
-	if err == nil || errors.Is(err, errors.ErrUnsupported) {
-		cachedProbe.conclusive, cachedProbe.support, cachedProbe.err = true, support, err
+	return r.support, r.err
+}
+
+// supported returns what connections can be offered to the kernel now, with
+// NotNeeded, or why none can. It doesn't wait for a probe, but for the first.
+func (p *prober) supported() (Support, Reason) {
+	r := p.result.Load()
+	if r == nil {
+		_, _ = p.probe()
+		r = p.result.Load()
 	}
-	return support, err
+	switch {
+	case r.suspect:
+		return Support{}, KernelUntrusted
+	case r.support.Any():
+		return r.support, NotNeeded
+	case !r.final && time.Since(r.at) > probeAgain && p.probing.TryLock():
+		p.probing.Unlock()
+		go func() { _, _ = p.probe() }()
+	}
+	return Support{}, KernelUnsupported
+}
+
+// distrust has no more connections offered to the kernel until somebody calls
+// Probe again.
+func (p *prober) distrust(err error) {
+	p.result.Store(&probeResult{err: err, suspect: true})
+}
+
+// errInert says that the kernel, or a sandbox around the process, reports success
+// and does nothing.
+var errInert = fmt.Errorf("%w: the kernel, or a sandbox, takes a key and encrypts nothing", errors.ErrUnsupported)
+
+// errDoubtful says that the kernel may encrypt, or may not.
+var errDoubtful = errors.New("ktls: the kernel has another key than it was given")
+
+// probeSuites tries each suite with kernels that open returns.
+func probeSuites(open func(*net.TCPConn) kernel) (Support, error) {
+	var support Support
+	var missing error
+	for i := range suites {
+		s := &suites[i]
+		// The kind of certificate makes no difference to the kernel.
+		if i > 0 && s.version == suites[i-1].version && s.kernel == suites[i-1].kernel {
+			if support.Has(suites[i-1].id) {
+				support.known |= 1 << i
+			}
+			continue
+		}
+		rekey, err := probeSuite(s, open)
+		switch {
+		case err == nil:
+			support.known |= 1 << i
+			support.Rekey = support.Rekey || rekey
+		case !errors.Is(err, errors.ErrUnsupported), errors.Is(err, errNoULP):
+			return Support{}, err
+		default:
+			missing = errors.Join(missing, err)
+		}
+	}
+	if support.Any() {
+		return support, nil
+	}
+	return support, missing
+}
+
+var (
+	errNoULP = errors.New("the kernel's tls module is missing; as root try: modprobe tls")
+
+	// errSetULP and errSetTX say which step of the installation has failed.
+	errSetULP = errors.New("ktls: set TCP_ULP")
+	errSetTX  = errors.New("ktls: set TLS_TX")
+)
+
+// probeSuite sends a record under a random key, and another one under a second key
+// if the kernel takes that, and opens both.
+func probeSuite(s *suite, open func(*net.TCPConn) kernel) (rekey bool, err error) {
+	near, far, err := loopback()
+	if err != nil {
+		return false, fmt.Errorf("ktls: probe: %w", err)
+	}
+	defer near.Close()
+	defer far.Close()
+	_ = near.SetDeadline(time.Now().Add(probeTimeout))
+	_ = far.SetDeadline(time.Now().Add(probeTimeout))
+
+	k := open(near)
+	first, second := randomKey(s), randomKey(s)
+	defer first.wipe()
+	defer second.wipe()
+	if err := installProbe(k, first); err != nil {
+		return false, err
+	}
+	keys := []*trafficKey{first}
+	if err := sendProbe(k); err != nil {
+		return false, err
+	}
+	info := cryptoInfo(second, 0)
+	defer clear(info)
+	if rekey = k.rekey(info) == nil; rekey {
+		keys = append(keys, second)
+		if err := sendProbe(k); err != nil {
+			return false, err
+		}
+	}
+	near.Close() // what follows the records is not waited for
+	wire, err := io.ReadAll(far)
+	if err != nil {
+		return false, fmt.Errorf("ktls: probe: %w", err)
+	}
+	for i, key := range keys {
+		record, rest, _ := cutRecord(wire)
+		wire = rest
+		if key.aead == nil {
+			continue // see randomKey
+		}
+		if typ, content, ok := key.open(record, 0); !ok || typ != recordApplicationData || string(content) != probeText {
+			return false, fmt.Errorf("ktls: probe %v: %w (record %d does not open)", s, errInert, i+1)
+		}
+	}
+	return rekey, nil
+}
+
+const (
+	// probeTimeout bounds the exchange of two records over loopback.
+	probeTimeout = 20 * time.Second
+	probeText    = "a record that the kernel has made"
+)
+
+// randomKey returns a key for the suite. Where FIPS 140 is enforced it may not be
+// able to open a record: no connection is offloaded then, for the reason FIPS.
+func randomKey(s *suite) *trafficKey {
+	key, iv := make([]byte, s.keyLen), make([]byte, 12)
+	_, _ = rand.Read(key) // never fails
+	_, _ = rand.Read(iv)
+	if s.explicitNonce() {
+		clear(iv[s.saltLen:]) // where the sequence number goes
+	}
+	k := &trafficKey{suite: s, key: key, iv: iv}
+	k.aead, _ = s.newAEAD(key)
+	return k
+}
+
+func installProbe(k kernel, key *trafficKey) error {
+	info := cryptoInfo(key, 0)
+	defer clear(info)
+	err := k.install(info, key.suite.overhead())
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, errInert):
+		return err
+	case errors.Is(err, errSetULP):
+		return unsupported(err, errNoULP)
+	}
+	return unsupported(err, fmt.Errorf("the kernel can't do %v", key.suite))
+}
+
+func sendProbe(k kernel) error {
+	if _, err := k.send([]byte(probeText), false); err != nil {
+		return fmt.Errorf("ktls: probe: %w", err)
+	}
+	return nil
 }

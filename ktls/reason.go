@@ -29,6 +29,10 @@ const (
 	Closing
 	// KernelRefused: a system call of the installation has failed.
 	KernelRefused
+	// KernelUntrusted: the kernel, or a sandbox around the process, reported
+	// success and did not do what it was told. After the first such
+	// connection none is offered to it until the next [Probe].
+	KernelUntrusted
 	// FIPS: GODEBUG=fips140=only forbids what the proof needs.
 	FIPS
 
@@ -46,6 +50,7 @@ var reasonWords = [numReasons]string{
 	SequenceUnproven:  "sequence_unproven",
 	Closing:           "closing",
 	KernelRefused:     "kernel_refused",
+	KernelUntrusted:   "kernel_untrusted",
 	FIPS:              "fips",
 }
 

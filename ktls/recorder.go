@@ -18,10 +18,14 @@ import (
 type recorder struct {
 	net.Conn // the raw connection
 
-	// flush is called, without mu, when waiting may have been set.
+	// flush is called, without a lock, when waiting may have been set.
 	flush func()
 
-	mu sync.Mutex
+	// wire is held while crypto/tls writes, which may block, and by the
+	// switch. Close doesn't take it.
+	wire sync.Mutex
+
+	mu sync.Mutex // guards what follows but atomics, and is held for moments only
 
 	suite    *suite // negotiated; nil before the end of the handshake, or if it can't be offloaded
 	secret   []byte // server application traffic secret of crypto/tls's generation, or TLS 1.2's master secret
@@ -45,15 +49,17 @@ type recorder struct {
 	afterward uint64 // records of the handshake since then
 
 	closing  bool // an alert was written or a write failed: never move
+	gone     bool // the secrets are forgotten, and so are any that come
 	unproven bool // something was written that is not accounted for: never move
 
-	moved atomic.Bool
+	abandoned atomic.Bool // the connection is closed: never move
+	moved     atomic.Bool
 
 	// After the switch.
 	first   uint64      // number of the kernel's first record
 	sending []byte      // traffic secret of the kernel's generation, if it can be followed by another
 	rekey   bool        // the kernel can replace a key
-	shadow  *trafficKey // what crypto/tls encrypts with; made when first needed
+	shadow  *trafficKey // what crypto/tls encrypts with; made when first needed, also before
 	number  uint64      // of crypto/tls's next record
 	pending []control
 	waiting atomic.Bool // there is something to take: pending, or dead
@@ -79,6 +85,8 @@ func (r *recorder) setSecret(label string, secret []byte) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	switch {
+	case r.gone:
+		clear(secret)
 	case label == labelTrafficSecret, label == labelMasterSecret:
 		clear(r.secret) // of a session that was offered but not resumed
 		r.secret = secret
@@ -112,13 +120,6 @@ func (r *recorder) setCapture(on bool) {
 	r.last = nil
 }
 
-// abandon says that the connection will not be moved.
-func (r *recorder) abandon() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.closing = true
-}
-
 // forget zeroes the secrets. The connection can't be moved afterwards, and if
 // it has been, crypto/tls can't write any more.
 func (r *recorder) forget() {
@@ -129,6 +130,7 @@ func (r *recorder) forget() {
 	clear(r.sending)
 	r.shadow.wipe()
 	r.secret, r.sending, r.shadow = nil, nil, nil
+	r.gone = true
 }
 
 func (r *recorder) forgetHandshake() {
@@ -159,22 +161,27 @@ func (r *recorder) Write(p []byte) (int, error) {
 }
 
 func (r *recorder) write(p []byte) (n int, diverted bool, err error) {
+	r.wire.Lock()
+	defer r.wire.Unlock()
+	if !r.moved.Load() {
+		n, err = r.Conn.Write(p)
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.moved.Load() {
+	switch {
+	case r.moved.Load():
 		n, err = r.divert(p)
 		return n, true, err
-	}
-	n, err = r.Conn.Write(p)
-	if err != nil || n != len(p) {
+	case r.gone:
+	case err != nil || n != len(p):
 		r.closing = true
-		return n, false, err
+	default:
+		if r.hellos != nil {
+			r.hellos.server.add(p)
+		}
+		r.account(p)
 	}
-	if r.hellos != nil {
-		r.hellos.server.add(p)
-	}
-	r.account(p)
-	return n, false, nil
+	return n, false, err
 }
 
 // account counts the records of p, which have been written.

@@ -32,9 +32,15 @@ func (c *Conn) renew() error {
 	}
 	c.renewAt = math.MaxUint64
 	if !c.rec.retired.Swap(true) {
-		call(c.server.options.Retired, c)
+		c.notices = append(c.notices, c.tellRetired)
 	}
 	return nil
+}
+
+func (c *Conn) tellRetired() {
+	if f := c.server.options.Retired; f != nil {
+		f(c)
+	}
 }
 
 // updateKey sends a KeyUpdate and gives the kernel the key that follows (RFC
@@ -55,7 +61,9 @@ func (c *Conn) updateKey() error {
 	if c.renewAt != math.MaxUint64 {
 		c.renewAt = c.kernel.records() + c.server.keyLimit
 	}
-	call(c.server.options.KeyUpdated, c)
+	if f := c.server.options.KeyUpdated; f != nil {
+		c.notices = append(c.notices, func() { f(c) })
+	}
 	return nil
 }
 

@@ -59,9 +59,9 @@ func TestSecretsZeroed(t *testing.T) {
 		{name: "after an alert", install: AtHandshake, rekey: true, before: alert, want: []string{"kernel's secret", "secret", "shadow IV", "shadow key"}},
 		{name: "TLS 1.2 after an alert", install: AtHandshake, version: tls.VersionTLS12, before: alert, want: []string{"secret", "shadow IV", "shadow key"}},
 		{name: "while a write is blocked", install: AtHandshake, rekey: true, end: func(t *testing.T, s state) {
-			s.conn.out.Lock()
+			s.conn.lock()
 			s.conn.Close()
-			s.conn.out.Unlock()
+			s.conn.unlock()
 		}, want: []string{"kernel's secret", "secret"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

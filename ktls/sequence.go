@@ -9,7 +9,7 @@ import (
 // watch looks for an alert or a KeyUpdate. In TLS 1.3 it opens a record that by
 // its length may be one.
 func (r *recorder) watch(record []byte) {
-	if r.suite == nil || r.closing {
+	if r.suite == nil || r.closing || r.abandoned.Load() {
 		return
 	}
 	if r.suite.version == tls.VersionTLS12 {
@@ -22,11 +22,10 @@ func (r *recorder) watch(record []byte) {
 	if n != sealedAlertLen && n != sealedKeyUpdateLen {
 		return
 	}
-	key, reason := r.key(r.secret)
+	key, reason := r.current()
 	if reason != Offloaded {
 		return // move gives the same reason
 	}
-	defer key.wipe()
 	_, typ, content, ok := r.locate(key, record)
 	switch {
 	case !ok:
@@ -49,6 +48,7 @@ func (r *recorder) nextGeneration() error {
 	}
 	clear(r.secret)
 	r.secret = secret
+	r.dropShadow()
 	r.inHandshake, r.since, r.updated = 0, 0, true
 	return nil
 }
@@ -64,6 +64,7 @@ func (r *recorder) locate(key *trafficKey, record []byte) (sequence uint64, typ 
 			continue
 		}
 		if typ, content, ok := key.open(record, next-1); ok {
+			r.inHandshake, r.since = 0, next // known from now on
 			return next - 1, typ, content, true
 		}
 	}
@@ -85,6 +86,21 @@ func (r *recorder) underHandshakeSecret(record []byte) bool {
 		}
 	}
 	return false
+}
+
+// current returns the key that crypto/tls encrypts with, which is kept.
+func (r *recorder) current() (*trafficKey, Reason) {
+	if r.shadow != nil {
+		return r.shadow, Offloaded
+	}
+	key, reason := r.key(r.secret)
+	r.shadow = key
+	return key, reason
+}
+
+func (r *recorder) dropShadow() {
+	r.shadow.wipe()
+	r.shadow = nil
 }
 
 func (r *recorder) key(secret []byte) (*trafficKey, Reason) {
@@ -127,21 +143,23 @@ func (r *recorder) prove(key *trafficKey) (next uint64, reason Reason) {
 // move proves the sequence number and lets install give key and number to the
 // kernel. The error belongs to the reason KernelRefused.
 func (r *recorder) move(install func(info []byte, overhead int) error) (Reason, error) {
+	r.wire.Lock() // what is being written has to be accounted for
+	defer r.wire.Unlock()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	switch {
 	case r.suite == nil:
 		return Cipher, nil
-	case r.closing:
+	case r.closing, r.abandoned.Load():
 		return Closing, nil
 	case r.unproven:
 		return SequenceUnproven, nil
 	}
-	key, reason := r.key(r.secret)
+	key, reason := r.current()
 	if reason != Offloaded {
 		return reason, nil
 	}
-	defer key.wipe()
+	defer r.dropShadow() // it is seldom needed afterwards
 	next, reason := r.prove(key)
 	if reason != Offloaded {
 		return reason, nil

@@ -30,36 +30,49 @@ type Options struct {
 	// of the peer retires the connection, see Conn.Retired.
 	InterruptRetired bool
 
-	// Decided, if not nil, is called once for each connection, when it is
-	// offloaded, when it is clear that it can't be, or, with NotNeeded,
-	// when it is closed before either. err is the kernel's with
-	// KernelRefused, else nil. It must not use the connection but to read
-	// its addresses and state.
-	Decided func(c *Conn, reason Reason, err error)
+	// The functions that follow are optional. They are called with no lock
+	// held and may use the connection. Each is called by the goroutine in
+	// which it happens: that of a Read, a Write or a handshake, which waits for
+	// it to return, that of Close, that of Accept ([Server.Conn]), or one in the
+	// background. So several may run at the same time.
 
-	// Lost, if not nil, is called when the peer has not acknowledged all
-	// that Write and SendFile had accepted, although the connection was
-	// closed in an orderly way, or may not have, since its end could not be
-	// sent. err is net.ErrClosed if the peer went away, perhaps with all of
-	// it (if it has gone before Close, Lost is not called), and something
-	// else if it stopped reading or the kernel has failed.
+	// Decided is called once for each connection: when it is offloaded, when
+	// it is clear that it can't be, or, with NotNeeded, when it is closed before
+	// either.
+	Decided func(c *Conn, d Decision)
+
+	// Lost is called when the peer has not acknowledged all that Write and
+	// SendFile had accepted, although the connection was closed in an orderly
+	// way, or may not have, because its end could not be sent. err is
+	// net.ErrClosed if the peer went away, perhaps with all of it (if it has
+	// gone before Close, Lost is not called), and something else if it stopped
+	// reading or the kernel has failed.
 	Lost func(c *Conn, err error)
 
-	// Closed, if not nil, is called once for each connection that was
-	// offloaded, when its socket is closed.
+	// Closed is called once for each connection that was offloaded, when its
+	// socket is closed.
 	Closed func(c *Conn)
 
-	// KeyUpdated, if not nil, is called when the kernel has got another key
-	// for a connection.
+	// KeyUpdated is called when the kernel has got another key for a
+	// connection.
 	KeyUpdated func(c *Conn)
 
-	// Retired, if not nil, is called once for each connection that is to be
-	// closed since its key can't be replaced, see Conn.Retired.
+	// Retired is called once for each connection that is to be closed because
+	// its key can't be replaced, see Conn.Retired.
 	Retired func(c *Conn)
 
 	// Drain, if not nil, counts the connections that are closed in the
 	// background, for several Servers together. Default: one of its own.
 	Drain *Drain
+}
+
+// A Decision says whether a connection is offloaded.
+type Decision struct {
+	Reason Reason // Offloaded, or why not
+	Err    error  // the kernel's, with KernelRefused and KernelUntrusted; else nil
+
+	// As in crypto/tls; zero if the handshake is not complete.
+	Version, CipherSuite uint16
 }
 
 // A Server makes TLS connections out of TCP connections. Listeners that share a
@@ -68,24 +81,32 @@ type Server struct {
 	config    *tls.Config // as given, for connections that can't be offloaded
 	recording *tls.Config // asks for the secrets
 	options   Options
-	support   Support
+	rekeys    rekeys
 
 	// Changed by tests only.
+	supported func() (Support, Reason)  // what system knows
+	distrust  func(error)               // tells system
 	newKernel func(*net.TCPConn) kernel // openKernel
 	keyLimit  uint64
 }
 
 // NewServer returns a Server with a configuration as for tls.NewListener, which
-// must not be changed afterwards. options may be nil.
+// must not be changed afterwards. options may be nil. It calls [Probe].
 func NewServer(config *tls.Config, options *Options) *Server {
-	s := &Server{config: config, newKernel: openKernel, keyLimit: keyLimit}
+	if config == nil {
+		config = new(tls.Config)
+	}
+	s := &Server{
+		config: config, supported: system.supported, distrust: system.distrust,
+		newKernel: openKernel, keyLimit: keyLimit,
+	}
 	if options != nil {
 		s.options = *options
 	}
 	if s.options.Drain == nil {
 		s.options.Drain = new(Drain)
 	}
-	s.support, _ = Probe()
+	_, _ = Probe()
 	// One outer configuration: it holds the ticket keys that crypto/tls
 	// makes by itself, so a clone for each connection would end resumption.
 	s.recording = config.Clone()
@@ -123,20 +144,19 @@ func (s *Server) configForClient(hello *tls.ClientHelloInfo) (*tls.Config, error
 // then on. The handshake runs with the first Read or Write. Only a *net.TCPConn
 // can be offloaded; any other connection works as with tls.Server.
 func (s *Server) Conn(raw net.Conn) *Conn {
-	c := &Conn{raw: raw, server: s}
-	c.rec = &recorder{Conn: raw, flush: c.flushControls, rekey: s.support.Rekey, hellos: new(hellos)}
-	if s.support.Any() {
+	c := &Conn{raw: raw, server: s, ctx: context.Background()}
+	support, reason := s.supported()
+	c.rec = &recorder{Conn: raw, flush: c.flushControls, rekey: support.Rekey, hellos: new(hellos)}
+	if reason == NotNeeded {
+		reason = NotTCP
 		if tcp, ok := raw.(*net.TCPConn); ok {
 			c.kernel = s.newKernel(tcp)
 		}
 	}
 	if c.kernel == nil {
 		c.tls = tls.Server(raw, s.config)
-		if s.support.Any() {
-			c.decide(NotTCP, nil)
-		} else {
-			c.decide(KernelUnsupported, nil)
-		}
+		c.decide(reason)
+		c.tellDecided(reason, nil)
 		return c
 	}
 	c.tls = tls.Server(c.rec, s.recording)

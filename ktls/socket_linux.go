@@ -14,7 +14,7 @@ import (
 
 // Numbers of include/uapi/linux/tls.h, under the header's names.
 const (
-	tlsTX            = 1 // TLS_TX
+	tlsTX            = 1 // TLS_TX; read, it begins with version and cipher type
 	tlsSetRecordType = 1 // TLS_SET_RECORD_TYPE
 )
 
@@ -69,8 +69,32 @@ func (s *socket) install(info []byte, overhead int) error {
 			return err
 		}
 		s.base = written
-		return s.setTX(fd, info)
+		if err := s.setTX(fd, info); err != nil {
+			return err
+		}
+		return s.verify(fd, info)
 	})
+}
+
+// verify asks the kernel for what it was given. There are sandboxes in which
+// setsockopt(2) succeeds and does nothing.
+func (s *socket) verify(fd int, info []byte) error {
+	ulp, err := "", s.faulty("get TCP_ULP")
+	if err == nil {
+		ulp, err = unix.GetsockoptString(fd, unix.SOL_TCP, unix.TCP_ULP)
+	}
+	if err != nil || ulp != "tls" {
+		return fmt.Errorf("%w (TCP_ULP is %q, %v)", errInert, ulp, os.NewSyscallError("getsockopt", err))
+	}
+	// Asked for 4 bytes, TLS_TX tells version and cipher type, but not the key.
+	head, err := 0, s.faulty("get TLS_TX")
+	if err == nil {
+		head, err = unix.GetsockoptInt(fd, unix.SOL_TLS, tlsTX)
+	}
+	if err != nil || uint32(head) != binary.NativeEndian.Uint32(info) {
+		return fmt.Errorf("%w (TLS_TX is %#x, %v)", errDoubtful, uint32(head), os.NewSyscallError("getsockopt", err))
+	}
+	return nil
 }
 
 func (s *socket) rekey(info []byte) error {
@@ -95,7 +119,7 @@ func (s *socket) setULP(fd int) error {
 		err = unix.SetsockoptString(fd, unix.SOL_TCP, unix.TCP_ULP, "tls")
 	}
 	if err != nil && !errors.Is(err, unix.EEXIST) {
-		return fmt.Errorf("ktls: set TCP_ULP: %w", os.NewSyscallError("setsockopt", err))
+		return fmt.Errorf("%w: %w", errSetULP, os.NewSyscallError("setsockopt", err))
 	}
 	return nil
 }
@@ -115,7 +139,7 @@ func (s *socket) setTX(fd int, info []byte) error {
 		err = unix.SetsockoptCanRawFilter(fd, unix.SOL_TLS, tlsTX, words)
 	}
 	if err != nil {
-		return fmt.Errorf("ktls: set TLS_TX: %w", os.NewSyscallError("setsockopt", err))
+		return fmt.Errorf("%w: %w", errSetTX, os.NewSyscallError("setsockopt", err))
 	}
 	return nil
 }
@@ -181,14 +205,23 @@ func recordTypeMessage(typ recordType) []byte {
 	return b[:cap(b)]
 }
 
-func (s *socket) sendFile(f File, offset, n int64) (sent int64, err error) {
+func (s *socket) sendFile(f File, offset, n int64, w waiter) (sent int64, err error) {
 	file, err := f.SyscallConn()
 	if err != nil {
 		return 0, err
 	}
 	o := s.output()
 	o.file, o.offset, o.n, o.sent = file, offset, n, 0
-	err = s.write(true, "sendfile", (*output).sendfile)
+	for {
+		err = s.write(true, "sendfile", (*output).sendfile)
+		if !errors.Is(err, errNoPlace) {
+			break
+		}
+		if err = o.place.enter(w); err != nil {
+			break
+		}
+	}
+	o.place.leave() // the call may have failed before it began
 	o.file = nil
 	sent = o.sent
 	s.count(sent, sent < n)
@@ -198,9 +231,18 @@ func (s *socket) sendFile(f File, offset, n int64) (sent int64, err error) {
 	// File systems that can't splice refuse, and so may a sandbox.
 	case errors.Is(err, unix.EINVAL), errors.Is(err, unix.EPERM), errors.Is(err, errors.ErrUnsupported):
 		return sent, ErrNoSendfile
+	// These may be the file system's too: then read(2) may do better.
+	case sent == 0 && (errors.Is(err, unix.EIO) || errors.Is(err, unix.ENOMEM)) && readable(f, offset):
+		return 0, ErrNoSendfile
 	default:
 		return sent, err
 	}
+}
+
+// readable reports whether a file can be read at an offset.
+func readable(f File, offset int64) bool {
+	_, err := f.ReadAt(make([]byte, 1), offset)
+	return err == nil
 }
 
 // count follows how the kernel makes records: it fills one after the other, and

@@ -1,0 +1,138 @@
+package ktls
+
+import (
+	"errors"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// No more calls than places work at a time, and a call that waits for something
+// keeps its place for a short time only.
+func TestLimiter(t *testing.T) {
+	tests := []struct {
+		name    string
+		n       int64
+		lasting time.Duration // of a call
+		want    int32         // most calls at a time
+	}{
+		{"long calls", limiterUnit, time.Microsecond, 2},
+		{"calls that wait", limiterUnit, time.Second, 16},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				l := newSendfileLimiter(func() int { return 2 })
+				var now, most atomic.Int32
+				var calls sync.WaitGroup
+				for range 16 {
+					calls.Go(func() {
+						p := place{limiter: l}
+						if err := p.enter(patient{}); err != nil {
+							t.Error(err)
+						}
+						if n := p.run(test.n, func() int64 {
+							n := now.Add(1)
+							defer now.Add(-1)
+							for m := most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
+							}
+							time.Sleep(test.lasting)
+							return test.n - 1
+						}); n != test.n-1 {
+							t.Errorf("run returns %d, want %d", n, test.n-1)
+						}
+					})
+				}
+				calls.Wait()
+				if got := most.Load(); got != test.want {
+					t.Errorf("up to %d calls at a time, want %d", got, test.want)
+				}
+				l.mu.Lock()
+				defer l.mu.Unlock()
+				if l.taken != 0 || len(l.waiting) != 0 {
+					t.Errorf("%d places are taken afterwards, and %d wait; want none", l.taken, len(l.waiting))
+				}
+			})
+		})
+	}
+}
+
+// What a call may last follows the processor time of such calls, however long
+// they wait.
+func TestLimiterLearns(t *testing.T) {
+	const ms = time.Millisecond
+	for _, tt := range []struct {
+		name         string
+		n            int64
+		took, lasted time.Duration
+		want         time.Duration
+	}{
+		{"calls that work", limiterUnit, 3 * ms, 4 * ms, 3 * ms},
+		{"longer calls", 4 * limiterUnit, 3 * ms, 4 * ms, 3 * ms / 4},
+		{"calls that wait", limiterUnit, ms, time.Hour, ms},
+		{"another thread's time", limiterUnit, 5 * ms, 4 * ms, time.Duration(firstCost)},
+		{"another thread's earlier time", limiterUnit, -ms, 4 * ms, time.Duration(firstCost)},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			l := newSendfileLimiter(func() int { return 1 })
+			for range 100 {
+				l.learn(tt.n, tt.took, tt.lasted)
+			}
+			if got := time.Duration(l.cost.Load()); got < tt.want-time.Microsecond || got > tt.want+time.Microsecond {
+				t.Errorf("cost has become %v, want %v", got, tt.want)
+			}
+		})
+	}
+}
+
+// Whoever waits for a place gets it in turn, gives up without one, and gives back one
+// that comes at the same time. More processors mean more places.
+func TestLimiterWaiting(t *testing.T) {
+	places := 1
+	l := newSendfileLimiter(func() int { return places })
+	if !l.tryEnter() || l.tryEnter() {
+		t.Fatal("not one place")
+	}
+	gaveUp := errors.New("gave up")
+	if err := l.enter(waits(func(<-chan struct{}) error { return gaveUp })); err != gaveUp {
+		t.Errorf("enter: %v", err)
+	}
+	if err := l.enter(waits(func(ready <-chan struct{}) error {
+		l.leave() // by whoever had the place, at the last moment
+		<-ready
+		return gaveUp
+	})); err != gaveUp {
+		t.Errorf("enter: %v", err)
+	}
+	if l.taken != 0 || len(l.waiting) != 0 {
+		t.Errorf("%d places are taken, %d wait; want none", l.taken, len(l.waiting))
+	}
+
+	l.tryEnter()
+	for i := range 3 {
+		l.waiting = append(l.waiting, make(chan struct{}))
+		ready := l.waiting[i]
+		defer func() {
+			select {
+			case <-ready:
+			default:
+				t.Error("no place for", i)
+			}
+		}()
+	}
+	if l.tryEnter() {
+		t.Error("a place for somebody who has not waited")
+	}
+	places = 3
+	l.leave()
+	if l.taken != 3 || len(l.waiting) != 0 {
+		t.Errorf("%d places are taken of 3, %d wait", l.taken, len(l.waiting))
+	}
+}
+
+// waits is a waiter.
+type waits func(ready <-chan struct{}) error
+
+func (w waits) wait(ready <-chan struct{}) error { return w(ready) }
