@@ -231,7 +231,11 @@ func (t *Trial) sendProgram(c *Conn) ([]byte, error) {
 
 // loopback returns the two ends of a TCP connection within the machine. A network
 // namespace may be without 127.0.0.1.
-func loopback() (near, far *net.TCPConn, err error) {
+func loopback() (near, far *net.TCPConn, err error) { return connected(localHosts()) }
+
+// localHosts returns the addresses of the machine, those of the loopback interface
+// first.
+func localHosts() []string {
 	hosts := []string{"127.0.0.1", "::1"}
 	if addresses, err := net.InterfaceAddrs(); err == nil {
 		for _, address := range addresses {
@@ -240,6 +244,11 @@ func loopback() (near, far *net.TCPConn, err error) {
 			}
 		}
 	}
+	return hosts
+}
+
+// connected connects at the first host where that works.
+func connected(hosts []string) (near, far *net.TCPConn, err error) {
 	var all error
 	for _, host := range hosts {
 		if near, far, err = connectedAt(host); err == nil {

@@ -264,8 +264,10 @@ var sendFailures = []struct {
 		"sendfile fails (EAGAIN, EINTR)", "tried again; body whole"},
 	{"sendfile", []unix.Errno{unix.EINVAL, unix.ENOSYS, unix.EOPNOTSUPP, unix.EPERM}, true,
 		"sendfile is not possible or not allowed (EINVAL, ENOSYS, EOPNOTSUPP, EPERM)", "the rest of the file is copied; body whole"},
-	{"sendfile", []unix.Errno{unix.EIO, unix.ENOMEM, unix.EPIPE, unix.ECONNRESET, unix.EOVERFLOW, unix.ESPIPE}, false,
-		"sendfile fails (EIO, ENOMEM, EPIPE, ECONNRESET, EOVERFLOW, ESPIPE)", "connection closed; the client sees that the body is not whole"},
+	{"sendfile", []unix.Errno{unix.EIO, unix.ENOMEM}, true,
+		"sendfile fails, but the file can be read (EIO, ENOMEM)", "the rest of the file is copied; body whole"},
+	{"sendfile", []unix.Errno{unix.EPIPE, unix.ECONNRESET, unix.EOVERFLOW, unix.ESPIPE}, false,
+		"sendfile fails (EPIPE, ECONNRESET, EOVERFLOW, ESPIPE)", "connection closed; the client sees that the body is not whole"},
 	{"sendmsg", []unix.Errno{unix.EAGAIN, unix.EINTR}, true,
 		"sendmsg of data fails (EAGAIN, EINTR)", "tried again; body whole"},
 	{"sendmsg", []unix.Errno{unix.EIO, unix.ENOMEM, unix.EPIPE, unix.ECONNRESET, unix.ENOBUFS}, false,
@@ -501,4 +503,38 @@ func TestProbeFails(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A kernel that does not confirm what it was given gets no other connection, and the
+// one may be encrypted or not, so it ends.
+func TestKernelConfirmFails(t *testing.T) {
+	requireKernelTLS(t)
+	keepsNothing(t)
+	for _, call := range []string{"get TCP_ULP", "get TLS_TX"} {
+		for _, errno := range []unix.Errno{unix.EPERM, unix.EINVAL, unix.ENOMEM} {
+			t.Run(call+"/"+unix.ErrnoName(errno), func(t *testing.T) {
+				b := newBreakdown(call, errno)
+				b.arm(0)
+				s := brokenServer(t, OnDemand, b)
+				conn, p, _ := s.connectPeer(t)
+				conn.Offload()
+				transfer(t, conn, p, testBody(70_000))
+				wantReason(t, conn, KernelUntrusted)
+				if _, err := conn.Write(testBody(70_000)); err == nil {
+					t.Error("Write succeeded")
+				}
+				if n, err := p.Read(make([]byte, 1)); n > 0 || err == nil {
+					t.Errorf("the client reads %d bytes, %v", n, err)
+				}
+				conn.Close()
+				b.wantDone(t)
+				wantGone(t, s, conn)
+				if len(s.decisions) != 1 || !errors.Is(s.decisions[0].err, errDoubtful) {
+					t.Errorf("decisions %v, want one with %v", s.decisions, errDoubtful)
+				}
+			})
+		}
+	}
+	fault(t, kernelFailures, "getsockopt of TCP_ULP or TLS_TX fails after the switch (EPERM, EINVAL, ENOMEM)", bySeam,
+		"connection closed, reason `kernel_untrusted`; no other is offered until the next reload")
 }

@@ -136,3 +136,16 @@ func TestLimiterWaiting(t *testing.T) {
 type waits func(ready <-chan struct{}) error
 
 func (w waits) wait(ready <-chan struct{}) error { return w(ready) }
+
+// A call that counts needs no memory: there is one for each MiB that is sent.
+func TestPlaceAllocations(t *testing.T) {
+	p := place{limiter: newSendfileLimiter(func() int { return 1 })}
+	call := func() int64 { return limiterUnit }
+	if n := testing.AllocsPerRun(100, func() {
+		if p.tryEnter() {
+			p.run(limiterUnit, call)
+		}
+	}); n > 0 {
+		t.Errorf("%v allocations", n)
+	}
+}

@@ -83,8 +83,12 @@ func (s *socket) verify(fd int, info []byte) error {
 	if err == nil {
 		ulp, err = unix.GetsockoptString(fd, unix.SOL_TCP, unix.TCP_ULP)
 	}
-	if err != nil || ulp != "tls" {
-		return fmt.Errorf("%w (TCP_ULP is %q, %v)", errInert, ulp, os.NewSyscallError("getsockopt", err))
+	switch {
+	case err == nil && ulp == "tls":
+	case err == nil && ulp == "", errors.Is(err, unix.ENOPROTOOPT): // gVisor has no such option
+		return fmt.Errorf("%w (TCP_ULP is not set, %v)", errInert, os.NewSyscallError("getsockopt", err))
+	default:
+		return fmt.Errorf("%w (TCP_ULP is %q, %v)", errDoubtful, ulp, os.NewSyscallError("getsockopt", err))
 	}
 	// Asked for 4 bytes, TLS_TX tells version and cipher type, but not the key.
 	head, err := 0, s.faulty("get TLS_TX")

@@ -1,0 +1,165 @@
+package ktls
+
+import (
+	"net"
+	"os"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// A slowFile is on a disk that takes its time.
+type slowFile struct {
+	*os.File
+	begun   chan struct{}
+	release <-chan struct{}
+}
+
+func (f *slowFile) SyscallConn() (syscall.RawConn, error) {
+	raw, err := f.File.SyscallConn()
+	return slowRawConn{raw, f}, err
+}
+
+type slowRawConn struct {
+	syscall.RawConn
+	f *slowFile
+}
+
+func (r slowRawConn) Control(f func(uintptr)) error {
+	close(r.f.begun)
+	<-r.f.release
+	return r.RawConn.Control(f)
+}
+
+// plainOffloaded returns a connection that sends as an offloaded one does, by the
+// same system calls, but without TLS.
+func plainOffloaded(t *testing.T) *Conn {
+	t.Helper()
+	s := newFakeServer(t, serverConfig(), AtHandshake, nil)
+	s.newKernel = func(tcp *net.TCPConn) kernel { return plainSocket{newSocket(tcp)} }
+	conn, _, _ := s.connect(t, clientConfig())
+	wantReason(t, conn, Offloaded)
+	return conn
+}
+
+// brimful returns such a connection that takes not a byte more.
+func brimful(t *testing.T) *Conn {
+	t.Helper()
+	conn := plainOffloaded(t)
+	for size := 1 << 20; size > 0; size /= 32 {
+		for range 3 { // what is on its way makes room
+			_ = conn.raw.SetWriteDeadline(time.Now().Add(100 * time.Millisecond))
+			for err := error(nil); err == nil; {
+				_, err = conn.raw.Write(testBody(size))
+			}
+		}
+	}
+	_ = conn.raw.SetWriteDeadline(time.Time{})
+	return conn
+}
+
+// sending returns a call of SendFile.
+func sending(conn *Conn, f File, n int64) func() error {
+	return func() error { _, err := conn.SendFile(nil, f, 0, n, 0); return err }
+}
+
+var socketCalls = []blockedCall{
+	{name: "Write at a full socket",
+		begin: func(t *testing.T) (net.Conn, func() error, <-chan struct{}) {
+			conn := plainOffloaded(t)
+			return conn, func() error { return fill(conn.Write) }, settled()
+		}},
+	{name: "SendFile at a full socket",
+		begin: func(t *testing.T) (net.Conn, func() error, <-chan struct{}) {
+			conn := brimful(t)
+			return conn, sending(conn, testFile(t, testBody(3<<20)), 3<<20), settled()
+		}},
+	{name: "CloseWrite at a full socket",
+		begin: func(t *testing.T) (net.Conn, func() error, <-chan struct{}) {
+			conn := brimful(t)
+			return conn, conn.CloseWrite, settled()
+		}},
+	{name: "SendFile at a slow disk", ignoresClose: true, ignoresDeadline: true,
+		begin: func(t *testing.T) (net.Conn, func() error, <-chan struct{}) {
+			conn := plainOffloaded(t)
+			release := make(chan struct{})
+			t.Cleanup(func() { close(release) })
+			f := &slowFile{testFile(t, testBody(100_000)), make(chan struct{}), release}
+			return conn, sending(conn, f, 100_000), f.begun
+		}},
+	{name: "SendFile without a place",
+		begin: func(t *testing.T) (net.Conn, func() error, <-chan struct{}) {
+			conn := plainOffloaded(t)
+			l := newSendfileLimiter(func() int { return 0 })
+			conn.kernel.(plainSocket).kernel.(*socket).output().place.limiter = l
+			waits := make(chan struct{})
+			go func() {
+				defer close(waits)
+				for {
+					l.mu.Lock()
+					n := len(l.waiting)
+					l.mu.Unlock()
+					if n > 0 {
+						return
+					}
+					time.Sleep(time.Millisecond)
+				}
+			}()
+			t.Cleanup(func() {
+				l.mu.Lock()
+				defer l.mu.Unlock()
+				if l.taken != 0 || len(l.waiting) != 0 {
+					t.Errorf("%d places are taken, %d wait; want none", l.taken, len(l.waiting))
+				}
+			})
+			return conn, sending(conn, testFile(t, testBody(1<<20)), 1<<20), waits
+		}},
+}
+
+// The same for what the system calls of an offloaded connection wait for.
+func TestInterruptSocket(t *testing.T) { testInterrupt(t, socketCalls) }
+
+// CloseWrite gives up by itself when the client doesn't read, as in crypto/tls.
+func TestCloseWriteBound(t *testing.T) {
+	t.Parallel()
+	conn := brimful(t)
+	result := make(chan error, 1)
+	go func() { result <- conn.CloseWrite() }()
+	select {
+	case err := <-result:
+		wantError(t, err, os.ErrDeadlineExceeded)
+	case <-time.After(closeWriteTimeout + 4*soon):
+		t.Error("CloseWrite waits for ever")
+	}
+	conn.Close()
+}
+
+// While a file's disk is slow, Close lets the client see the end.
+func TestCloseAtSlowDisk(t *testing.T) {
+	s := newFakeServer(t, serverConfig(), AtHandshake, nil)
+	s.newKernel = func(tcp *net.TCPConn) kernel { return plainSocket{newSocket(tcp)} }
+	closed := make(chan struct{})
+	s.options.Closed = func(*Conn) { close(closed) }
+	conn, client, _ := s.connect(t, clientConfig())
+	release := make(chan struct{})
+	f := &slowFile{testFile(t, testBody(100_000)), make(chan struct{}), release}
+	sent := make(chan error, 1)
+	go func() { sent <- sending(conn, f, 100_000)() }()
+	<-f.begun
+	if err := conn.Close(); err != nil {
+		t.Error("Close:", err)
+	}
+	wantZeroed(t, conn)
+	if n, err := client.NetConn().Read(make([]byte, 1)); n > 0 || err == nil {
+		t.Errorf("the client reads %d bytes, %v", n, err)
+	}
+	close(release)
+	if err := <-sent; err == nil {
+		t.Error("the file was sent")
+	}
+	select {
+	case <-closed:
+	case <-time.After(soon):
+		t.Error("the socket stays open")
+	}
+}

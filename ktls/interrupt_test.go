@@ -1,0 +1,420 @@
+package ktls
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"testing"
+	"time"
+)
+
+// A blockedCall is a call on a connection that waits, and may wait for ever.
+type blockedCall struct {
+	name string
+	// begin returns a connection and a call on it that will block. When it does
+	// blocked is closed, or the call may be taken for blocked after a while.
+	begin func(t *testing.T) (conn net.Conn, call func() error, blocked <-chan struct{})
+
+	// What the call doesn't obey, because the system call that it is in can't be
+	// interrupted, or because crypto/tls waits for a callback.
+	ignoresClose, ignoresDeadline bool
+}
+
+// soon tells "at once" from "for ever", on a busy machine too.
+const soon = 15 * time.Second
+
+// fill sends until the connection takes no more.
+func fill(write func([]byte) (int, error)) error {
+	body := testBody(1 << 20)
+	for {
+		if _, err := write(body); err != nil {
+			return err
+		}
+	}
+}
+
+func settled() <-chan struct{} {
+	blocked := make(chan struct{})
+	time.AfterFunc(300*time.Millisecond, func() { close(blocked) })
+	return blocked
+}
+
+// hangingCertificate returns a configuration whose handshake hangs, when it does,
+// and what ends that.
+func hangingCertificate() (config *tls.Config, hangs <-chan struct{}, release func()) {
+	config = serverConfig()
+	certificate := config.Certificates[0]
+	config.Certificates = nil
+	begun, goOn := make(chan struct{}), make(chan struct{})
+	config.GetCertificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+		close(begun)
+		<-goOn
+		return &certificate, nil
+	}
+	return config, begun, func() { close(goOn) }
+}
+
+var portableCalls = []blockedCall{
+	{name: "handshake in GetCertificate", ignoresClose: true, ignoresDeadline: true,
+		begin: func(t *testing.T) (net.Conn, func() error, <-chan struct{}) {
+			config, hangs, release := hangingCertificate()
+			t.Cleanup(release)
+			s := newFakeServer(t, config, OnDemand, nil)
+			s.options.Decided = func(c *Conn, d Decision) { _ = c.LocalAddr() }
+			clientEnd, serverEnd := tcpPair(t)
+			conn := s.Conn(serverEnd)
+			go func() { _ = tls.Client(clientEnd, clientConfig()).Handshake() }()
+			return conn, conn.Handshake, hangs
+		}},
+	{name: "handshake with a silent client",
+		begin: func(t *testing.T) (net.Conn, func() error, <-chan struct{}) {
+			s := newFakeServer(t, serverConfig(), OnDemand, nil)
+			_, serverEnd := tcpPair(t)
+			conn := s.Conn(serverEnd)
+			return conn, conn.Handshake, settled()
+		}},
+	{name: "Read",
+		begin: func(t *testing.T) (net.Conn, func() error, <-chan struct{}) {
+			conn, _, _ := newFakeServer(t, serverConfig(), OnDemand, nil).connect(t, clientConfig())
+			return conn, func() error { _, err := conn.Read(make([]byte, 1)); return err }, settled()
+		}},
+	{name: "Read after the offload",
+		begin: func(t *testing.T) (net.Conn, func() error, <-chan struct{}) {
+			conn, _, _ := offloaded(t, nil)
+			return conn, func() error { _, err := conn.Read(make([]byte, 1)); return err }, settled()
+		}},
+	{name: "Write before the offload",
+		begin: func(t *testing.T) (net.Conn, func() error, <-chan struct{}) {
+			conn, _, _ := newFakeServer(t, serverConfig(), OnDemand, nil).connect(t, clientConfig())
+			return conn, func() error { return fill(conn.Write) }, settled()
+		}},
+	{name: "Write that offloads",
+		begin: func(t *testing.T) (net.Conn, func() error, <-chan struct{}) {
+			conn, _, _ := newFakeServer(t, serverConfig(), OnDemand, nil).connect(t, clientConfig())
+			conn.Offload()
+			return conn, func() error { _, err := conn.Write(testBody(64 << 20)); return err }, settled()
+		}},
+	{name: "Write after the offload",
+		begin: func(t *testing.T) (net.Conn, func() error, <-chan struct{}) {
+			conn, _, _ := offloaded(t, nil)
+			return conn, func() error { return fill(conn.Write) }, settled()
+		}},
+	{name: "ReadFrom of what is no file",
+		begin: func(t *testing.T) (net.Conn, func() error, <-chan struct{}) {
+			conn, _, _ := offloaded(t, nil)
+			return conn, func() error {
+				_, err := conn.ReadFrom(io.MultiReader(neverEnding{}))
+				return err
+			}, settled()
+		}},
+}
+
+type neverEnding struct{}
+
+func (neverEnding) Read(p []byte) (int, error) { return len(p), nil }
+
+// Whatever a connection waits for, Close returns at once and ends it; and so does a
+// deadline, but for what nothing can interrupt.
+func TestInterrupt(t *testing.T) { testInterrupt(t, portableCalls) }
+
+func testInterrupt(t *testing.T, calls []blockedCall) {
+	for _, call := range calls {
+		t.Run(call.name+"/Close", func(t *testing.T) {
+			t.Parallel()
+			conn, f, blocked := call.begin(t)
+			ended := make(chan error, 1)
+			go func() { ended <- f() }()
+			<-blocked
+			closed := make(chan error, 1)
+			go func() { closed <- conn.Close() }()
+			select {
+			case <-closed:
+			case <-time.After(soon):
+				t.Error("Close waits")
+			}
+			if call.ignoresClose {
+				return
+			}
+			select {
+			case err := <-ended:
+				if err == nil {
+					t.Error("the call succeeded")
+				}
+			case <-time.After(soon):
+				t.Error("the call goes on after Close")
+			}
+		})
+		if call.ignoresDeadline {
+			continue
+		}
+		t.Run(call.name+"/SetDeadline", func(t *testing.T) {
+			t.Parallel()
+			conn, f, blocked := call.begin(t)
+			ended := make(chan error, 1)
+			go func() { ended <- f() }()
+			<-blocked
+			if err := conn.SetDeadline(time.Unix(1, 0)); err != nil {
+				t.Fatal(err)
+			}
+			select {
+			case err := <-ended:
+				wantError(t, err, os.ErrDeadlineExceeded)
+			case <-time.After(soon):
+				t.Error("the call goes on after its deadline")
+			}
+			conn.Close()
+		})
+	}
+}
+
+// Close comes while another goroutine's Write is offloading the connection: Decided
+// and Closed agree on what became of it.
+func TestCloseDuringMove(t *testing.T) {
+	installing, goOn := make(chan struct{}), make(chan struct{})
+	s := newFakeServer(t, serverConfig(), OnDemand, nil)
+	closed := 0
+	s.options.Closed = func(*Conn) { closed++ }
+	inner := s.newKernel
+	s.newKernel = func(tcp *net.TCPConn) kernel { return &slowInstall{inner(tcp), installing, goOn} }
+	conn, client, _ := s.connect(t, clientConfig())
+	conn.Offload()
+	wrote := make(chan error, 1)
+	go func() { _, err := conn.Write([]byte("proof")); wrote <- err }()
+	<-installing
+	ended := make(chan error, 1)
+	go func() { ended <- conn.Close() }()
+	for conn.decision.Load() == 0 { // Close has decided
+		time.Sleep(time.Millisecond)
+	}
+	close(goOn)
+	<-wrote
+	<-ended
+	if got, err := io.ReadAll(client); string(got) != "proof" {
+		t.Errorf("the client reads %q, %v", got, err)
+	}
+	s.wantDecided(t, conn, NotNeeded, nil)
+	if closed != 0 {
+		t.Errorf("Closed was called %d times for a connection that was never offloaded", closed)
+	}
+	wantZeroed(t, conn)
+}
+
+type slowInstall struct {
+	kernel
+	installing, goOn chan struct{}
+}
+
+func (k *slowInstall) install(info []byte, overhead int) error {
+	close(k.installing)
+	<-k.goOn
+	return k.kernel.install(info, overhead)
+}
+
+// Secrets that come when the connection is closed already are not kept.
+func TestSecretAfterClose(t *testing.T) {
+	config, begun, release := hangingCertificate()
+	s := newFakeServer(t, config, OnDemand, nil)
+	clientEnd, serverEnd := tcpPair(t)
+	conn := s.Conn(serverEnd)
+	go func() { _ = tls.Client(clientEnd, clientConfig()).Handshake() }()
+	done := make(chan error, 1)
+	go func() { done <- conn.Handshake() }()
+	<-begun
+	conn.Close()
+	release()
+	if err := <-done; err == nil {
+		t.Error("the handshake succeeded")
+	}
+	wantZeroed(t, conn)
+	// What crypto/tls logs even later is forgotten too.
+	late := testBody(32)
+	conn.rec.setSecret(labelTrafficSecret, late)
+	wantZero(t, "late secret", late)
+	wantZeroed(t, conn)
+}
+
+// Close comes while the reader sends the answer to a KeyUpdate to a client that is
+// slow: what was accepted before is not cut, and close_notify follows.
+func TestCloseWhileReaderSends(t *testing.T) {
+	waiting, goOn := make(chan struct{}), make(chan struct{})
+	s := rekeyServer(t, true, nil)
+	inner := s.newKernel
+	s.newKernel = func(tcp *net.TCPConn) kernel { return &slowControl{inner(tcp), waiting, goOn} }
+	conn, p, _ := s.connectPeer(t)
+	transfer(t, conn, p, testBody(70_000))
+	reader := make(chan error, 1)
+	go func() { _, err := conn.Read(make([]byte, 1)); reader <- err }()
+	p.keyUpdate(true)
+	<-waiting
+	if err := conn.Close(); err != nil {
+		t.Error("Close:", err)
+	}
+	close(goOn)
+	wantError(t, <-reader, net.ErrClosed)
+	wantEnd(t, p) // with close_notify
+	waitFor(t, s.Server)
+	s.wantNoneLost(t)
+	wantZeroed(t, conn)
+}
+
+// A slowControl waits for room before it sends a KeyUpdate.
+type slowControl struct {
+	kernel
+	waiting, goOn chan struct{}
+}
+
+func (k *slowControl) sendControl(typ recordType, body []byte, wait bool) error {
+	if typ == recordHandshake {
+		close(k.waiting)
+		<-k.goOn
+	}
+	return k.kernel.sendControl(typ, body, wait)
+}
+
+// The functions of the Options may use the connection in whatever way they like.
+func TestCallbacksUseConnection(t *testing.T) {
+	for name, use := range map[string]func(*Conn){
+		"Close":           func(c *Conn) { _ = c.Close() },
+		"CloseWrite":      func(c *Conn) { _ = c.CloseWrite() },
+		"ConnectionState": func(c *Conn) { _ = c.ConnectionState() },
+		"Write":           func(c *Conn) { _, _ = c.Write([]byte("x")) },
+		"Handshake":       func(c *Conn) { _ = c.Handshake() },
+	} {
+		for _, install := range []Install{OnDemand, AtHandshake} {
+			t.Run(name, func(t *testing.T) {
+				calls := make(map[string]int)
+				used := func(what string) func(*Conn) {
+					return func(c *Conn) { calls[what]++; use(c) }
+				}
+				s := newFakeServer(t, serverConfig(), install, nil)
+				s.support.Rekey = false
+				s.keyLimit = 5
+				s.options.Decided = func(c *Conn, d Decision) { used("Decided")(c) }
+				s.options.Retired, s.options.Closed = used("Retired"), used("Closed")
+				ended := make(chan struct{})
+				go func() {
+					defer close(ended)
+					clientEnd, serverEnd := tcpPair(t)
+					conn := s.Conn(serverEnd)
+					client := tls.Client(clientEnd, clientConfig())
+					go func() { _, _ = io.Copy(io.Discard, client) }()
+					conn.Offload()
+					for range 10 {
+						_, _ = conn.Write(testBody(1000))
+					}
+					_ = conn.Close()
+				}()
+				select {
+				case <-ended:
+				case <-time.After(soon):
+					t.Fatal("somebody waits for somebody")
+				}
+				if calls["Decided"] != 1 || calls["Closed"] > 1 || calls["Retired"] > 1 {
+					t.Errorf("calls %v", calls)
+				}
+			})
+		}
+	}
+}
+
+// The context of a connection gets to the handshake that Read begins, and a second
+// caller's context counts too.
+func TestHandshakeContext(t *testing.T) {
+	type key struct{}
+	config := serverConfig()
+	var got any
+	config.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+		got = hello.Context().Value(key{})
+		return nil, nil
+	}
+	s := newFakeServer(t, config, OnDemand, nil)
+	clientEnd, serverEnd := tcpPair(t)
+	conn := s.Conn(serverEnd)
+	conn.SetContext(context.WithValue(context.Background(), key{}, "value"))
+	client := tls.Client(clientEnd, clientConfig())
+	go func() { _, _ = client.Write([]byte("x")) }()
+	if _, err := conn.Read(make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	if got != "value" {
+		t.Errorf("the context has %v", got)
+	}
+
+	_, serverEnd = tcpPair(t)
+	conn = s.Conn(serverEnd)
+	first := make(chan error, 1)
+	go func() { first <- conn.Handshake() }() // the client is silent
+	ctx, cancel := context.WithCancel(context.Background())
+	second := make(chan error, 1)
+	go func() { second <- conn.HandshakeContext(ctx) }()
+	cancel()
+	for _, ended := range []chan error{first, second} {
+		select {
+		case err := <-ended:
+			if err == nil {
+				t.Error("the handshake succeeded")
+			}
+		case <-time.After(soon):
+			t.Error("the handshake goes on though a context is done")
+		}
+	}
+}
+
+// CloseWrite that races with the end of the handshake sends one close_notify.
+func TestCloseWriteDuringHandshake(t *testing.T) {
+	for range 50 {
+		s := newFakeServer(t, serverConfig(), AtHandshake, nil)
+		clientEnd, serverEnd := tcpPair(t)
+		conn := s.Conn(serverEnd)
+		client := tls.Client(&tap{Conn: clientEnd}, clientConfig())
+		done := make(chan error, 1)
+		go func() { done <- conn.Handshake() }()
+		go func() {
+			for conn.CloseWrite() != nil { // too early
+			}
+		}()
+		if err := client.Handshake(); err != nil {
+			t.Fatal(err)
+		}
+		wantEnd(t, client)
+		<-done
+		conn.Close()
+		if rest, err := io.ReadAll(clientEnd); len(rest) > 0 {
+			t.Fatalf("%d bytes follow close_notify, %v", len(rest), err)
+		}
+	}
+}
+
+func TestNilConfig(t *testing.T) {
+	clientEnd, serverEnd := tcpPair(t)
+	conn := NewServer(nil, nil).Conn(serverEnd)
+	go func() { _ = tls.Client(clientEnd, clientConfig()).Handshake() }()
+	if err := conn.Handshake(); err == nil || errors.Is(err, net.ErrClosed) {
+		t.Errorf("Handshake without a certificate: %v", err)
+	}
+	conn.Close()
+}
+
+// A file that becomes shorter while it is copied has an end, which is no error.
+func TestReadFromShrunk(t *testing.T) {
+	s := newFakeServer(t, serverConfig(), OnDemand, nil)
+	conn, client, _ := s.connect(t, clientConfig())
+	go func() { _, _ = io.Copy(io.Discard, client) }()
+	f := testFile(t, testBody(70_000))
+	conn.lock() // so that ReadFrom, which has looked at the file, waits
+	result := make(chan error, 1)
+	go func() { _, err := conn.ReadFrom(f); result <- err }()
+	for conn.calls.Load() < 2 {
+		time.Sleep(time.Millisecond)
+	}
+	if err := os.Truncate(f.Name(), 100); err != nil {
+		t.Fatal(err)
+	}
+	conn.unlock()
+	if err := <-result; err != nil {
+		t.Errorf("ReadFrom: %v", err)
+	}
+}

@@ -1,0 +1,277 @@
+package ktls
+
+import (
+	"bytes"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// A liar is a kernel that reports success and does not do what it should at some
+// step.
+type liar struct {
+	*fakeKernel
+	tcp *net.TCPConn
+
+	clear     bool // sends data as they are
+	swallow   bool // sends nothing
+	wrongKey  bool // has taken another key
+	wrongNext bool // goes on with another number
+	keepsKey  bool // does not replace the key
+	shortens  bool // sends a part
+}
+
+func (k *liar) install(info []byte, overhead int) error {
+	info = bytes.Clone(info)
+	if k.wrongKey {
+		info[len(info)/2] ^= 1
+	}
+	if k.wrongNext {
+		info[len(info)-1]++
+	}
+	return k.fakeKernel.install(info, overhead)
+}
+
+func (k *liar) rekey(info []byte) error {
+	if k.keepsKey {
+		return nil
+	}
+	return k.fakeKernel.rekey(info)
+}
+
+func (k *liar) send(p []byte, more bool) (int, error) {
+	switch {
+	case k.clear:
+		return k.tcp.Write(p)
+	case k.swallow:
+		return len(p), nil
+	case k.shortens:
+		_, err := k.fakeKernel.send(p[:1], more)
+		return len(p), err
+	}
+	return k.fakeKernel.send(p, more)
+}
+
+// The probe believes no kernel that its records don't open.
+func TestProbeOpens(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		lie  func(*liar)
+		// Without rekey there is one lie less to find.
+		noRekey bool
+	}{
+		{name: "in clear", lie: func(k *liar) { k.clear = true }},
+		{name: "nothing", lie: func(k *liar) { k.swallow = true }},
+		{name: "another key", lie: func(k *liar) { k.wrongKey = true }, noRekey: true},
+		{name: "a key replaced at first", lie: func(k *liar) { k.wrongKey = true }},
+		{name: "another number", lie: func(k *liar) { k.wrongNext = true }},
+		{name: "a part", lie: func(k *liar) { k.shortens = true }},
+		{name: "the first key again", lie: func(k *liar) { k.keepsKey = true }},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			support, err := probeSuites(func(tcp *net.TCPConn) kernel {
+				k := &liar{fakeKernel: newFakeKernel(t, tcp), tcp: tcp}
+				if tt.noRekey {
+					k.rekeyErr = errors.New("refused")
+				}
+				tt.lie(k)
+				return k
+			})
+			if support.Any() || support.Rekey || !errors.Is(err, errInert) || !errors.Is(err, errors.ErrUnsupported) {
+				t.Errorf("%v, rekey %v, %v", support, support.Rekey, err)
+			}
+		})
+	}
+	for _, rekeyErr := range []error{nil, errors.New("refused")} {
+		support, err := probeSuites(func(tcp *net.TCPConn) kernel {
+			k := newFakeKernel(t, tcp)
+			k.rekeyErr = rekeyErr
+			return k
+		})
+		if err != nil || support.known != 1<<len(suites)-1 || support.Rekey != (rekeyErr == nil) {
+			t.Errorf("a kernel that does it all: %v, rekey %v, %v", support, support.Rekey, err)
+		}
+	}
+	// A kernel that lies about one cipher can have the others.
+	first := true
+	support, err := probeSuites(func(tcp *net.TCPConn) kernel {
+		k := &liar{fakeKernel: newFakeKernel(t, tcp), tcp: tcp, clear: first}
+		first = false
+		return k
+	})
+	if err != nil || support.Has(suites[0].id) || !support.Has(suites[1].id) {
+		t.Errorf("a kernel that lies once: %v, %v", support, err)
+	}
+}
+
+// A probe's result holds if it is about the kernel; another is tried again later, and
+// a kernel that has lied when somebody asks.
+func TestProber(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		all := Support{known: 1<<len(suites) - 1}
+		var runs atomic.Int32
+		var support Support
+		var err error
+		p := &prober{run: func() (Support, error) { runs.Add(1); return support, err }}
+		want := func(n int32, any bool, reason Reason) {
+			t.Helper()
+			got, why := p.supported()
+			synctest.Wait()
+			if runs.Load() != n || got.Any() != any || why != reason {
+				t.Errorf("%d probes, %v, %v; want %d, %v, %v", runs.Load(), got, why, n, any, reason)
+			}
+		}
+
+		err = errors.New("out of descriptors")
+		want(1, false, KernelUnsupported)
+		want(1, false, KernelUnsupported)
+		time.Sleep(probeAgain + time.Second)
+		want(2, false, KernelUnsupported) // in the background
+		support, err = all, nil
+		time.Sleep(probeAgain + time.Second)
+		want(3, false, KernelUnsupported)
+		want(3, true, NotNeeded)
+		time.Sleep(time.Hour)
+		want(3, true, NotNeeded)
+
+		p.distrust(errInert)
+		want(3, false, KernelUntrusted)
+		time.Sleep(time.Hour)
+		want(3, false, KernelUntrusted)
+		support, err = Support{}, errInert
+		if _, got := p.probe(); got != errInert {
+			t.Errorf("probe: %v", got)
+		}
+		want(4, false, KernelUnsupported)
+		time.Sleep(time.Hour)
+		want(4, false, KernelUnsupported) // for good
+	})
+}
+
+// offeringServer is a server whose kernels are tried by a prober of its own.
+func offeringServer(t *testing.T, install Install, installErr error) (s *fakeServer, offered *int) {
+	offered = new(int)
+	s = newFakeServer(t, serverConfig(), install, func(k *fakeKernel) { *offered++; k.installErr = installErr })
+	p := &prober{run: func() (Support, error) { return s.support, nil }}
+	_, _ = p.probe()
+	s.supported, s.distrust = p.supported, p.distrust
+	return s, offered
+}
+
+// A kernel that has done nothing when a connection was given to it gets no other, and
+// the connection goes on in user space.
+func TestKernelInert(t *testing.T) {
+	for _, install := range []Install{OnDemand, AtHandshake} {
+		for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
+			t.Run(fmt.Sprintf("%d/%s", install, tls.VersionName(version)), func(t *testing.T) {
+				lie := fmt.Errorf("%w (tested)", errInert)
+				s, offered := offeringServer(t, install, lie)
+				config := clientConfig()
+				config.MaxVersion = version
+				for i := range 3 {
+					conn, client, k := s.connect(t, config)
+					body := testBody(70_000)
+					conn.Offload()
+					transfer(t, conn, client, body)
+					transferFrom(t, conn, client, testFile(t, body), body)
+					wantReason(t, conn, KernelUntrusted)
+					if err := lie; i > 0 {
+						s.wantDecided(t, conn, KernelUntrusted, nil)
+					} else {
+						s.wantDecided(t, conn, KernelUntrusted, err)
+					}
+					if *offered != 1 {
+						t.Errorf("%d kernels were opened, want one", *offered)
+					}
+					k.wantSent(t, 0, 0)
+					wire := client.NetConn().(*tap).read.Bytes()
+					if bytes.Contains(wire, body[1000:1064]) {
+						t.Error("a piece of the body is on the wire in clear")
+					}
+					s.end(t, conn, client)
+				}
+			})
+		}
+	}
+}
+
+// If a kernel may encrypt or may not, the connection ends.
+func TestKernelDoubtful(t *testing.T) {
+	s, _ := offeringServer(t, OnDemand, errDoubtful)
+	conn, client, _ := s.connect(t, clientConfig())
+	conn.Offload()
+	transfer(t, conn, client, testBody(1000))
+	wantReason(t, conn, KernelUntrusted)
+	s.wantDecided(t, conn, KernelUntrusted, errDoubtful)
+	if n, err := conn.Write(testBody(70_000)); err == nil {
+		t.Errorf("Write = %d, and no error", n)
+	}
+	if n, err := conn.ReadFrom(testFile(t, testBody(70_000))); err == nil {
+		t.Errorf("ReadFrom = %d, and no error", n)
+	}
+	if n, err := client.Read(make([]byte, 1)); n > 0 || err == nil {
+		t.Errorf("the client reads %d bytes, %v", n, err)
+	}
+	if endsWithAlert(client) {
+		t.Error("the end looks orderly")
+	}
+	conn.Close()
+	wantZeroed(t, conn)
+}
+
+// The first connection of a local address tells of the others whether their keys can
+// be replaced.
+func TestRekeyAskedOnce(t *testing.T) {
+	var r rekeys
+	tries := 0
+	try := func(err error) func() error { return func() error { tries++; return err } }
+	one, other := &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 1}, &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2), Port: 1}
+	for _, tt := range []struct {
+		address net.Addr
+		err     error
+		want    bool
+		tries   int
+	}{
+		{one, syscall.ENOMEM, false, 1}, // says nothing
+		{one, nil, true, 2},
+		{&net.TCPAddr{IP: one.IP, Port: 2}, io.EOF, true, 2},
+		{other, io.EOF, false, 3},
+		{other, nil, false, 3},
+		{&net.UnixAddr{}, nil, true, 4},
+		{&net.UnixAddr{}, nil, true, 5},
+	} {
+		if got := r.ask(tt.address, try(tt.err)); got != tt.want || tries != tt.tries {
+			t.Errorf("%v: %v after %d tries, want %v after %d", tt.address, got, tries, tt.want, tt.tries)
+		}
+	}
+	for i := range 3 * maxRekeys {
+		r.ask(&net.TCPAddr{IP: net.IPv4(10, 0, byte(i>>8), byte(i))}, try(nil))
+	}
+	if len(r.known) > maxRekeys {
+		t.Errorf("%d addresses are remembered", len(r.known))
+	}
+}
+
+// Where 127.0.0.1 is missing another address serves.
+func TestConnected(t *testing.T) {
+	const notHere = "192.0.2.1" // RFC 5737
+	near, far, err := connected([]string{notHere, "127.0.0.1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	near.Close()
+	far.Close()
+	if _, _, err := connected([]string{notHere, notHere}); err == nil || errors.Is(err, errors.ErrUnsupported) {
+		t.Errorf("no address: %v", err)
+	}
+	if hosts := localHosts(); hosts[0] != "127.0.0.1" {
+		t.Errorf("hosts %v", hosts)
+	}
+}
