@@ -14,6 +14,9 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"runtime"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -49,6 +52,7 @@ type ListenerWrapper struct {
 	ctx    caddy.Context
 	logger *zap.Logger
 	server *caddyhttp.Server
+	behind []string // the listener wrappers that stand behind this one
 	count  *serverMetrics
 	http   *fileserver.Server // made when the server starts
 }
@@ -84,6 +88,9 @@ func (w *ListenerWrapper) Provision(ctx caddy.Context) error {
 		return err
 	}
 	w.server, w.count = server, metricsOf(server.Name()) // Cleanup needs it after an error too
+	if names := wrapperNames(server); slices.Contains(names, "ktls") {
+		w.behind = names[slices.Index(names, "ktls")+1:]
+	}
 	if first {
 		if err := checkServer(ctx, server, w.Install); err != nil {
 			return err
@@ -150,7 +157,8 @@ func (w *ListenerWrapper) newServer() *fileserver.Server {
 			reasonLog.write(w.logger, "connection can't be offloaded: it is not plain TCP below TLS",
 				ktls.NotTCP.String(), zap.String("type", fmt.Sprintf("%T", raw)))
 		},
-		Sent: func(n int64) { w.count.sendfileBytes.Add(float64(n)) },
+		Distrusted: w.distrusted,
+		Sent:       func(n int64) { w.count.sendfileBytes.Add(float64(n)) },
 	}
 }
 
@@ -177,6 +185,23 @@ func (w *ListenerWrapper) retired(c *ktls.Conn) {
 	reasonLog.write(w.logger, "connection ends when its responses are complete: the kernel can't replace its key, which takes Linux 6.14",
 		"retired", zap.Stringer("remote", c.RemoteAddr()))
 }
+
+// distrusted logs that the files of a protocol are copied from now on, and what to
+// do.
+func (w *ListenerWrapper) distrusted(protocol string) {
+	todo := takeNewer
+	if behind := slices.DeleteFunc(slices.Clone(w.behind), func(name string) bool { return name == "ktls" }); len(behind) > 0 {
+		todo = "leave out what stands behind ktls in listener_wrappers, as it may alter what is written: " +
+			strings.Join(behind, ", ") + ". If that is not it, " + todo
+	}
+	w.logger.Error("a response has failed, and files over "+protocol+" are copied until Caddy restarts: "+
+		"what is written for a file does not reach ktls as it is. To send them by the kernel again, "+todo,
+		zap.String("protocol", protocol), zap.Strings("behind", w.behind), zap.String("go", runtime.Version()))
+}
+
+// takeNewer is what to do if Go or Caddy has changed.
+const takeNewer = "build Caddy with a newer version of this module, since Go or Caddy has changed. " +
+	"If there is none, please open an issue"
 
 // lost counts and logs a connection whose client may not have got everything.
 func (w *ListenerWrapper) lost(c *ktls.Conn, err error) {

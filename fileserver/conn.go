@@ -48,39 +48,10 @@ type Conn struct {
 	sent         int64  // bytes of the last announcement that have gone out
 	copied       int64  // those of them that the kernel refused to send
 	unclaimed    int64  // those of them whose placeholder is still to come
+	writeErr     error  // of the write over HTTP/1.1 after which nothing may follow
 }
-
-// An announcement is a part of a file whose placeholder is to be written next.
-type announcement struct {
-	file      ktls.File
-	offset, n int64
-	// first is how long the first piece of the placeholder is. If less of it
-	// comes, net/http has copied some.
-	first int64
-	// ahead is how many of the bytes that follow may go out as well, if that
-	// takes no waiting.
-	ahead int64
-}
-
-// maxPart bounds what is announced, and what may go ahead of it.
-const maxPart = 1 << 20
-
-// placeholder stands for file bytes. Nobody reads or writes it, so it takes no
-// memory.
-var placeholder [2 * maxPart]byte
-
-// isPlaceholder reports whether p is any part of the placeholder: those that
-// net/http cuts off share its end.
-func isPlaceholder(p []byte) bool {
-	return len(p) > 0 && &p[:cap(p)][cap(p)-1] == &placeholder[len(placeholder)-1]
-}
-
-// maxHeld bounds what is held back for the announced file.
-const maxHeld = 64 << 10
 
 var (
-	errPlaceholder   = errors.New("fileserver: placeholder written without its announcement")
-	errUnconsumed    = errors.New("fileserver: announced file did not reach the connection")
 	errProtocol      = errors.New("fileserver: client does not speak the negotiated protocol")
 	errInsecureHTTP2 = errors.New("fileserver: HTTP/2 with an inadequate TLS version or cipher suite")
 )
@@ -241,99 +212,34 @@ func (p *protocolCheck) accept(b []byte) bool {
 	return true
 }
 
-// announce says that the placeholder of a part of a file comes next, after what
-// is left of the response's header. It may come in pieces: with the first the
-// part goes out, and its length is known then.
-func (c *Conn) announce(a announcement) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.announcement, c.sent, c.copied, c.unclaimed = a, 0, 0, 0
-}
-
-// rest returns how much of the placeholder is still to come.
-func (c *Conn) rest() int64 {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.unclaimed
-}
-
-// settle ends an announcement, and returns how many bytes have gone out, and how
-// many of these the kernel had refused. If the placeholder has not come, nothing may
-// follow what the response's header has promised: the connection is closed.
-func (c *Conn) settle() (sent, copied int64, err error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.announcement.file != nil || c.unclaimed > 0 {
-		c.abort()
-		err = errUnconsumed
-	}
-	return c.sent, c.copied, err
-}
-
-// abort cuts the connection off, so that the client sees that the response is
-// not whole.
-func (c *Conn) abort() {
-	c.announcement, c.unclaimed = announcement{}, 0
-	_ = c.tls.NetConn().Close()
-}
-
 // Write implements net.Conn.
 func (c *Conn) Write(p []byte) (int, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	switch {
-	case c.protocol.http2:
-		outbound := c.outbound.Load()
-		rest, err := outbound.write(p)
-		if len(rest) > 0 {
-			_, err = c.tls.Write(rest)
-		}
-		if err == nil {
-			return len(p), nil
-		}
-		if !errors.Is(err, net.ErrClosed) { // then the last bytes may be on their way
-			outbound.close(err)
-			c.abort()
-		}
-		return 0, err
-	case isPlaceholder(p):
-		return c.writeFile(int64(len(p)))
-	case c.unclaimed > 0:
-		// The file has gone out in the place of this.
-		c.abort()
-		return 0, errPlaceholder
-	case c.announcement.file == nil:
-		return c.tls.Write(p)
-	case len(c.held)+len(p) <= maxHeld:
-		c.held = append(c.held, p...)
-		return len(p), nil
-	default:
-		if _, err := c.tls.Write(c.held); err != nil {
-			return 0, err
-		}
-		c.held = c.held[:0]
-		return c.tls.Write(p)
+	n, err := c.write(p)
+	if errors.Is(err, errPlaceholder) {
+		c.distrust()
 	}
+	return n, err
 }
 
-// writeFile takes n bytes of a placeholder: the first send the announced part.
-func (c *Conn) writeFile(n int64) (int, error) {
-	if a := c.announcement; a.file != nil && n == a.first {
-		var err error
-		c.announcement = announcement{}
-		c.sent, c.copied, err = c.sendFile(c.held, a.file, a.offset, a.n, a.ahead)
-		c.held = c.held[:0]
-		if err != nil {
-			return int(min(c.sent, n)), err
-		}
-		c.unclaimed = c.sent
+func (c *Conn) write(p []byte) (int, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.protocol.http2 {
+		return c.writeHTTP1(p)
 	}
-	if n > c.unclaimed {
+	outbound := c.outbound.Load()
+	rest, err := outbound.write(p)
+	if len(rest) > 0 {
+		_, err = c.tls.Write(rest)
+	}
+	if err == nil {
+		return len(p), nil
+	}
+	if !errors.Is(err, net.ErrClosed) { // then the last bytes may be on their way
+		outbound.close(err)
 		c.abort()
-		return 0, errPlaceholder
 	}
-	c.unclaimed -= n
-	return int(n), nil
+	return 0, err
 }
 
 // Close implements net.Conn. It does not wait for the client.
@@ -418,6 +324,12 @@ type Server struct {
 	// since the one below TLS is of another type. They are handed on
 	// untouched.
 	NotTCP func(raw net.Conn)
+
+	// Distrusted, if not nil, is called when a body over HTTP/1.1 or HTTP/2 has
+	// failed because something between handler and connection does not hand on
+	// what it should. All later ones over that protocol are copied, so it is
+	// called once for each in the life of the process.
+	Distrusted func(protocol string)
 
 	// Sent, if not nil, is told how many bytes of a body have gone out by
 	// sendfile(2).

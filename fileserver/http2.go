@@ -66,7 +66,7 @@ func streamOf(w http.ResponseWriter) *serverStream {
 // position returns the stream's number, and how many bytes of the body the writer
 // was given.
 func (s *serverStream) position() (id uint32, written int64, ok bool) {
-	if s.number.Kind() != reflect.Uint32 || s.written.Kind() != reflect.Int64 || streamsUnknown.Load() ||
+	if s.number.Kind() != reflect.Uint32 || s.written.Kind() != reflect.Int64 || http2Trust.lost.Load() ||
 		s.state.IsNil() { // the handler has returned
 		return 0, 0, false
 	}

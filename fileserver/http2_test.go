@@ -2,6 +2,7 @@ package fileserver
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"crypto/tls"
 	"io"
 	"net"
@@ -9,6 +10,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"testing"
+	"unsafe"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"golang.org/x/net/http2"
@@ -99,8 +101,8 @@ func TestStreamOf(t *testing.T) {
 	if bottomOf(&standIn{at(7, 9)}) != nil {
 		t.Error("an unknown writer was taken for the bottom")
 	}
-	streamsUnknown.Store(true)
-	defer streamsUnknown.Store(false)
+	http2Trust.lost.Store(true)
+	defer http2Trust.lost.Store(false)
 	if _, _, ok := streamOf(&standIn{at(7, 9)}).position(); ok {
 		t.Error("a stream is known after all")
 	}
@@ -151,7 +153,10 @@ func newHTTP2Site(t testing.TB, handler http.HandlerFunc) (s *site, logged chan 
 	config.NextProtos = []string{"h2"}
 	client.Transport = &http.Transport{TLSClientConfig: client.Transport.(*http.Transport).TLSClientConfig.Clone(), ForceAttemptHTTP2: true}
 	logged = make(chan int, 100)
-	s = &site{Client: client, reports: make(chan Reason, 100), failed: make(chan error, 100), handled: make(chan struct{}, 100)}
+	s = &site{
+		Client: client, reports: make(chan Reason, 100), failed: make(chan error, 100),
+		distrusted: make(chan string, 100), handled: make(chan struct{}, 100),
+	}
 	options := &Options{
 		MinSize: 10_000,
 		Sending: func(_ *http.Request, reason Reason) { s.reports <- reason },
@@ -161,7 +166,11 @@ func newHTTP2Site(t testing.TB, handler http.HandlerFunc) (s *site, logged chan 
 	must(t, err)
 	t.Cleanup(func() { inner.Close() })
 	s.url = "https://" + inner.Addr().String()
-	own := &Server{TLS: ktls.NewServer(config, nil), Sent: func(n int64) { s.sent.Add(n) }}
+	own := &Server{
+		TLS:        ktls.NewServer(config, nil),
+		Sent:       func(n int64) { s.sent.Add(n) },
+		Distrusted: func(protocol string) { s.distrusted <- protocol },
+	}
 	served := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer func() { s.handled <- struct{}{} }()
 		recorder := caddyhttp.NewResponseRecorder(w, nil, nil)
@@ -184,6 +193,47 @@ func newHTTP2Site(t testing.TB, handler http.HandlerFunc) (s *site, logged chan 
 		}
 	}()
 	return s, logged
+}
+
+// A server whose count of a body's bytes means something else than it does today has
+// one response fail. No byte of its placeholder gets out, the switch is thrown, and it
+// is told.
+func TestShiftedPosition(t *testing.T) {
+	requireKernelTLS(t)
+	restoreTrust(t)
+	name, body := randomFile(t, 1_000_000)
+	s, _ := newHTTP2Site(t, func(w http.ResponseWriter, _ *http.Request) {
+		f, err := os.Open(name)
+		must(t, err)
+		defer f.Close()
+		count := streamOf(bottomOf(w.(*writer).ResponseWriter)).written
+		*(*int64)(unsafe.Pointer(count.UnsafeAddr()))++
+		_, _ = io.Copy(w, f)
+	})
+	defer s.CloseIdleConnections()
+	if response, err := s.Get(s.url); err == nil {
+		got, err := io.ReadAll(response.Body)
+		response.Body.Close()
+		if err == nil || !bytes.HasPrefix(body, got) {
+			t.Errorf("%d bytes, %v, of the file: %v", len(got), err, bytes.HasPrefix(body, got))
+		}
+	}
+	<-s.handled
+	if reason := <-s.reports; reason != ReasonNone {
+		t.Errorf("first reason %q", reason)
+	}
+	for range 2 {
+		_, got, err := s.get(t)
+		if err != nil || sha256.Sum256(got) != sha256.Sum256(body) {
+			t.Errorf("got %d bytes, %v", len(got), err)
+		}
+		if reason := <-s.reports; reason != ReasonStreamUnknown {
+			t.Errorf("reason %q", reason)
+		}
+	}
+	if len(s.distrusted) != 1 || <-s.distrusted != "HTTP/2" || s.sent.Load() > 0 || http1Trust.lost.Load() {
+		t.Errorf("%d bytes by sendfile, HTTP/1.1 distrusted: %v", s.sent.Load(), http1Trust.lost.Load())
+	}
 }
 
 // sendTwice serves a file, and then a part of it again.
@@ -230,8 +280,8 @@ func TestHTTP2Bodies(t *testing.T) {
 		{"unknown", true, "application/octet-stream", func(http.ResponseWriter) {}, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			streamsUnknown.Store(tt.unknown)
-			defer streamsUnknown.Store(false)
+			http2Trust.lost.Store(tt.unknown)
+			defer http2Trust.lost.Store(false)
 			s, logged := newHTTP2Site(t, sendTwice(t, name, tt.before))
 			for range 2 {
 				response, got, err := s.get(t)

@@ -68,18 +68,31 @@ func (l hidingListener) Accept() (net.Conn, error) {
 // A site is a server whose handler is behind Insert.
 type site struct {
 	*http.Client
-	url     string
-	reports chan Reason
-	failed  chan error
-	sent    atomic.Int64
-	handled chan struct{} // gets one for each request
+	url        string
+	reports    chan Reason
+	failed     chan error
+	distrusted chan string
+	sent       atomic.Int64
+	handled    chan struct{} // gets one for each request
 }
 
 // newSite serves handler as Caddy would, with idle timeouts of the given
 // settings, or without if timeout is 0.
 func newSite(t testing.TB, maxChunk int, timeout time.Duration, handler http.HandlerFunc) *site {
 	t.Helper()
-	s := &site{reports: make(chan Reason, 100), failed: make(chan error, 100), handled: make(chan struct{}, 100)}
+	return newWrappedSite(t, maxChunk, timeout, nil, func(inner net.Listener) net.Listener { return hidingListener{inner} }, handler)
+}
+
+// newWrappedSite is newSite with options, and another listener between the
+// connections and net/http.
+func newWrappedSite(t testing.TB, maxChunk int, timeout time.Duration, connections *ktls.Options,
+	outer func(net.Listener) net.Listener, handler http.HandlerFunc,
+) *site {
+	t.Helper()
+	s := &site{
+		reports: make(chan Reason, 100), failed: make(chan error, 100),
+		distrusted: make(chan string, 100), handled: make(chan struct{}, 100),
+	}
 	options := &Options{
 		MinSize: 10_000,
 		Sending: func(_ *http.Request, reason Reason) { s.reports <- reason },
@@ -92,7 +105,11 @@ func newSite(t testing.TB, maxChunk int, timeout time.Duration, handler http.Han
 		t.Fatal(err)
 	}
 	s.url = "https://" + inner.Addr().String()
-	own := &Server{TLS: ktls.NewServer(config, nil), Sent: func(n int64) { s.sent.Add(n) }}
+	own := &Server{
+		TLS:        ktls.NewServer(config, connections),
+		Sent:       func(n int64) { s.sent.Add(n) },
+		Distrusted: func(protocol string) { s.distrusted <- protocol },
+	}
 	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer func() { s.handled <- struct{}{} }()
 		if timeout > 0 {
@@ -104,7 +121,7 @@ func newSite(t testing.TB, maxChunk int, timeout time.Duration, handler http.Han
 		w, _ = Insert(w, r, options) // twice is as good as once
 		handler(w, r)
 	})}
-	go func() { _ = server.Serve(hidingListener{own.Listener(tls.NewListener(smallListener{inner}, config))}) }()
+	go func() { _ = server.Serve(outer(own.Listener(tls.NewListener(smallListener{inner}, config)))) }()
 	t.Cleanup(func() {
 		server.Close()
 		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)

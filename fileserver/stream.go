@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"slices"
 	"sync"
-	"sync/atomic"
 
 	"github.com/caddy-ktls/caddy-ktls/ktls"
 )
@@ -230,24 +229,12 @@ func (o *outbound) close(err error) {
 }
 
 // misplaced reports whether what a stream is to carry belongs to another stream
-// or to another place: then streams are not what they seem, and on no connection
-// a file is announced any more. o.mu is held.
+// or to another place: then streams are not what they seem. o.mu is held.
 func (o *outbound) misplaced(payload []byte) bool {
-	if len(payload) < leastTag {
-		return false
-	}
-	for _, s := range o.sending {
-		if s.isPlaceholder(payload[:leastTag], max(s.seen, s.begin)) {
-			streamsUnknown.Store(true)
-			return true
-		}
-	}
-	return false
+	return len(payload) >= leastTag && slices.ContainsFunc(o.sending, func(s *stream) bool {
+		return s.isPlaceholder(payload[:leastTag], max(s.seen, s.begin))
+	})
 }
-
-// streamsUnknown is set when the HTTP/2 server's streams have turned out not to
-// be those that streamOf finds.
-var streamsUnknown atomic.Bool
 
 // shorter reports whether a file has lost some of its first n bytes.
 func shorter(f ktls.File, n int64) bool {

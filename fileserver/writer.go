@@ -46,6 +46,9 @@ const (
 	// ReasonStreamUnknown: over HTTP/2, and the stream could not be found
 	// out.
 	ReasonStreamUnknown Reason = "stream_unknown"
+	// ReasonPathUnknown: over HTTP/1.1, and what is between the handler and the
+	// connection does not hand on what it should.
+	ReasonPathUnknown Reason = "path_unknown"
 	// ReasonWriterWrapped: something that may alter the body stands between
 	// the writer and net/http.
 	ReasonWriterWrapped Reason = "writer_wrapped"
@@ -323,6 +326,10 @@ func (w *writer) obstacle() Reason {
 	switch {
 	case w.conn == nil:
 		return ReasonNotOffloadable
+	case !w.http2() && http1Trust.lost.Load():
+		return ReasonPathUnknown
+	case w.http2() && http2Trust.lost.Load():
+		return ReasonStreamUnknown
 	case bottom == nil:
 		return ReasonWriterWrapped
 	case originalMethod(w.request) == http.MethodHead || !bodyAllowed(w.status):
@@ -436,16 +443,13 @@ func (w *writer) sendPart(a announcement) (sent, copied int64, err error) {
 		err = w.flush()
 	}
 	if err == nil {
+		w.conn.expect()
 		_, err = w.ResponseWriter.Write(placeholder[:a.first])
 	}
 	if rest := w.conn.rest(); err == nil && rest > 0 {
 		_, err = w.ResponseWriter.Write(placeholder[:rest])
 	}
-	sent, copied, unconsumed := w.conn.settle()
-	if err == nil {
-		err = unconsumed
-	}
-	return sent, copied, err
+	return w.conn.settle(err)
 }
 
 func (w *writer) flush() error {

@@ -1,0 +1,376 @@
+package fileserver
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/sha256"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/caddy-ktls/caddy-ktls/ktls"
+)
+
+// restoreTrust undoes what a test makes of the trust in the protocols.
+func restoreTrust(t testing.TB) {
+	t.Helper()
+	http1, http2 := http1Trust.lost.Load(), http2Trust.lost.Load()
+	t.Cleanup(func() {
+		http1Trust.lost.Store(http1)
+		http2Trust.lost.Store(http2)
+	})
+}
+
+// An alteredListener has what is written to its connections go through alter.
+type alteredListener struct {
+	net.Listener
+	alter func(net.Conn) io.Writer
+}
+
+func (l alteredListener) Accept() (net.Conn, error) {
+	conn, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return alteredConn{conn, l.alter(conn)}, nil
+}
+
+type alteredConn struct {
+	net.Conn
+	to io.Writer
+}
+
+func (c alteredConn) Write(p []byte) (int, error) { return c.to.Write(p) }
+
+type writerFunc func(p []byte) (int, error)
+
+func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
+
+// What a listener wrapper may make of the writes that pass it, and all of it would
+// be right but for the placeholder.
+var alterations = []struct {
+	name  string
+	alter func(net.Conn) io.Writer
+}{
+	{"copies", func(c net.Conn) io.Writer {
+		return writerFunc(func(p []byte) (int, error) { return c.Write(bytes.Clone(p)) })
+	}},
+	{"cuts", func(c net.Conn) io.Writer {
+		return writerFunc(func(p []byte) (n int, err error) {
+			for n < len(p) && err == nil {
+				var m int
+				m, err = c.Write(p[n:min(n+5000, len(p))])
+				n += m
+			}
+			return n, err
+		})
+	}},
+	{"adds", func(c net.Conn) io.Writer {
+		b := bufio.NewWriterSize(c, 2*maxPart)
+		return writerFunc(func(p []byte) (int, error) {
+			_, _ = b.Write(p[:len(p)/2])
+			_, _ = b.Write(p[len(p)/2:])
+			return len(p), b.Flush()
+		})
+	}},
+	{"writes later", func(c net.Conn) io.Writer {
+		later := make(chan []byte, 1000)
+		go func() {
+			for p := range later {
+				if _, err := c.Write(p); err != nil {
+					return
+				}
+			}
+		}()
+		return writerFunc(func(p []byte) (int, error) {
+			later <- bytes.Clone(p)
+			return len(p), nil
+		})
+	}},
+}
+
+// Where something between net/http and the connection alters what is written, not a
+// byte of a placeholder gets out. The first response fails, once it is told of, and
+// from then on bodies are copied.
+func TestAlteredWrites(t *testing.T) {
+	requireKernelTLS(t)
+	const n = 3_000_000
+	name, body := randomFile(t, n)
+	for _, tt := range alterations {
+		for _, maxChunk := range []int{0, 256 << 10, 1 << 20, -1} {
+			t.Run(fmt.Sprintf("%s, parts of %d", tt.name, maxChunk), func(t *testing.T) {
+				restoreTrust(t)
+				idle := time.Minute
+				if maxChunk < 0 {
+					idle = 0
+				}
+				outer := func(inner net.Listener) net.Listener { return alteredListener{hidingListener{inner}, tt.alter} }
+				atOnce := &ktls.Options{Install: ktls.AtHandshake}
+				s := newWrappedSite(t, maxChunk, idle, atOnce, outer, func(w http.ResponseWriter, r *http.Request) {
+					http.ServeFile(w, r, name)
+				})
+				// The header may not have got out.
+				if response, err := s.Get(s.url); err == nil {
+					got, err := io.ReadAll(response.Body)
+					response.Body.Close()
+					if err == nil {
+						t.Error("the first response is whole")
+					}
+					if !bytes.HasPrefix(body, got) {
+						t.Errorf("of %d bytes some are not the file's", len(got))
+					}
+				}
+				<-s.handled
+				select {
+				case protocol := <-s.distrusted:
+					if protocol != "HTTP/1.1" {
+						t.Errorf("distrusted: %s", protocol)
+					}
+				default:
+					t.Fatal("nobody is told")
+				}
+				if reason := <-s.reports; reason != ReasonNone {
+					t.Errorf("first reason %q", reason)
+				}
+				s.sent.Store(0)
+				for range 2 {
+					_, got, err := s.get(t)
+					if err != nil || sha256.Sum256(got) != sha256.Sum256(body) {
+						t.Errorf("got %d bytes, %v", len(got), err)
+					}
+					if reason := <-s.reports; reason != ReasonPathUnknown {
+						t.Errorf("reason %q, want %q", reason, ReasonPathUnknown)
+					}
+				}
+				if sent := s.sent.Load(); sent > 0 {
+					t.Errorf("%d bytes by sendfile", sent)
+				}
+				if len(s.distrusted) > 0 {
+					t.Error("told again")
+				}
+			})
+		}
+	}
+}
+
+// Whatever is written when only the announced piece of a placeholder may come, none
+// of it gets out, nor what follows. What has been written before does.
+func TestNothingButThePlaceholder(t *testing.T) {
+	requireKernelTLS(t)
+	const header = "HTTP/1.1 200 OK\r\n\r\n"
+	name, body := randomFile(t, 300_000)
+	f, err := os.Open(name)
+	must(t, err)
+	t.Cleanup(func() { f.Close() })
+	whole := announcement{file: f, n: 100_000, first: 100_000}
+	ahead := announcement{file: f, n: 100_000, first: 50_000, ahead: 100_000}
+	zeros := make([]byte, 200_000)
+	steps := func(a announcement, writes ...[]byte) func(*Conn) error {
+		return func(c *Conn) (err error) {
+			c.announce(a)
+			_, err = io.WriteString(c, header)
+			must(t, err)
+			c.expect()
+			for _, p := range writes {
+				_, err = c.Write(p)
+			}
+			return err
+		}
+	}
+	for _, tt := range []struct {
+		name string
+		run  func(c *Conn) error
+		want []byte // more may be missing at the end
+	}{
+		{"a byte", steps(whole, []byte("x")), nil},
+		{"a copy", steps(whole, zeros[:100_000]), nil},
+		{"a copy of the beginning", steps(whole, zeros[:4096]), nil},
+		{"more than is held", steps(whole, zeros), nil},
+		{"a shorter piece", steps(whole, placeholder[:99_999]), nil},
+		{"a longer piece", steps(whole, placeholder[:100_001]), nil},
+		{"a piece of the end", steps(whole, placeholder[len(placeholder)-50_000:]), nil},
+		{"all, where a piece was announced", steps(ahead, placeholder[:100_000]), nil},
+		{"bytes after a piece", steps(ahead, placeholder[:50_000], []byte("x")), body[:100_000]},
+		{"a copy after a piece", steps(ahead, placeholder[:50_000], zeros[:50_000]), body[:100_000]},
+		{"more after a piece than there is", steps(ahead, placeholder[:50_000], placeholder[:200_000]), body[:100_000]},
+		{"the placeholder again", steps(whole, placeholder[:100_000], placeholder[:100_000]), body[:100_000]},
+		{"before the header is out", func(c *Conn) error {
+			c.announce(whole)
+			_, err := c.Write(placeholder[:100_000])
+			return err
+		}, nil},
+		{"never", func(c *Conn) error {
+			err := steps(whole)(c)
+			_, _, err = c.settle(err)
+			return err
+		}, nil},
+		{"without an announcement", func(c *Conn) error {
+			_, err := c.Write(placeholder[:5000])
+			return err
+		}, nil},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			restoreTrust(t)
+			server, client, distrusted := connPair(t)
+			err := tt.run(server)
+			if !errors.Is(err, errPlaceholder) && !errors.Is(err, errUnconsumed) {
+				t.Errorf("error %v", err)
+			}
+			if _, err := io.WriteString(server, "more"); err == nil {
+				t.Error("the connection goes on")
+			}
+			got, _ := io.ReadAll(client)
+			got = bytes.TrimPrefix(got, []byte(header))
+			if len(got) < len(tt.want) || !bytes.HasPrefix(body, got) {
+				t.Errorf("the client got %d bytes, of the file: %v", len(got), bytes.HasPrefix(body, got))
+			}
+			if len(distrusted) != 1 || !http1Trust.lost.Load() {
+				t.Errorf("told %d times", len(distrusted))
+			}
+		})
+	}
+}
+
+// Nor is what comes after a failed write looked at, should something between hide the
+// failure.
+func TestWritesAfterAFailure(t *testing.T) {
+	requireKernelTLS(t)
+	restoreTrust(t)
+	name, _ := randomFile(t, 300_000)
+	f, err := os.Open(name)
+	must(t, err)
+	defer f.Close()
+	server, _, distrusted := connPair(t)
+	must(t, server.tls.NetConn().Close())
+	server.announce(announcement{file: f, n: 100_000, first: 50_000, ahead: 100_000})
+	server.expect()
+	for _, p := range [][]byte{placeholder[:50_000], placeholder[:50_000], []byte("x")} {
+		if n, err := server.Write(p); !errors.Is(err, net.ErrClosed) {
+			t.Errorf("%d bytes written, %v", n, err)
+		}
+	}
+	if _, _, err := server.settle(nil); !errors.Is(err, net.ErrClosed) {
+		t.Error(err)
+	}
+	if len(distrusted) > 0 || http1Trust.lost.Load() {
+		t.Error("distrusted")
+	}
+}
+
+// connPair returns both ends of a connection that is offloaded.
+func connPair(t *testing.T) (server *Conn, client *tls.Conn, distrusted chan string) {
+	t.Helper()
+	config, httpClient := testConfig()
+	inner, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	t.Cleanup(func() { inner.Close() })
+	distrusted = make(chan string, 100)
+	own := &Server{
+		TLS:        ktls.NewServer(config, &ktls.Options{Install: ktls.AtHandshake}),
+		Distrusted: func(protocol string) { distrusted <- protocol },
+	}
+	raw, err := net.Dial("tcp", inner.Addr().String())
+	must(t, err)
+	clientConfig := httpClient.Transport.(*http.Transport).TLSClientConfig.Clone()
+	clientConfig.ServerName = "example.com"
+	client = tls.Client(raw, clientConfig)
+	t.Cleanup(func() { client.Close() })
+	shaken := make(chan error, 1)
+	go func() { shaken <- client.Handshake() }()
+	accepted, err := own.Listener(tls.NewListener(inner, config)).Accept()
+	must(t, err)
+	server = accepted.(*Conn)
+	t.Cleanup(func() { server.Close() })
+	server.handshake.Do(server.shakeHands)
+	must(t, errors.Join(server.handshakeErr, <-shaken))
+	if reason := server.tls.Reason(); reason != ktls.Offloaded {
+		t.Fatal(reason)
+	}
+	return server, client, distrusted
+}
+
+// A failure that is the client's, the network's or the server's own doing is no
+// reason for distrust.
+func TestFailuresAreNoDistrust(t *testing.T) {
+	requireKernelTLS(t)
+	name, body := randomFile(t, 32<<20)
+	var before func(w http.ResponseWriter, r *http.Request)
+	serve := func(w http.ResponseWriter, r *http.Request) {
+		f, err := os.Open(name)
+		must(t, err)
+		defer f.Close()
+		w.Header().Set("Content-Length", fmt.Sprint(len(body)))
+		before(w, r)
+		for range 2 { // a handler may go on after an error
+			_, _ = io.CopyN(w, f, int64(len(body)))
+			_, _ = f.Seek(0, io.SeekStart)
+		}
+	}
+	type request = *http.Request
+	nothing := func(http.ResponseWriter, request) {}
+	reads := func(c *tls.Conn) { _, _ = io.Copy(io.Discard, c) }
+	stalls := func(*tls.Conn) {}
+	for _, tt := range []struct {
+		name   string
+		before func(w http.ResponseWriter, r request) // the file is copied
+		client func(c *tls.Conn)
+	}{
+		{"the client closes", nothing, func(c *tls.Conn) {
+			_, _ = io.ReadFull(c, make([]byte, 1000))
+			c.Close()
+		}},
+		{"the client resets", nothing, func(c *tls.Conn) {
+			_, _ = io.ReadFull(c, make([]byte, 1000))
+			_ = c.NetConn().(*net.TCPConn).SetLinger(0)
+			c.NetConn().Close()
+		}},
+		{"the client had closed", func(_ http.ResponseWriter, r request) { <-r.Context().Done() }, func(c *tls.Conn) { c.Close() }},
+		{"a deadline passes", func(_ http.ResponseWriter, r request) {
+			_ = connOf(r).SetWriteDeadline(time.Now().Add(200 * time.Millisecond))
+		}, stalls},
+		{"a deadline had passed", func(_ http.ResponseWriter, r request) {
+			_ = connOf(r).SetWriteDeadline(time.Unix(1, 0))
+		}, stalls},
+		{"the server closes", func(_ http.ResponseWriter, r request) {
+			time.AfterFunc(200*time.Millisecond, func() { connOf(r).Close() })
+		}, stalls},
+		{"the server had closed", func(_ http.ResponseWriter, r request) { connOf(r).Close() }, reads},
+		{"the file is truncated", func(http.ResponseWriter, request) {
+			time.AfterFunc(20*time.Millisecond, func() { _ = os.Truncate(name, 1<<20) })
+		}, reads},
+		{"more than is declared", func(w http.ResponseWriter, _ request) { w.Header().Set("Content-Length", "200000") }, reads},
+		{"a status without a body", func(w http.ResponseWriter, _ request) { w.WriteHeader(http.StatusNotModified) }, reads},
+		{"switching protocols", func(w http.ResponseWriter, _ request) { w.WriteHeader(http.StatusSwitchingProtocols) }, reads},
+	} {
+		for _, idle := range []time.Duration{0, 2 * time.Second} {
+			t.Run(fmt.Sprintf("%s, idle timeouts %v", tt.name, idle), func(t *testing.T) {
+				restoreTrust(t)
+				must(t, os.WriteFile(name, body, 0o600))
+				before = tt.before
+				s := newSite(t, 0, idle, serve)
+				config := s.Transport.(*http.Transport).TLSClientConfig.Clone()
+				config.ServerName = "example.com"
+				conn, err := tls.Dial("tcp", s.url[len("https://"):], config)
+				must(t, err)
+				defer conn.Close()
+				_, err = io.WriteString(conn, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+				must(t, err)
+				go tt.client(conn)
+				select {
+				case <-s.handled:
+				case <-time.After(time.Minute):
+					t.Fatal("the handler doesn't return")
+				}
+				if len(s.distrusted) > 0 || http1Trust.lost.Load() {
+					t.Error("distrusted")
+				}
+			})
+		}
+	}
+}
