@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"github.com/caddy-ktls/caddy-ktls/fileserver"
 )
 
 func checkCommand() *cobra.Command {
@@ -24,7 +26,8 @@ Each version of TLS is tried with each cipher that the kernel may know, on a
 connection over loopback, and what the kernel encrypts is read and compared.
 Then there are the kernel's version, the module and whether it is loaded at
 boot, network interfaces, and the limit of file descriptors. The limit is that
-of this shell: a service has its own.
+of this shell: a service has its own. What this build's Go and Caddy do with a
+response is tried too.
 
 Every line is ok, a note, a warning, or FAIL, with what to do behind an arrow.
 The last line is the verdict.
@@ -43,6 +46,8 @@ The exit code is 0 if kernel TLS works here, else 1.
                       modules_gone), loaded_by_check, at_boot
     ciphers           for each: tls (version), cipher, works, sendfile, rekey,
                       error
+    http              what this build's Go or Caddy does not do as expected:
+                      protocol, fault, and whether files are copied for it
     interfaces        names of those that have TLS offload (sending) on
     file_descriptors  the most that a process may have (0 if not known)
     lines             the text: topic, state (ok, note, warn, fail), text, todo`,
@@ -76,6 +81,7 @@ type facts struct {
 	Container       string        `json:"container"`
 	Module          moduleFacts   `json:"module"`
 	Ciphers         []cipherFacts `json:"ciphers"`
+	HTTP            []httpFacts   `json:"http"`
 	Interfaces      []string      `json:"interfaces"`
 	FileDescriptors uint64        `json:"file_descriptors"`
 }
@@ -101,6 +107,13 @@ type cipherFacts struct {
 	Error    string `json:"error"`
 
 	fault bool // the kernel takes the cipher, but it does not work
+}
+
+// httpFacts are a fault that the self-test of package fileserver has found.
+type httpFacts struct {
+	Protocol string `json:"protocol"`
+	Fault    string `json:"fault"`
+	Copied   bool   `json:"copied"`
 }
 
 // A line is one line of the text.
@@ -135,6 +148,7 @@ func newReport(f facts) *report {
 	r.judgeKernel()
 	r.judgeModule()
 	r.judgeCiphers()
+	r.judgeHTTP()
 	r.judgeLimits()
 	return r
 }
@@ -277,6 +291,15 @@ func (r *report) judgeCiphers() {
 		return
 	}
 	r.Works, r.Verdict = true, "kernel TLS works here"
+}
+
+func (r *report) judgeHTTP() {
+	for _, f := range r.HTTP {
+		r.add("http", stateWarn, faultText(fileserver.Fault{Protocol: f.Protocol, What: f.Fault, Copied: f.Copied}), takeNewer)
+	}
+	if len(r.HTTP) == 0 {
+		r.add("http", stateOK, "Go and Caddy in this build do what sendfile needs")
+	}
 }
 
 // fewDescriptors is where the limit may hurt. Caddy's systemd unit sets 1048576

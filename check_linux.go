@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/caddy-ktls/caddy-ktls/fileserver"
 	"github.com/caddy-ktls/caddy-ktls/ktls"
 )
 
@@ -40,6 +41,10 @@ func checkMachine() facts {
 	}
 	f.Module = moduleFacts{State: findModule(root, f.Kernel.Release), AtBoot: loadedAtBoot(root)}
 	f.Module.LoadedByCheck = f.Module.State == moduleLoaded && before != moduleLoaded
+	f.HTTP = []httpFacts{}
+	for _, fault := range fileserver.SelfTest() {
+		f.HTTP = append(f.HTTP, httpFacts{fault.Protocol, fault.What, fault.Copied})
+	}
 	f.Interfaces, _ = interfacesWith(featureTLS)
 	var limit unix.Rlimit
 	if unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) == nil {

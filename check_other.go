@@ -7,6 +7,7 @@ import "runtime"
 // checkMachine tries nothing.
 func checkMachine() facts {
 	return facts{
-		OS: runtime.GOOS, Kernel: kernelFacts{Faults: []fault{}}, Ciphers: []cipherFacts{}, Interfaces: []string{},
+		OS: runtime.GOOS, Kernel: kernelFacts{Faults: []fault{}}, Ciphers: []cipherFacts{}, HTTP: []httpFacts{},
+		Interfaces: []string{},
 	}
 }

@@ -53,6 +53,7 @@ func TestReport(t *testing.T) {
 				"TLS 1.2     ok    AES-128-GCM, AES-256-GCM, ChaCha20-Poly1305",
 				"sendfile    ok    works",
 				"rekey       ok    works",
+				"http        ok    Go and Caddy in this build do what sendfile needs",
 				"files       ok    at most 1048576 file descriptors",
 				"network     note  no interface has TLS offload on: the CPU encrypts",
 			},
@@ -173,6 +174,17 @@ func TestReport(t *testing.T) {
 			want: []string{"network     note  eth0, eth1: TLS offload is on, the network card may encrypt; this module has not been tested with that"},
 		},
 		{
+			name: "another Go or Caddy", verdict: works,
+			change: func(f *facts) {
+				f.HTTP = []httpFacts{{"HTTP/2", "no stream", true}, {"HTTP/1.1", "parts are parts", false}}
+			},
+			want: []string{
+				"http        warn  files over HTTP/2 are copied: no stream",
+				"                  -> " + takeNewer,
+				"http        warn  files over HTTP/1.1 take more work: parts are parts",
+			},
+		},
+		{
 			name: "other system", change: func(f *facts) { *f = facts{OS: "plan9"} }, not: "ok",
 			verdict: "no kernel TLS: it is a feature of Linux, and this is plan9",
 		},
@@ -212,13 +224,14 @@ func TestReport(t *testing.T) {
 				Works   bool
 				Verdict string
 				Ciphers []struct{ TLS, Cipher string }
+				HTTP    []httpFacts
 				Lines   []line
 			}
 			if err := json.Unmarshal([]byte(b.String()), &decoded); err != nil {
 				t.Fatal(err)
 			}
 			if decoded.Works != r.Works || decoded.Verdict != r.Verdict || len(decoded.Ciphers) != len(f.Ciphers) ||
-				len(decoded.Lines) != len(r.Lines) {
+				len(decoded.Lines) != len(r.Lines) || !slices.Equal(decoded.HTTP, f.HTTP) {
 				t.Errorf("JSON differs from the text:\n%s", b.String())
 			}
 		})

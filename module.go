@@ -17,6 +17,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -99,6 +100,7 @@ func (w *ListenerWrapper) Provision(ctx caddy.Context) error {
 	if _, err := ktls.Probe(); first && !errors.Is(err, errors.ErrUnsupported) {
 		server.RegisterConnState(fileserver.ConnState)
 		server.RegisterConnContext(fileserver.ConnContext)
+		warnFaults.Do(func() { logFaults(w.logger, fileserver.SelfTest()) })
 	}
 	if err := registerMetrics(ctx.GetMetricsRegistry()); err != nil {
 		return fmt.Errorf("ktls: registering metrics: %w", err)
@@ -190,13 +192,31 @@ func (w *ListenerWrapper) retired(c *ktls.Conn) {
 // do.
 func (w *ListenerWrapper) distrusted(protocol string) {
 	todo := takeNewer
-	if behind := slices.DeleteFunc(slices.Clone(w.behind), func(name string) bool { return name == "ktls" }); len(behind) > 0 {
+	if behind := slices.DeleteFunc(slices.Clone(w.behind), func(name string) bool { return name == "ktls" }); len(behind) > 0 && protocol == "HTTP/1.1" {
+		// Over HTTP/2 a placeholder is known by its content.
 		todo = "leave out what stands behind ktls in listener_wrappers, as it may alter what is written: " +
 			strings.Join(behind, ", ") + ". If that is not it, " + todo
 	}
 	w.logger.Error("a response has failed, and files over "+protocol+" are copied until Caddy restarts: "+
 		"what is written for a file does not reach ktls as it is. To send them by the kernel again, "+todo,
 		zap.String("protocol", protocol), zap.Strings("behind", w.behind), zap.String("go", runtime.Version()))
+}
+
+// warnFaults has the self-test's faults logged once in the life of the process.
+var warnFaults sync.Once
+
+func logFaults(logger *zap.Logger, faults []fileserver.Fault) {
+	for _, f := range faults {
+		logger.Warn(faultText(f)+". To send them by the kernel as before, "+takeNewer,
+			zap.String("protocol", f.Protocol), zap.String("fault", f.What), zap.String("go", runtime.Version()))
+	}
+}
+
+func faultText(f fileserver.Fault) string {
+	if f.Copied {
+		return "files over " + f.Protocol + " are copied: " + f.What
+	}
+	return "files over " + f.Protocol + " take more work: " + f.What
 }
 
 // takeNewer is what to do if Go or Caddy has changed.

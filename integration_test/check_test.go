@@ -53,6 +53,11 @@ type checkResult struct {
 		Rekey    bool   `json:"rekey"`
 		Error    string `json:"error"`
 	} `json:"ciphers"`
+	HTTP []struct {
+		Protocol string `json:"protocol"`
+		Fault    string `json:"fault"`
+		Copied   bool   `json:"copied"`
+	} `json:"http"`
 	Interfaces      []string `json:"interfaces"`
 	FileDescriptors int      `json:"file_descriptors"`
 	Lines           []struct {
@@ -84,7 +89,7 @@ func (c *caddy) check(t testing.TB) (text string, result checkResult, code int) 
 		t.Errorf("the last line is not the verdict %q", result.Verdict)
 	}
 	if result.Container == nil || result.Module.AtBoot == nil || result.Module.LoadedByCheck == nil ||
-		result.Kernel.Faults == nil || result.Interfaces == nil || len(result.Ciphers) != 6 || len(result.Lines) == 0 {
+		result.Kernel.Faults == nil || result.Interfaces == nil || result.HTTP == nil || len(result.HTTP) > 0 || len(result.Ciphers) != 6 || len(result.Lines) == 0 {
 		t.Errorf("facts are missing:\n%s", out)
 	}
 	return text, result, code

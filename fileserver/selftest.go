@@ -1,0 +1,259 @@
+package fileserver
+
+import (
+	"context"
+	"io"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.uber.org/zap"
+	"golang.org/x/net/http2"
+)
+
+// A Fault is something that net/http, golang.org/x/net/http2 or Caddy don't do in
+// this build, though this package builds on it.
+type Fault struct {
+	Protocol string // HTTP/1.1 or HTTP/2
+	What     string
+	// Copied: because of it all bodies over that protocol are copied. Else it
+	// only takes more work to send them.
+	Copied bool
+}
+
+// SelfTest tries, the first time that it is called in the life of the process,
+// what this package builds on, and returns what is not so. It takes less than a
+// millisecond and no network.
+func SelfTest() []Fault { return tested() }
+
+var tested = sync.OnceValue(func() []Fault {
+	faults := newSelfTest().run()
+	distrustFaults(faults)
+	return faults
+})
+
+func distrustFaults(faults []Fault) {
+	for _, f := range faults {
+		for _, t := range []*trust{http1Trust, http2Trust} {
+			if f.Copied && f.Protocol == t.protocol {
+				t.lost.Store(true)
+			}
+		}
+	}
+}
+
+// A selfTest serves one request over each protocol, by a server as Caddy has it, on a
+// connection in memory. The functions are what it tries; tests put others in
+// their place.
+type selfTest struct {
+	// between is what stands between the server and a connection.
+	between func(net.Conn) net.Conn
+	// connOf finds the connection of a request.
+	connOf func(*http.Request) *Conn
+	// bottomOf finds the server's own writer.
+	bottomOf func(http.ResponseWriter) http.ResponseWriter
+	// idle is what Caddy puts around the server's writer.
+	idle func(http.ResponseWriter) *caddyhttp.IdleTimeoutWriter
+	// insert leads that to a writer of ours.
+	insert func(*caddyhttp.IdleTimeoutWriter, *http.Request) (http.ResponseWriter, *Response)
+	// position tells of the stream of an HTTP/2 server's writer.
+	position func(http.ResponseWriter) (id uint32, written int64, ok bool)
+	// takesMore tells whether Caddy bears it that more is sent than a part.
+	takesMore func() bool
+	patience  time.Duration
+}
+
+func newSelfTest() *selfTest {
+	return &selfTest{
+		between:  func(c net.Conn) net.Conn { return struct{ net.Conn }{c} }, // as Caddy hides ours
+		connOf:   connOf,
+		bottomOf: bottomOf,
+		idle: func(w http.ResponseWriter) *caddyhttp.IdleTimeoutWriter {
+			return &caddyhttp.IdleTimeoutWriter{
+				ResponseWriterWrapper: &caddyhttp.ResponseWriterWrapper{ResponseWriter: w},
+				Ctrl:                  http.NewResponseController(w),
+				Deadline:              caddyhttp.IdleDeadline{Start: time.Now(), Timeout: time.Minute},
+				Logger:                zap.NewNop(),
+			}
+		},
+		insert: func(idle *caddyhttp.IdleTimeoutWriter, r *http.Request) (http.ResponseWriter, *Response) {
+			// Without a connection, as there is none to be offloaded.
+			ctx := context.WithValue(r.Context(), http.LocalAddrContextKey, nil)
+			ctx = caddyhttp.ContextWithIdleTimeouts(ctx, nil, idle)
+			return Insert(idle, r.WithContext(ctx), new(Options))
+		},
+		position:  func(w http.ResponseWriter) (uint32, int64, bool) { return streamOf(w).position() },
+		takesMore: takesMore,
+		patience:  10 * time.Second,
+	}
+}
+
+// What may be wrong.
+const (
+	noConnection  = "the connection of a request is not found by its local address"
+	writerUnknown = "the server's writer is of an unknown type"
+	writerIgnored = "Caddy's idle timeouts do not write to the writer that is put into them"
+	writesAltered = "a long write does not reach the connection as it is"
+	noStream      = "the stream of a response is not found in the server's writer"
+	noMore        = "Caddy's idle timeouts do not take it well if more of a body is sent than they hand on"
+)
+
+func (s *selfTest) run() (faults []Fault) {
+	right := s.serve([]byte("GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"), s.tryHTTP1)
+	for _, what := range []string{noConnection, writerUnknown, writerIgnored, writesAltered} {
+		if !right[what] {
+			faults = append(faults, Fault{http1Trust.protocol, what, true})
+		}
+	}
+	if !s.takesMore() {
+		faults = append(faults, Fault{http1Trust.protocol, noMore, false})
+	}
+	right = s.serve(append([]byte(http2.ClientPreface), frames(func(f *http2.Framer) error {
+		_ = f.WriteSettings()
+		return f.WriteHeaders(http2.HeadersFrameParam{
+			StreamID: 1, EndStream: true, EndHeaders: true,
+			// HPACK (RFC 7541): :method GET, :scheme https, :path /, :authority x
+			BlockFragment: []byte{0x82, 0x87, 0x84, 0x41, 1, 'x'},
+		})
+	})...), s.tryHTTP2)
+	for _, what := range []string{noConnection, writerUnknown, writerIgnored, noStream} {
+		if !right[what] {
+			faults = append(faults, Fault{http2Trust.protocol, what, true})
+		}
+	}
+	return faults
+}
+
+// tryHTTP1 sends a placeholder behind a header.
+func (s *selfTest) tryHTTP1(w http.ResponseWriter, conn *selfTestConn, right map[string]bool) {
+	w.Header().Set("Content-Type", "x/y")
+	w.Header().Set("Content-Length", strconv.Itoa(selfTestLen))
+	if http.NewResponseController(w).Flush() == nil {
+		_, _ = w.Write(placeholder[:selfTestLen])
+		right[writesAltered] = conn.unaltered
+	}
+}
+
+// tryHTTP2 writes to a stream.
+func (s *selfTest) tryHTTP2(w http.ResponseWriter, _ *selfTestConn, right map[string]bool) {
+	id, before, ok := s.position(w)
+	_, _ = io.WriteString(w, "text")
+	_, after, _ := s.position(w)
+	right[noStream] = ok && id == 1 && before == 0 && after == 4
+}
+
+// selfTestLen is the length of a placeholder that is more than net/http buffers.
+const selfTestLen = 2 * httpBuffer
+
+// serve has a request served, and returns which of the faults there are not. try
+// looks for those of the protocol.
+func (s *selfTest) serve(request []byte, try func(http.ResponseWriter, *selfTestConn, map[string]bool)) map[string]bool {
+	client, end := net.Pipe()
+	conn := &selfTestConn{Conn: end}
+	conn.addr = localAddr{end.LocalAddr(), new(Conn)}
+	handled := make(chan map[string]bool, 1)
+	server := &http.Server{Protocols: new(http.Protocols), Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		right := map[string]bool{}
+		defer func() {
+			_ = recover() // what is wrong may panic
+			handled <- right
+		}()
+		right[noConnection] = s.connOf(r) == conn.addr.conn
+		right[writerUnknown], right[writerIgnored] = s.tryWriters(w, r)
+		try(w, conn, right)
+	})}
+	server.Protocols.SetHTTP1(true)
+	server.Protocols.SetUnencryptedHTTP2(true)
+	_ = http2.ConfigureServer(server, new(http2.Server)) //nolint:staticcheck // as Caddy does
+
+	var running sync.WaitGroup
+	defer running.Wait()
+	defer client.Close()
+	defer server.Close()
+	running.Go(func() { _ = server.Serve(newOneConn(s.between(conn))) })
+	running.Go(func() { _, _ = client.Write(request) })
+	running.Go(func() { _, _ = io.Copy(io.Discard, client) })
+	select {
+	case right := <-handled:
+		return right
+	case <-time.After(s.patience):
+		return nil
+	}
+}
+
+// tryWriters puts Caddy's writers, and ours, around the server's.
+func (s *selfTest) tryWriters(w http.ResponseWriter, r *http.Request) (known, taken bool) {
+	idle := s.idle(w)
+	recorder := caddyhttp.NewResponseRecorder(idle, nil, nil)
+	known = s.bottomOf(w) == w && s.bottomOf(recorder) == w
+
+	// A stand-in for the server's writer, which is to write nothing yet.
+	var below standInWriter
+	idle = s.idle(&below)
+	inserted, response := s.insert(idle, r)
+	n, err := inserted.(io.ReaderFrom).ReadFrom(strings.NewReader("body"))
+	m, writeErr := inserted.Write([]byte("text"))
+	taken = err == nil && writeErr == nil && n == 4 && m == 4 && response.Copied() == 8 && below == 8
+	return known, taken
+}
+
+// A standInWriter counts what is written.
+type standInWriter int
+
+func (*standInWriter) Header() http.Header { return http.Header{} }
+func (*standInWriter) WriteHeader(int)     {}
+func (w *standInWriter) Write(p []byte) (int, error) {
+	*w += standInWriter(len(p))
+	return len(p), nil
+}
+
+func (*standInWriter) SetWriteDeadline(time.Time) error { return nil }
+
+// A selfTestConn is a connection that looks for the placeholder.
+type selfTestConn struct {
+	net.Conn
+	addr localAddr
+	// unaltered: the last write was the placeholder as it is.
+	unaltered bool
+}
+
+func (c *selfTestConn) LocalAddr() net.Addr { return &c.addr }
+
+func (c *selfTestConn) Write(p []byte) (int, error) {
+	c.unaltered = len(p) == selfTestLen && isPlaceholder(p)
+	return c.Conn.Write(p)
+}
+
+// A oneConn is a listener that has one connection to give.
+type oneConn struct {
+	conn   chan net.Conn
+	closed chan struct{}
+	once   sync.Once
+	addr   net.Addr
+}
+
+func newOneConn(c net.Conn) *oneConn {
+	l := &oneConn{conn: make(chan net.Conn, 1), closed: make(chan struct{}), addr: c.LocalAddr()}
+	l.conn <- c
+	return l
+}
+
+func (l *oneConn) Accept() (net.Conn, error) {
+	select {
+	case c := <-l.conn:
+		return c, nil
+	case <-l.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+func (l *oneConn) Close() error {
+	l.once.Do(func() { close(l.closed) })
+	return nil
+}
+
+func (l *oneConn) Addr() net.Addr { return l.addr }

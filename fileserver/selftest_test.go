@@ -1,0 +1,178 @@
+package fileserver
+
+import (
+	"bytes"
+	"net"
+	"net/http"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+)
+
+// If this fails, this version of Go, x/net or Caddy is not what the module builds on,
+// and it will copy.
+func TestSelfTest(t *testing.T) {
+	if faults := SelfTest(); len(faults) > 0 {
+		t.Error(faults)
+	}
+	if http1Trust.lost.Load() || http2Trust.lost.Load() {
+		t.Error("distrusted")
+	}
+}
+
+type unknownWriter struct{ http.ResponseWriter }
+
+// Each assumption, when it does not hold, is found out, and no other is blamed.
+func TestSelfTestFaults(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		spoil func(s *selfTest)
+		want  []Fault
+	}{
+		{"net/http copies", func(s *selfTest) {
+			s.between = func(c net.Conn) net.Conn {
+				return alteredConn{c, writerFunc(func(p []byte) (int, error) { return c.Write(bytes.Clone(p)) })}
+			}
+		}, []Fault{{"HTTP/1.1", writesAltered, true}}},
+		{"net/http cuts", func(s *selfTest) {
+			s.between = func(c net.Conn) net.Conn {
+				return alteredConn{c, writerFunc(func(p []byte) (n int, err error) {
+					for part := range slices.Chunk(p, 4096) {
+						m, writeErr := c.Write(part)
+						n, err = n+m, writeErr
+					}
+					return n, err
+				})}
+			}
+		}, []Fault{{"HTTP/1.1", writesAltered, true}}},
+		{"the local address is another", func(s *selfTest) {
+			s.between = func(c net.Conn) net.Conn { return otherAddress{c} }
+		}, []Fault{{"HTTP/1.1", noConnection, true}, {"HTTP/2", noConnection, true}}},
+		{"another writer", func(s *selfTest) {
+			s.bottomOf = func(w http.ResponseWriter) http.ResponseWriter { return bottomOf(unknownWriter{w}) }
+		}, []Fault{{"HTTP/1.1", writerUnknown, true}, {"HTTP/2", writerUnknown, true}}},
+		{"another writer between", func(s *selfTest) {
+			s.idle = func(w http.ResponseWriter) *caddyhttp.IdleTimeoutWriter {
+				return newSelfTest().idle(unknownWriter{w})
+			}
+		}, []Fault{{"HTTP/1.1", writerUnknown, true}, {"HTTP/2", writerUnknown, true}}},
+		{"the idle timeouts can't be led to another writer", func(s *selfTest) {
+			s.insert = func(*caddyhttp.IdleTimeoutWriter, *http.Request) (http.ResponseWriter, *Response) {
+				idle := newSelfTest().idle(new(standInWriter))
+				return idle, new(Response)
+			}
+		}, []Fault{{"HTTP/1.1", writerIgnored, true}, {"HTTP/2", writerIgnored, true}}},
+		{"a part is all that may be sent", func(s *selfTest) { s.takesMore = func() bool { return false } },
+			[]Fault{{"HTTP/1.1", noMore, false}}},
+		{"no stream", func(s *selfTest) {
+			s.position = func(http.ResponseWriter) (uint32, int64, bool) { return streamOf(new(standInWriter)).position() }
+		}, []Fault{{"HTTP/2", noStream, true}}},
+		{"another stream", func(s *selfTest) {
+			s.position = func(w http.ResponseWriter) (uint32, int64, bool) {
+				id, written, ok := streamOf(w).position()
+				return id + 2, written, ok
+			}
+		}, []Fault{{"HTTP/2", noStream, true}}},
+		{"another count", func(s *selfTest) {
+			s.position = func(w http.ResponseWriter) (uint32, int64, bool) {
+				id, written, ok := streamOf(w).position()
+				return id, written + 1, ok
+			}
+		}, []Fault{{"HTTP/2", noStream, true}}},
+		{"a count of something else", func(s *selfTest) {
+			s.position = func(w http.ResponseWriter) (uint32, int64, bool) {
+				id, _, ok := streamOf(w).position()
+				return id, 0, ok
+			}
+		}, []Fault{{"HTTP/2", noStream, true}}},
+		{"a panic", func(s *selfTest) {
+			s.position = func(http.ResponseWriter) (uint32, int64, bool) { panic("changed") }
+		}, []Fault{{"HTTP/2", noStream, true}}},
+		{"no answer", func(s *selfTest) {
+			s.patience = 100 * time.Millisecond
+			s.between = func(c net.Conn) net.Conn { return silent{c} }
+		}, []Fault{
+			{"HTTP/1.1", noConnection, true}, {"HTTP/1.1", writerUnknown, true},
+			{"HTTP/1.1", writerIgnored, true}, {"HTTP/1.1", writesAltered, true},
+			{"HTTP/2", noConnection, true}, {"HTTP/2", writerUnknown, true},
+			{"HTTP/2", writerIgnored, true}, {"HTTP/2", noStream, true},
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s := newSelfTest()
+			tt.spoil(s)
+			if got := s.run(); !slices.Equal(got, tt.want) {
+				t.Errorf("got %v\nwant %v", got, tt.want)
+			}
+		})
+	}
+}
+
+// otherAddress is a connection whose local address net/http has from elsewhere.
+type otherAddress struct{ net.Conn }
+
+func (otherAddress) LocalAddr() net.Addr { return new(net.TCPAddr) }
+
+// silent is a connection on which nothing comes until it is closed.
+type silent struct{ net.Conn }
+
+func (c silent) Read([]byte) (int, error) {
+	p := make([]byte, 4096)
+	for {
+		if _, err := c.Conn.Read(p); err != nil {
+			return 0, err
+		}
+	}
+}
+
+// A fault has the bodies of its protocol copied, if it is of that kind.
+func TestDistrustFaults(t *testing.T) {
+	for _, tt := range []struct {
+		fault        Fault
+		http1, http2 bool
+	}{
+		{Fault{"HTTP/1.1", writesAltered, true}, true, false},
+		{Fault{"HTTP/2", noStream, true}, false, true},
+		{Fault{"HTTP/1.1", noMore, false}, false, false},
+	} {
+		restoreTrust(t)
+		http1Trust.lost.Store(false)
+		http2Trust.lost.Store(false)
+		distrustFaults([]Fault{tt.fault})
+		if http1, http2 := http1Trust.lost.Load(), http2Trust.lost.Load(); http1 != tt.http1 || http2 != tt.http2 {
+			t.Errorf("%v: HTTP/1.1 %v, HTTP/2 %v", tt.fault, http1, http2)
+		}
+	}
+}
+
+// Nothing of a self-test is left.
+func TestSelfTestLeavesNothing(t *testing.T) {
+	running := func() (n int) {
+		buf := make([]byte, 1<<20)
+		for stack := range strings.SplitSeq(string(buf[:runtime.Stack(buf, true)]), "\n\n") {
+			if strings.Contains(stack, "net/http") || strings.Contains(stack, "selfTest") {
+				n++
+			}
+		}
+		return n
+	}
+	before := running()
+	for range 10 {
+		newSelfTest().run()
+	}
+	for end := time.Now().Add(time.Minute); running() > before; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%d goroutines more", running()-before)
+		}
+	}
+}
+
+func BenchmarkSelfTest(b *testing.B) {
+	for b.Loop() {
+		newSelfTest().run()
+	}
+}

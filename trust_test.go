@@ -1,0 +1,56 @@
+package caddyktls
+
+import (
+	"strings"
+	"testing"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest/observer"
+
+	"github.com/caddy-ktls/caddy-ktls/fileserver"
+)
+
+// What the self-test finds is a warning that says what to do.
+func TestLogFaults(t *testing.T) {
+	core, logs := observer.New(zap.DebugLevel)
+	logFaults(zap.New(core), []fileserver.Fault{{Protocol: "HTTP/2", What: "no stream", Copied: true}, {Protocol: "HTTP/1.1", What: "no more"}})
+	entries := logs.All()
+	if len(entries) != 2 {
+		t.Fatalf("%d lines", len(entries))
+	}
+	for i, want := range []string{"files over HTTP/2 are copied: no stream. ", "files over HTTP/1.1 take more work: no more. "} {
+		if e := entries[i]; e.Level != zapcore.WarnLevel || !strings.HasPrefix(e.Message, want) || !strings.HasSuffix(e.Message, takeNewer) {
+			t.Errorf("%v: %s", e.Level, e.Message)
+		}
+	}
+}
+
+// What shows in service is an error that says what to do: it names the wrappers that
+// may be the cause, over HTTP/1.1, where alone they can be.
+func TestLogDistrust(t *testing.T) {
+	for _, tt := range []struct {
+		protocol string
+		behind   []string
+		want     string
+	}{
+		{"HTTP/1.1", nil, ""},
+		{"HTTP/1.1", []string{"ktls"}, ""},
+		{"HTTP/1.1", []string{"shaper", "counter"}, "shaper, counter"},
+		{"HTTP/2", []string{"shaper"}, ""},
+	} {
+		core, logs := observer.New(zap.DebugLevel)
+		(&ListenerWrapper{logger: zap.New(core), behind: tt.behind}).distrusted(tt.protocol)
+		entries := logs.All()
+		if len(entries) != 1 || entries[0].Level != zapcore.ErrorLevel {
+			t.Fatal(entries)
+		}
+		message := entries[0].Message
+		if !strings.Contains(message, tt.protocol) || !strings.HasSuffix(message, takeNewer) {
+			t.Error(message)
+		}
+		if names := strings.Contains(message, "listener_wrappers"); names != (tt.want != "") || !strings.Contains(message, tt.want) {
+			t.Errorf("%v: %s", tt.behind, message)
+		}
+	}
+}
