@@ -74,6 +74,12 @@ func (s *serverStream) position() (id uint32, written int64, ok bool) {
 	return id, written, id%2 == 1 && written >= 0 // streams of clients are odd
 }
 
+// pushed reports whether the stream is one that the server has begun: those have
+// even numbers.
+func (s *serverStream) pushed() bool {
+	return s.number.Kind() == reflect.Uint32 && s.number.Uint() > 0 && s.number.Uint()%2 == 0
+}
+
 // field returns a field of the struct that v points to, or nothing.
 func field(v reflect.Value, name string) reflect.Value {
 	if v.Kind() != reflect.Pointer || v.IsNil() || v.Elem().Kind() != reflect.Struct {

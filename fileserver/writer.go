@@ -46,6 +46,9 @@ const (
 	// ReasonStreamUnknown: over HTTP/2, and the stream could not be found
 	// out.
 	ReasonStreamUnknown Reason = "stream_unknown"
+	// ReasonPushed: over HTTP/2, and the server has pushed the response, which
+	// the client didn't ask for.
+	ReasonPushed Reason = "pushed"
 	// ReasonPathUnknown: over HTTP/1.1, and what is between the handler and the
 	// connection does not hand on what it should.
 	ReasonPathUnknown Reason = "path_unknown"
@@ -154,8 +157,11 @@ const (
 
 // WriteHeader implements http.ResponseWriter.
 func (w *writer) WriteHeader(status int) {
-	if w.status == 0 && status >= 200 {
+	if w.status == 0 && (status >= 200 || status == http.StatusSwitchingProtocols) {
 		w.status = status
+		if status == http.StatusRequestEntityTooLarge {
+			w.refuseBody()
+		}
 		_, w.typed = w.Header()["Content-Type"]
 		w.typed = w.typed || w.Header().Get("Content-Encoding") != ""
 		w.fixHeader()
@@ -224,6 +230,9 @@ func (w *writer) ReadFrom(r io.Reader) (total int64, err error) {
 			}
 			return 0, io.ErrUnexpectedEOF
 		}
+		if w.lengthKnown { // net/http takes no more either
+			file.Len = min(file.Len, max(w.length-w.written, 0))
+		}
 		total, err = w.sendFile(file, r)
 		if err != nil {
 			return total, err
@@ -232,7 +241,17 @@ func (w *writer) ReadFrom(r io.Reader) (total int64, err error) {
 	if limited, ok := r.(*io.LimitedReader); ok && limited.N <= 0 {
 		return total, nil
 	}
-	// The rest is short, or there is none.
+	// The rest is short, or there is none. Of what exceeds the Content-Length
+	// net/http takes nothing, and closes the connection when the handler has
+	// returned; what does not exceed it must not be in the same write.
+	if left := w.length - w.written; w.path == sending && w.lengthKnown && left > 0 {
+		n, err := w.copyN(r, left)
+		w.next += n
+		total += n
+		if err != nil || n < left {
+			return total, err
+		}
+	}
 	n, err := w.copy(r)
 	w.next += n
 	return total + n, err
@@ -337,6 +356,9 @@ func (w *writer) obstacle() Reason {
 		return ReasonNoBody
 	case w.http2():
 		w.stream = streamOf(bottom)
+		if w.stream.pushed() {
+			return ReasonPushed
+		}
 		if _, _, ok := w.stream.position(); !ok {
 			return ReasonStreamUnknown
 		}
@@ -485,7 +507,7 @@ func contentLength(h http.Header) (int64, bool) {
 // bodyAllowed reports whether a response of this status has a body (RFC 9110,
 // section 6.4.1). Zero stands for the 200 that net/http will make of it.
 func bodyAllowed(status int) bool {
-	return status != http.StatusNoContent && status != http.StatusNotModified
+	return status != http.StatusSwitchingProtocols && status != http.StatusNoContent && status != http.StatusNotModified
 }
 
 // originalMethod returns the method that net/http has read, which a handler

@@ -1,0 +1,38 @@
+package fileserver
+
+import (
+	"io"
+	"net/http"
+	"strings"
+)
+
+// Without Caddy's idle timeouts handlers get our writer itself in the place of
+// net/http's. So it has what that has and handlers may look for.
+
+// Flush implements http.Flusher.
+func (w *writer) Flush() { _ = w.FlushError() }
+
+// WriteString implements io.StringWriter.
+func (w *writer) WriteString(s string) (int, error) {
+	w.fixHeader()
+	n, err := io.WriteString(w.ResponseWriter, s)
+	w.wrote(int64(n))
+	return n, err
+}
+
+// refuseBody does what an http.MaxBytesReader does to net/http's writer when it finds
+// a request too large: the connection closes, so the client need not send the rest
+// before it gets the response. Only net/http's own type can have the method that a
+// MaxBytesReader looks for, but the status tells too. If the body's length is known,
+// net/http finds out by itself how much there is.
+func (w *writer) refuseBody() {
+	if w.request.ContentLength < 0 && typeName(w.ResponseWriter) == "net/http.response" {
+		_, _ = http.MaxBytesReader(w.ResponseWriter, io.NopCloser(strings.NewReader("x")), 0).Read(make([]byte, 1))
+	}
+}
+
+var (
+	_ http.Flusher    = (*writer)(nil)
+	_ http.Hijacker   = (*writer)(nil)
+	_ io.StringWriter = (*writer)(nil)
+)
