@@ -253,9 +253,12 @@ func (c *Conn) Close() error {
 // CloseWrite sends close_notify.
 func (c *Conn) CloseWrite() error { return c.tls.CloseWrite() }
 
-// ConnectionState returns what was negotiated; Caddy fills (*http.Request).TLS
-// with it.
-func (c *Conn) ConnectionState() tls.ConnectionState { return c.tls.ConnectionState() }
+// ConnectionState returns what was negotiated, after the handshake; Caddy fills
+// (*http.Request).TLS with it.
+func (c *Conn) ConnectionState() tls.ConnectionState {
+	c.handshake.Do(c.shakeHands)
+	return c.tls.ConnectionState()
+}
 
 // LocalAddr returns the local address. It is also how a handler gets from a
 // request to its connection: net/http keeps it in the request's context.

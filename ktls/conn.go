@@ -63,8 +63,8 @@ var (
 	errRekey      = errors.New("ktls: the kernel does not take another key")
 )
 
-// SetContext sets the context of a handshake that Read or Write begins; the
-// configuration's callbacks get it by tls.ClientHelloInfo. When it is done before
+// SetContext sets the context of a handshake that Read, Write or ConnectionState
+// begins; the configuration's callbacks get it by tls.ClientHelloInfo. When it is done before
 // the handshake is, the connection is closed. It must be called before the
 // connection is used. Default: context.Background().
 func (c *Conn) SetContext(ctx context.Context) { c.ctx = ctx }
@@ -110,8 +110,29 @@ func (c *Conn) shook() (notices []func()) {
 // Handshake is HandshakeContext with the connection's own context, see SetContext.
 func (c *Conn) Handshake() error { return c.HandshakeContext(c.ctx) }
 
-// ConnectionState returns what was negotiated. It does not run the handshake.
-func (c *Conn) ConnectionState() tls.ConnectionState { return c.tls.ConnectionState() }
+// ConnectionState returns what was negotiated. Other than in crypto/tls it runs
+// the handshake if it has not run yet, with the context of SetContext, because
+// net/http before Go 1.27 asks for the state before it reads. So it may wait for
+// the client, as long as [Options].HandshakeTimeout allows. If the handshake fails,
+// HandshakeComplete is false, and Read and Write return errors.
+func (c *Conn) ConnectionState() tls.ConnectionState {
+	if !c.ready.Load() {
+		c.shakeHandsInTime()
+	}
+	return c.tls.ConnectionState()
+}
+
+// shakeHandsInTime runs the handshake for a caller that can't bound it. Its error
+// comes again with the next Read or Write.
+func (c *Conn) shakeHandsInTime() {
+	ctx := c.ctx
+	if timeout := c.server.options.HandshakeTimeout; timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, timeout)
+		defer cancel()
+	}
+	_ = c.HandshakeContext(ctx)
+}
 
 // Reason returns [Offloaded], or why the connection is not offloaded. It
 // changes at most once, from [NotNeeded].

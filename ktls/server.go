@@ -30,11 +30,18 @@ type Options struct {
 	// of the peer retires the connection, see Conn.Retired.
 	InterruptRetired bool
 
+	// HandshakeTimeout bounds a handshake that [Conn.ConnectionState] runs,
+	// as net/http before Go 1.27 has it do. Other handshakes are bounded by
+	// deadlines and the context. Default: a minute. Negative: no bound.
+	HandshakeTimeout time.Duration
+
 	// The functions that follow are optional. They are called with no lock
 	// held and may use the connection. Each is called by the goroutine in
 	// which it happens: that of a Read, a Write or a handshake, which waits for
 	// it to return, that of Close, that of Accept ([Server.Conn]), or one in the
-	// background. So several may run at the same time.
+	// background. So several may run at the same time. None should call
+	// ConnectionState: the handshake may not have run, and Accept would wait for
+	// the client.
 
 	// Decided is called once for each connection: when it is offloaded, when
 	// it is clear that it can't be, or, with NotNeeded, when it is closed before
@@ -102,6 +109,9 @@ func NewServer(config *tls.Config, options *Options) *Server {
 	}
 	if options != nil {
 		s.options = *options
+	}
+	if s.options.HandshakeTimeout == 0 {
+		s.options.HandshakeTimeout = handshakeTimeout
 	}
 	if s.options.Drain == nil {
 		s.options.Drain = new(Drain)
@@ -191,6 +201,10 @@ func (l *listener) Accept() (net.Conn, error) {
 	}
 	return l.server.Conn(raw), nil
 }
+
+// handshakeTimeout is Caddy's own limit for a request's header, the handshake
+// included.
+const handshakeTimeout = time.Minute
 
 // A queue is what a socket still has to get to the peer.
 type queue struct {
