@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"fmt"
 	"net"
 	"sync"
 	"time"
@@ -82,13 +81,12 @@ type Decision struct {
 	Version, CipherSuite uint16
 }
 
-// A Server makes TLS connections out of TCP connections. Listeners that share a
-// Server share the keys of its session tickets.
+// A Server makes TLS connections out of TCP connections. Servers with the same
+// configuration share the keys of its session tickets, as listeners do in crypto/tls.
 type Server struct {
-	config    *tls.Config // as given, for connections that can't be offloaded
-	recording *tls.Config // asks for the secrets
-	options   Options
-	rekeys    rekeys
+	config  *tls.Config // as given: connections have clones of it
+	options Options
+	rekeys  rekeys
 
 	// Changed by tests only.
 	supported func() (Support, Reason)  // what system knows
@@ -98,7 +96,8 @@ type Server struct {
 }
 
 // NewServer returns a Server with a configuration as for tls.NewListener, which
-// must not be changed afterwards. options may be nil. It calls [Probe].
+// must not be changed afterwards, but by SetSessionTicketKeys. options may be nil.
+// It calls [Probe].
 func NewServer(config *tls.Config, options *Options) *Server {
 	if config == nil {
 		config = new(tls.Config)
@@ -117,43 +116,16 @@ func NewServer(config *tls.Config, options *Options) *Server {
 		s.options.Drain = new(Drain)
 	}
 	_, _ = Probe()
-	// One outer configuration: it holds the ticket keys that crypto/tls
-	// makes by itself, so a clone for each connection would end resumption.
-	s.recording = config.Clone()
-	s.recording.GetConfigForClient = s.configForClient
 	return s
-}
-
-// configForClient gives a connection a configuration of its own whose key log
-// leads to the connection's recorder.
-func (s *Server) configForClient(hello *tls.ClientHelloInfo) (*tls.Config, error) {
-	config := s.config
-	if config.GetConfigForClient != nil {
-		chosen, err := config.GetConfigForClient(hello)
-		if err != nil {
-			return nil, err
-		}
-		if chosen != nil {
-			config = chosen
-		}
-	}
-	rec, ok := hello.Conn.(*recorder)
-	if !ok {
-		return nil, fmt.Errorf("ktls: unexpected connection %T in ClientHelloInfo", hello.Conn)
-	}
-	chosen := config
-	config = chosen.Clone()
-	config.KeyLogWriter = &keyLog{rec: rec, next: chosen.KeyLogWriter}
-	config.UnwrapSession = func(ticket []byte, state tls.ConnectionState) (*tls.SessionState, error) {
-		return s.unwrapSession(rec, chosen, ticket, state)
-	}
-	return config, nil
 }
 
 // Conn returns the server's side of a TLS connection on raw, which it owns from
 // then on. The handshake runs with the first Read or Write. Only a *net.TCPConn
 // can be offloaded; any other connection works as with tls.Server.
-func (s *Server) Conn(raw net.Conn) *Conn {
+func (s *Server) Conn(raw net.Conn) *Conn { return s.conn(raw, true) }
+
+// conn is Conn for a user who speaks HTTP/2, or doesn't.
+func (s *Server) conn(raw net.Conn, http2 bool) *Conn {
 	c := &Conn{raw: raw, server: s, ctx: context.Background()}
 	support, reason := s.supported()
 	c.rec = &recorder{Conn: raw, flush: c.flushControls, rekey: support.Rekey, hellos: new(hellos)}
@@ -164,42 +136,17 @@ func (s *Server) Conn(raw net.Conn) *Conn {
 		}
 	}
 	if c.kernel == nil {
-		c.tls = tls.Server(raw, s.config)
+		c.tls = tls.Server(raw, s.configFor(nil, http2))
 		c.decide(reason)
 		c.tellDecided(reason, nil)
 		return c
 	}
-	c.tls = tls.Server(c.rec, s.recording)
+	c.tls = tls.Server(c.rec, s.configFor(c.rec, http2))
 	if s.options.Install == AtHandshake {
 		c.rec.keepHandshake = true
 		c.rec.capture = true
 	}
 	return c
-}
-
-// Listener returns a listener whose Accept returns a *Conn for each connection
-// of inner. It does not wait for handshakes.
-func (s *Server) Listener(inner net.Listener) net.Listener {
-	return &listener{inner, s}
-}
-
-// NewListener is like tls.NewListener, for connections that can be offloaded:
-// what it accepts is a *[Conn]. options may be nil.
-func NewListener(inner net.Listener, config *tls.Config, options *Options) net.Listener {
-	return NewServer(config, options).Listener(inner)
-}
-
-type listener struct {
-	net.Listener
-	server *Server
-}
-
-func (l *listener) Accept() (net.Conn, error) {
-	raw, err := l.Listener.Accept()
-	if err != nil {
-		return nil, err
-	}
-	return l.server.Conn(raw), nil
 }
 
 // handshakeTimeout is Caddy's own limit for a request's header, the handshake

@@ -34,18 +34,21 @@ func (s *Server) unwrapSession(
 }
 
 // decryptTicket opens a ticket with the keys of the chosen configuration, if
-// they were set, and else with those of the Server's, which is what crypto/tls
-// does without UnwrapSession.
+// they were set, and else with those of the Server's configuration, which is what
+// crypto/tls does without UnwrapSession.
 func (s *Server) decryptTicket(chosen *tls.Config, ticket []byte, state tls.ConnectionState) (*tls.SessionState, error) {
 	if len(ticket) == 0 {
 		return nil, nil // a client of TLS 1.2 that has none
+	}
+	if chosen == s.config {
+		return chosen.DecryptTicket(ticket, state)
 	}
 	own := setKeysOnly(chosen)
 	session, err := own.DecryptTicket(ticket, state)
 	if session != nil || err != nil {
 		return session, err
 	}
-	session, err = s.recording.DecryptTicket(ticket, state)
+	session, err = s.config.DecryptTicket(ticket, state)
 	if session == nil || err != nil {
 		return nil, err
 	}
