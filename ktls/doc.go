@@ -6,6 +6,10 @@
 // Where the kernel can't, a connection goes on with crypto/tls as if this
 // package weren't there; [Conn.Reason] says why.
 //
+// A Go server uses [NewListener] as it would use tls.NewListener, with
+// http.Server's Serve, or [Server.Conn] as it would use tls.Server. [Listener] says
+// what net/http does with such connections.
+//
 // Only public interfaces of crypto/tls are used. The traffic secrets come from
 // the key log (tls.Config.KeyLogWriter). The sequence number of the next record
 // is proved, not assumed: the last record that crypto/tls has written must be

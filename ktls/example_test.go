@@ -1,6 +1,7 @@
 package ktls_test
 
 import (
+	"context"
 	"crypto/tls"
 	"fmt"
 	"io"
@@ -11,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/caddy-ktls/caddy-ktls/ktls"
 )
@@ -40,12 +42,10 @@ func ExampleNewListener() {
 			decided <- d.Reason == ktls.Offloaded || d.Reason == ktls.KernelUnsupported
 		},
 	})
-	defer ln.Close()
-	go func() {
-		_ = http.Serve(ln, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			http.ServeFile(w, r, name)
-		}))
-	}()
+	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		http.ServeFile(w, r, name)
+	})}
+	go func() { _ = server.Serve(ln) }() // not ServeTLS
 
 	response, err := client.Get("https://" + inner.Addr().String() + "/")
 	if err != nil {
@@ -55,9 +55,15 @@ func ExampleNewListener() {
 	n, err := io.Copy(io.Discard, response.Body)
 	fmt.Println(response.Status, n, err)
 	fmt.Println("offloaded, if the kernel can do it:", <-decided)
+
+	// Before the process exits, what was written has to get to the clients.
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	fmt.Println(server.Shutdown(ctx), ln.Wait(ctx))
 	// Output:
 	// 200 OK 1100000 <nil>
 	// offloaded, if the kernel can do it: true
+	// <nil> <nil>
 }
 
 // exampleCertificate returns a certificate and a client that trusts it.
