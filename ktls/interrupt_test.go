@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"sync"
 	"testing"
 	"time"
 )
@@ -128,8 +129,8 @@ func testInterrupt(t *testing.T, calls []blockedCall) {
 			ended := make(chan error, 1)
 			go func() { ended <- f() }()
 			<-blocked
-			closed := make(chan error, 1)
-			go func() { closed <- conn.Close() }()
+			closed := make(chan struct{})
+			go func() { defer close(closed); _ = conn.Close() }()
 			select {
 			case <-closed:
 			case <-time.After(soon):
@@ -181,17 +182,15 @@ func TestCloseDuringMove(t *testing.T) {
 	s.newKernel = func(tcp *net.TCPConn) kernel { return &slowInstall{inner(tcp), installing, goOn} }
 	conn, client, _ := s.connect(t, clientConfig())
 	conn.Offload()
-	wrote := make(chan error, 1)
-	go func() { _, err := conn.Write([]byte("proof")); wrote <- err }()
+	var both sync.WaitGroup
+	both.Go(func() { _, _ = conn.Write([]byte("proof")) })
 	<-installing
-	ended := make(chan error, 1)
-	go func() { ended <- conn.Close() }()
+	both.Go(func() { _ = conn.Close() })
 	for conn.decision.Load() == 0 { // Close has decided
 		time.Sleep(time.Millisecond)
 	}
 	close(goOn)
-	<-wrote
-	<-ended
+	both.Wait()
 	if got, err := io.ReadAll(client); string(got) != "proof" {
 		t.Errorf("the client reads %q, %v", got, err)
 	}

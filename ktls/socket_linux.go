@@ -86,9 +86,9 @@ func (s *socket) verify(fd int, info []byte) error {
 	switch {
 	case err == nil && ulp == "tls":
 	case err == nil && ulp == "", errors.Is(err, unix.ENOPROTOOPT): // gVisor has no such option
-		return fmt.Errorf("%w (TCP_ULP is not set, %v)", errInert, os.NewSyscallError("getsockopt", err))
+		return unconfirmed(errInert, "TCP_ULP is not set", err)
 	default:
-		return fmt.Errorf("%w (TCP_ULP is %q, %v)", errDoubtful, ulp, os.NewSyscallError("getsockopt", err))
+		return unconfirmed(errDoubtful, fmt.Sprintf("TCP_ULP is %q", ulp), err)
 	}
 	// Asked for 4 bytes, TLS_TX tells version and cipher type, but not the key.
 	head, err := 0, s.faulty("get TLS_TX")
@@ -96,9 +96,17 @@ func (s *socket) verify(fd int, info []byte) error {
 		head, err = unix.GetsockoptInt(fd, unix.SOL_TLS, tlsTX)
 	}
 	if err != nil || uint32(head) != binary.NativeEndian.Uint32(info) {
-		return fmt.Errorf("%w (TLS_TX is %#x, %v)", errDoubtful, uint32(head), os.NewSyscallError("getsockopt", err))
+		return unconfirmed(errDoubtful, fmt.Sprintf("TLS_TX is %#x", uint32(head)), err)
 	}
 	return nil
+}
+
+// unconfirmed says what the kernel has answered, by a value or an error.
+func unconfirmed(what error, value string, err error) error {
+	if err != nil {
+		return fmt.Errorf("%w: %w", what, os.NewSyscallError("getsockopt", err))
+	}
+	return fmt.Errorf("%w: %s", what, value)
 }
 
 func (s *socket) rekey(info []byte) error {
