@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime"
 	"testing"
 	"unsafe"
 
@@ -93,25 +92,9 @@ func init() {
 	os.Exit(2)
 }
 
-// The fields of struct seccomp_data of linux/seccomp.h, as offsets. Arguments
-// are little-endian.
-const (
-	dataNumber   = 0
-	dataArgument = 16 // of the first, with 8 bytes each
-)
-
 // askForCalls installs the filter, for all threads.
 func askForCalls() (listener int, err error) {
 	const ask = unix.SECCOMP_RET_USER_NOTIF
-	load := func(offset uint32) unix.SockFilter {
-		return unix.SockFilter{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: offset}
-	}
-	unless := func(value uint32, skip uint8) unix.SockFilter {
-		return unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: value, Jf: skip}
-	}
-	give := func(action uint32) unix.SockFilter {
-		return unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: action}
-	}
 	program := []unix.SockFilter{load(dataNumber)}
 	for _, number := range []uint32{unix.SYS_SENDFILE, unix.SYS_SENDMSG, unix.SYS_ACCEPT4, unix.SYS_OPENAT} {
 		program = append(program, unless(number, 1), give(ask))
@@ -121,19 +104,7 @@ func askForCalls() (listener int, err error) {
 		load(dataArgument+2*8), unless(unix.TCP_ULP, 1), give(ask), // of SOL_TCP, or another level's
 		load(dataArgument+8), unless(unix.SOL_TLS, 1), give(ask),
 		give(unix.SECCOMP_RET_ALLOW))
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
-		return 0, os.NewSyscallError("prctl", err)
-	}
-	fprog := unix.SockFprog{Len: uint16(len(program)), Filter: &program[0]}
-	fd, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, unix.SECCOMP_FILTER_FLAG_NEW_LISTENER|
-		unix.SECCOMP_FILTER_FLAG_TSYNC|unix.SECCOMP_FILTER_FLAG_TSYNC_ESRCH|unix.SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV,
-		uintptr(unsafe.Pointer(&fprog)))
-	if errno != 0 {
-		return 0, os.NewSyscallError("seccomp", errno)
-	}
-	return int(fd), nil
+	return installFilter(program, unix.SECCOMP_FILTER_FLAG_NEW_LISTENER|unix.SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV)
 }
 
 // A notification is struct seccomp_notif, a verdict struct seccomp_notif_resp.
