@@ -6,9 +6,12 @@ import (
 )
 
 // keyLimit is how many records one AES-GCM key may protect. RFC 8446, section
-// 5.5, allows 2^24.5 records of full size; half of 2^24 leaves room for the Write
-// or the response that is under way. ChaCha20-Poly1305 has no limit that matters.
-const keyLimit = 1 << 23
+// 5.5, allows 2^24.5 records of full size. Java allows fewer: after 2^37 bytes under
+// one key, 512 records before 2^23, it sends a KeyUpdate for every record that it
+// receives, until the key is new (JDK-8329548; the property jdk.tls.keyLimits has
+// the number). Half of that leaves room for the Write or the response that is under
+// way. ChaCha20-Poly1305 has no limit that matters.
+const keyLimit = 1 << 22
 
 // firstRenewal returns how many records the kernel may make under the key that
 // crypto/tls has begun with.
