@@ -234,6 +234,30 @@ func TestKeyUpdateFlood(t *testing.T) {
 
 const alertUnexpectedMessage tls.AlertError = 10
 
+// The limit that README tells of: 16 KeyUpdates between data are fine.
+func TestKeyUpdatesBetweenData(t *testing.T) {
+	for _, rekey := range []bool{true, false} {
+		s := rekeyServer(t, rekey, nil)
+		conn, p, _ := s.connectPeer(t)
+		for range 3 {
+			for range 16 {
+				p.keyUpdate(true)
+			}
+			readBack(t, conn, p)
+		}
+		for range 17 {
+			p.keyUpdate(true)
+		}
+		if n, err := conn.Read(make([]byte, 1)); n != 0 || err == nil || err == io.EOF {
+			t.Errorf("after 17 KeyUpdates: %d, %v", n, err)
+		}
+		if _, err := conn.Write([]byte("x")); !errors.Is(err, errAlertSent) {
+			t.Errorf("Write: %v, want that an alert was sent", err)
+		}
+		conn.Close()
+	}
+}
+
 // A key of AES-GCM is replaced in time by ourselves; if it can't be, the
 // connection is retired.
 func TestKeyLimit(t *testing.T) {
