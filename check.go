@@ -24,10 +24,10 @@ module tls by itself, as it does for a Caddy that has it.
 
 Each version of TLS is tried with each cipher that the kernel may know, on a
 connection over loopback, and what the kernel encrypts is read and compared.
-Then there are the kernel's version, the module and whether it is loaded at
-boot, network interfaces, and the limit of file descriptors. The limit is that
-of this shell: a service has its own. What this build's Go and Caddy do with a
-response is tried too.
+Then there are the kernel's version, the Go that built this program, the module
+and whether it is loaded at boot, network interfaces, and the limit of file
+descriptors. The limit is that of this shell: a service has its own. What this
+build's Go and Caddy do with a response is tried too.
 
 Every line is ok, a note, a warning, or FAIL, with what to do behind an arrow.
 The last line is the verdict.
@@ -41,6 +41,7 @@ The exit code is 0 if kernel TLS works here, else 1.
     os                the operating system, as Go names it
     kernel            release, version ("" if the release doesn't tell it), and
                       faults: id, what, source (URL)
+    go                version that built this, and its faults, as those of kernel
     container         what this runs in ("" if in none that is known)
     module            state (loaded, built_in, not_loaded, not_installed, or
                       modules_gone), loaded_by_check, at_boot
@@ -78,6 +79,7 @@ The exit code is 0 if kernel TLS works here, else 1.
 type facts struct {
 	OS              string        `json:"os"`
 	Kernel          kernelFacts   `json:"kernel"`
+	Go              goFacts       `json:"go"`
 	Container       string        `json:"container"`
 	Module          moduleFacts   `json:"module"`
 	Ciphers         []cipherFacts `json:"ciphers"`
@@ -89,6 +91,11 @@ type facts struct {
 type kernelFacts struct {
 	Release string  `json:"release"` // as uname -r
 	Version string  `json:"version"`
+	Faults  []fault `json:"faults"`
+}
+
+type goFacts struct {
+	Version string  `json:"version"` // as runtime.Version
 	Faults  []fault `json:"faults"`
 }
 
@@ -146,6 +153,7 @@ func newReport(f facts) *report {
 		return r
 	}
 	r.judgeKernel()
+	r.judgeGo()
 	r.judgeModule()
 	r.judgeCiphers()
 	r.judgeHTTP()
@@ -168,7 +176,7 @@ func (r *report) judgeKernel() {
 		text += " (" + r.Kernel.Version + ")"
 	}
 	for _, f := range r.Kernel.Faults {
-		todo = append(todo, f.ID+": "+f.What+", "+f.Source)
+		todo = append(todo, f.String())
 	}
 	if len(todo) > 0 {
 		state = stateWarn
@@ -184,6 +192,17 @@ func (r *report) judgeKernel() {
 	if r.Container != "" {
 		r.add("container", stateNote, r.Container+": it is the host's kernel that counts, and the host where its modules are loaded")
 	}
+}
+
+func (r *report) judgeGo() {
+	if len(r.Go.Faults) == 0 {
+		return
+	}
+	var todo []string
+	for _, f := range r.Go.Faults {
+		todo = append(todo, f.String())
+	}
+	r.add("Go", stateWarn, r.Go.Version+", which built this, has known faults in TLS", append(todo, "build with the newest Go")...)
 }
 
 // Why there is no kernel TLS, by the module's state.

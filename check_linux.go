@@ -17,7 +17,7 @@ import (
 // find out it leaves empty.
 func checkMachine() facts {
 	root := os.DirFS("/")
-	f := facts{OS: runtime.GOOS, Container: findContainer(root)}
+	f := facts{OS: runtime.GOOS, Go: builtBy(runtime.Version()), Container: findContainer(root)}
 	f.Kernel.Faults = []fault{}
 	var name unix.Utsname
 	if unix.Uname(&name) == nil {

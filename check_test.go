@@ -25,6 +25,7 @@ func TestReport(t *testing.T) {
 		return facts{
 			OS:              "linux",
 			Kernel:          kernelFacts{Release: "6.18.44", Version: "6.18.44"},
+			Go:              goFacts{Version: "go1.26.8"},
 			Module:          moduleFacts{State: moduleLoaded, AtBoot: true},
 			Ciphers:         allCiphers(func(*cipherFacts) {}),
 			FileDescriptors: 1048576,
@@ -150,6 +151,15 @@ func TestReport(t *testing.T) {
 			},
 		},
 		{
+			name: "old Go", verdict: works,
+			change: func(f *facts) { f.Go = builtBy("go1.26.5") },
+			want: []string{
+				"Go          warn  go1.26.5, which built this, has known faults in TLS",
+				"                  -> CVE-2026-56862: a client can keep the server busy by KeyUpdates without end; fixed in Go 1.26.6, https://golang.org/issue/80528",
+				"                  -> build with the newest Go",
+			},
+		},
+		{
 			name: "wrong data",
 			change: func(f *facts) {
 				f.Ciphers[2].Works, f.Ciphers[2].fault, f.Ciphers[2].Error = false, true, "other data"
@@ -223,6 +233,7 @@ func TestReport(t *testing.T) {
 			var decoded struct {
 				Works   bool
 				Verdict string
+				Go      struct{ Version string }
 				Ciphers []struct{ TLS, Cipher string }
 				HTTP    []httpFacts
 				Lines   []line
@@ -231,6 +242,7 @@ func TestReport(t *testing.T) {
 				t.Fatal(err)
 			}
 			if decoded.Works != r.Works || decoded.Verdict != r.Verdict || len(decoded.Ciphers) != len(f.Ciphers) ||
+				decoded.Go.Version != f.Go.Version ||
 				len(decoded.Lines) != len(r.Lines) || !slices.Equal(decoded.HTTP, f.HTTP) {
 				t.Errorf("JSON differs from the text:\n%s", b.String())
 			}
@@ -340,34 +352,6 @@ func TestUpstreamVersion(t *testing.T) {
 	} {
 		if got, ok := upstreamVersion(test.release, test.build); got != test.want || ok != test.ok {
 			t.Errorf("%q, %q: %v, %v; want %v, %v", test.release, test.build, got, ok, test.want, test.ok)
-		}
-	}
-}
-
-func TestFaultsOf(t *testing.T) {
-	const closing, queue = "CVE-2026-23240", "CVE-2026-31533"
-	for _, test := range []struct {
-		version version
-		want    []string
-	}{
-		{version{5, 15, 203}, []string{closing}},
-		{version{6, 1, 168}, []string{closing, queue}},
-		{version{6, 6, 135}, []string{closing}},
-		{version{6, 12, 74}, []string{closing, queue}},
-		{version{6, 12, 75}, []string{queue}},
-		{version{6, 12, 82}, nil},
-		{version{6, 14, 9}, []string{closing, queue}},
-		{version{6, 18, 23}, nil},
-		{version{6, 19, 6}, []string{queue}},
-		{version{6, 19, 13}, nil},
-		{version{7, 0, 0}, nil},
-	} {
-		var got []string
-		for _, f := range faultsOf(test.version) {
-			got = append(got, f.ID)
-		}
-		if !slices.Equal(got, test.want) {
-			t.Errorf("%v: %v, want %v", test.version, got, test.want)
 		}
 	}
 }

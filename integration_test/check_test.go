@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"regexp"
+	"runtime"
 	"strings"
 	"testing"
 )
@@ -39,6 +40,10 @@ type checkResult struct {
 		Version string            `json:"version"`
 		Faults  []json.RawMessage `json:"faults"`
 	} `json:"kernel"`
+	Go struct {
+		Version string            `json:"version"`
+		Faults  []json.RawMessage `json:"faults"`
+	} `json:"go"`
 	Container *string `json:"container"`
 	Module    struct {
 		State         string `json:"state"`
@@ -89,7 +94,8 @@ func (c *caddy) check(t testing.TB) (text string, result checkResult, code int) 
 		t.Errorf("the last line is not the verdict %q", result.Verdict)
 	}
 	if result.Container == nil || result.Module.AtBoot == nil || result.Module.LoadedByCheck == nil ||
-		result.Kernel.Faults == nil || result.Interfaces == nil || result.HTTP == nil || len(result.HTTP) > 0 || len(result.Ciphers) != 6 || len(result.Lines) == 0 {
+		result.Kernel.Faults == nil || result.Go.Version != runtime.Version() || result.Go.Faults == nil ||
+		result.Interfaces == nil || result.HTTP == nil || len(result.HTTP) > 0 || len(result.Ciphers) != 6 || len(result.Lines) == 0 {
 		t.Errorf("facts are missing:\n%s", out)
 	}
 	return text, result, code
