@@ -82,7 +82,7 @@ lint: ## run gofmt and golangci-lint
 
 # CGO off needs no compilers, and what isn't run need not be optimized.
 cross: ## build code and tests for other systems
-	@set -e; export CGO_ENABLED=0; for target in darwin/arm64 windows/amd64 freebsd/amd64 linux/arm64; do \
+	@set -e; export CGO_ENABLED=0; for target in darwin/arm64 windows/amd64 freebsd/amd64 linux/arm64 linux/arm linux/386; do \
 		echo "build for $$target"; export GOOS=$${target%/*} GOARCH=$${target#*/}; \
 		$(GO) build '-gcflags=all=-N -l' ./...; \
 		$(GO) vet '-gcflags=all=-N -l' ./...; \

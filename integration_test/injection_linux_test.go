@@ -68,6 +68,7 @@ func (c *caddy) injected(t testing.TB) int {
 // injectable prepares a Caddy that is yet to be started.
 func (c *caddy) injectable(t testing.TB) {
 	t.Helper()
+	requireSeccomp(t)
 	file := filepath.Join(c.dir, "injection")
 	must(t, os.WriteFile(file, make([]byte, injectionSize), 0o600))
 	c.env = append(c.env, envInjection+"="+file)

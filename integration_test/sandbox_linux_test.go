@@ -30,10 +30,26 @@ func init() {
 		unless(unix.SOL_TCP, 3), load(dataArgument + 2*8), unless(unix.TCP_ULP, 1), give(succeed),
 		give(unix.SECCOMP_RET_ALLOW),
 	}, 0)
+	if err == nil {
+		err = tryLie()
+	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(2)
 	}
+}
+
+// tryLie fails unless kernel TLS can be set on a socket where it never can be.
+func tryLie() error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return os.NewSyscallError("socket", err)
+	}
+	defer unix.Close(fd)
+	if err := unix.SetsockoptString(fd, unix.SOL_TCP, unix.TCP_ULP, "tls"); err != nil {
+		return os.NewSyscallError("setsockopt of TCP_ULP", err)
+	}
+	return os.NewSyscallError("setsockopt of TLS_TX", unix.SetsockoptString(fd, unix.SOL_TLS, 1, "nothing"))
 }
 
 // A wire keeps what a client receives, as it comes from the network.
@@ -130,6 +146,7 @@ func TestInClear(t *testing.T) {
 // A sandbox, or a kernel, that says yes and does nothing gets nothing to send: what
 // is taken for encrypted there would go out as it is.
 func TestLyingSandbox(t *testing.T) {
+	requireSeccomp(t)
 	for _, install := range []string{"on_demand", "handshake"} {
 		t.Run(install, func(t *testing.T) { testLyingSandbox(t, install) })
 	}

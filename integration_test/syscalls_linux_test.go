@@ -60,12 +60,12 @@ func TestSystemCalls(t *testing.T) {
 // by which system calls Caddy sends. The other calls are not slowed down.
 func (c *caddy) traced() string {
 	output := filepath.Join(c.dir, "strace")
-	c.under = []string{"strace", "-D", "-f", "--seccomp-bpf", "-qq", "-e", "trace=sendfile,write,writev,sendto,sendmsg",
+	c.under = []string{"strace", "-D", "-f", "--seccomp-bpf", "-qq", "-e", "trace=?sendfile,?sendfile64,write,writev,sendto,sendmsg",
 		"-e", "signal=none", "-s", "0", "-o", output}
 	return output
 }
 
-var returned = regexp.MustCompile(`(sendfile|write|writev|sendto|sendmsg)(?:\(| resumed>).* = (\d+)$`)
+var returned = regexp.MustCompile(`(sendfile|write|writev|sendto|sendmsg)(?:64)?(?:\(| resumed>).* = (\d+)$`)
 
 // addUp adds the return values of each call.
 func addUp(t testing.TB, file string) map[string]int64 {
