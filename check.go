@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -114,6 +115,7 @@ type cipherFacts struct {
 	Error    string `json:"error"`
 
 	fault bool // the kernel takes the cipher, but it does not work
+	inert bool // the kernel says that it takes the cipher, and does nothing
 }
 
 // httpFacts are a fault that the self-test of package fileserver has found.
@@ -154,8 +156,12 @@ func newReport(f facts) *report {
 	}
 	r.judgeKernel()
 	r.judgeGo()
-	r.judgeModule()
-	r.judgeCiphers()
+	if slices.ContainsFunc(r.Ciphers, func(c cipherFacts) bool { return c.inert }) {
+		r.judgeSandbox()
+	} else {
+		r.judgeModule()
+		r.judgeCiphers()
+	}
 	r.judgeHTTP()
 	r.judgeLimits()
 	return r
@@ -249,6 +255,13 @@ func (r *report) judgeModule() {
 		r.add("module tls", stateFail, "not loaded; the running kernel's modules are gone, as after an update",
 			"reboot; then: sudo modprobe tls", loadAtBoot)
 	}
+}
+
+// judgeSandbox sets the verdict where a module tells nothing.
+func (r *report) judgeSandbox() {
+	r.add("ciphers", stateFail, "keys are taken, and nothing is encrypted: a sandbox, such as gVisor, that says yes and does nothing",
+		"run Caddy outside of it, or without this module: connections stay in user space")
+	r.Verdict = "no kernel TLS: the kernel, or a sandbox around this program, takes keys and encrypts nothing"
 }
 
 // judgeCiphers sets the verdict.

@@ -35,7 +35,7 @@ func checkMachine() facts {
 		}
 		if t.Err != nil {
 			c.Error = t.Err.Error()
-			c.fault = !errors.Is(t.Err, errors.ErrUnsupported)
+			c.fault, c.inert = !errors.Is(t.Err, errors.ErrUnsupported), t.Inert
 		}
 		f.Ciphers = append(f.Ciphers, c)
 	}

@@ -117,6 +117,18 @@ func TestReport(t *testing.T) {
 			verdict: "no kernel TLS: no connection could be moved to the kernel", want: []string{"ciphers     FAIL  the error"},
 		},
 		{
+			name: "lying sandbox",
+			change: func(f *facts) {
+				none(f, moduleNotLoaded)
+				f.Ciphers[0].inert = true
+			},
+			verdict: "no kernel TLS: the kernel, or a sandbox around this program, takes keys and encrypts nothing", not: "modprobe",
+			want: []string{
+				"ciphers     FAIL  keys are taken, and nothing is encrypted: a sandbox, such as gVisor, that says yes and does nothing",
+				"                  -> run Caddy outside of it, or without this module: connections stay in user space",
+			},
+		},
+		{
 			name: "old kernel",
 			change: func(f *facts) {
 				f.Kernel = kernelFacts{Release: "5.4.0-200-generic"}

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -182,4 +183,25 @@ func testLyingSandbox(t *testing.T, install string) {
 		})
 	}
 	c.expect(t, before, counts{})
+	const why = "takes a key and encrypts nothing"
+	entries := c.withReason("kernel_unsupported")
+	if len(entries) == 0 || entries[0].text("level") != "info" || !strings.Contains(entries[0].text("error"), why) {
+		t.Errorf("the log does not say at level info that the kernel %s: %v", why, entries)
+	}
+}
+
+func TestCheckInLyingSandbox(t *testing.T) {
+	requireSeccomp(t)
+	c := newCaddy(t)
+	c.env = append(c.env, envSandbox+"=1")
+	_, result, code := c.check(t)
+	const verdict = "no kernel TLS: the kernel, or a sandbox around this program, takes keys and encrypts nothing"
+	if code != 1 || result.Works || result.Verdict != verdict {
+		t.Errorf("exit code %d, works %v, verdict %q", code, result.Works, result.Verdict)
+	}
+	for _, c := range result.Ciphers {
+		if c.Works || c.SendFile || c.Rekey || c.Error == "" {
+			t.Errorf("%+v", c)
+		}
+	}
 }

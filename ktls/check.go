@@ -27,6 +27,7 @@ type Trial struct {
 	// any other error tells of a fault.
 	Err error
 
+	Inert    bool // Err says that a key is taken and nothing encrypted, as in a sandbox
 	SendFile bool // a part of the running program went out by sendfile(2)
 	Rekey    bool // the key was replaced (KeyUpdate, RFC 8446, section 4.6.3)
 }
@@ -57,6 +58,7 @@ func Check() []Trial {
 		default:
 			t.Err = t.run(s, certificate, nil)
 		}
+		t.Inert = errors.Is(t.Err, errInert)
 		trials = append(trials, t)
 	}
 	return trials
