@@ -64,6 +64,9 @@ func (s *socket) install(info []byte, overhead int) error {
 		if err := s.setULP(fd); err != nil {
 			return err
 		}
+		if err := s.verifyULP(fd); err != nil {
+			return err
+		}
 		written, _, err := s.tcpBytes(fd)
 		if err != nil {
 			return err
@@ -72,13 +75,14 @@ func (s *socket) install(info []byte, overhead int) error {
 		if err := s.setTX(fd, info); err != nil {
 			return err
 		}
-		return s.verify(fd, info)
+		return s.verifyTX(fd, info)
 	})
 }
 
-// verify asks the kernel for what it was given. There are sandboxes in which
-// setsockopt(2) succeeds and does nothing.
-func (s *socket) verify(fd int, info []byte) error {
+// verifyULP asks the kernel for the layer that it was given. There are sandboxes in
+// which setsockopt(2) succeeds and does nothing. It comes first, because other calls
+// fail in such a one and don't tell why: gVisor has no SIOCOUTQ.
+func (s *socket) verifyULP(fd int) error {
 	ulp, err := "", s.faulty("get TCP_ULP")
 	if err == nil {
 		ulp, err = unix.GetsockoptString(fd, unix.SOL_TCP, unix.TCP_ULP)
@@ -90,7 +94,12 @@ func (s *socket) verify(fd int, info []byte) error {
 	default:
 		return unconfirmed(errDoubtful, fmt.Sprintf("TCP_ULP is %q", ulp), err)
 	}
-	// Asked for 4 bytes, TLS_TX tells version and cipher type, but not the key.
+	return nil
+}
+
+// verifyTX asks the kernel for the key that it was given. Asked for 4 bytes, it tells
+// version and cipher type, but not the key.
+func (s *socket) verifyTX(fd int, info []byte) error {
 	head, err := 0, s.faulty("get TLS_TX")
 	if err == nil {
 		head, err = unix.GetsockoptInt(fd, unix.SOL_TLS, tlsTX)
