@@ -154,9 +154,7 @@ func TestKernelInstallFails(t *testing.T) {
 				wantGone(t, s, conn)
 				b.wantDone(t)
 				wantTxSockets(t, before, 0)
-				if len(s.decisions) != 1 || !errors.Is(s.decisions[0].err, errno) {
-					t.Errorf("decisions %v, want one with %v", s.decisions, errno)
-				}
+				s.wantDecidedBy(t, errno)
 			})
 		}
 	}
@@ -505,36 +503,53 @@ func TestProbeFails(t *testing.T) {
 	}
 }
 
-// A kernel that does not confirm what it was given gets no other connection, and the
-// one may be encrypted or not, so it ends.
+// A kernel that does not confirm the TLS layer has no key yet, so the connection works
+// in user space. After one that does not confirm the key it ends, because it may be
+// encrypted or not, and that kernel gets no other.
 func TestKernelConfirmFails(t *testing.T) {
 	requireKernelTLS(t)
 	keepsNothing(t)
-	for _, call := range []string{"get TCP_ULP", "get TLS_TX"} {
-		for _, errno := range []unix.Errno{unix.EPERM, unix.EINVAL, unix.ENOMEM} {
-			t.Run(call+"/"+unix.ErrnoName(errno), func(t *testing.T) {
-				b := newBreakdown(call, errno)
+	for _, errno := range []unix.Errno{unix.EPERM, unix.EINVAL, unix.ENOMEM} {
+		for _, tt := range []struct {
+			call   string
+			reason Reason
+		}{{"get TCP_ULP", KernelRefused}, {"get TLS_TX", KernelUntrusted}} {
+			t.Run(tt.call+"/"+unix.ErrnoName(errno), func(t *testing.T) {
+				b := newBreakdown(tt.call, errno)
 				b.arm(0)
 				s := brokenServer(t, OnDemand, b)
 				conn, p, _ := s.connectPeer(t)
 				conn.Offload()
 				transfer(t, conn, p, testBody(70_000))
-				wantReason(t, conn, KernelUntrusted)
-				if _, err := conn.Write(testBody(70_000)); err == nil {
-					t.Error("Write succeeded")
+				wantReason(t, conn, tt.reason)
+				s.wantDecidedBy(t, errno)
+				if tt.reason == KernelRefused {
+					transferFrom(t, conn, p, testFile(t, testBody(70_001)), testBody(70_001))
+					s.end(t, conn, p)
+				} else {
+					if _, err := conn.Write(testBody(70_000)); err == nil {
+						t.Error("Write succeeded")
+					}
+					if n, err := p.Read(make([]byte, 1)); n > 0 || err == nil {
+						t.Errorf("the client reads %d bytes, %v", n, err)
+					}
+					conn.Close()
 				}
-				if n, err := p.Read(make([]byte, 1)); n > 0 || err == nil {
-					t.Errorf("the client reads %d bytes, %v", n, err)
-				}
-				conn.Close()
 				b.wantDone(t)
 				wantGone(t, s, conn)
-				if len(s.decisions) != 1 || !errors.Is(s.decisions[0].err, errDoubtful) {
-					t.Errorf("decisions %v, want one with %v", s.decisions, errDoubtful)
-				}
 			})
 		}
 	}
-	fault(t, kernelFailures, "getsockopt of TCP_ULP or TLS_TX fails after the switch (EPERM, EINVAL, ENOMEM)", bySeam,
+	fault(t, kernelFailures, "getsockopt of TCP_ULP fails before the switch (EPERM, EINVAL, ENOMEM)", bySeam,
+		"stays in user space, reason `kernel_refused`; bodies whole")
+	fault(t, kernelFailures, "getsockopt of TLS_TX fails after the switch (EPERM, EINVAL, ENOMEM)", bySeam,
 		"connection closed, reason `kernel_untrusted`; no other is offered until the next reload")
+}
+
+// wantDecidedBy checks that one connection was decided on, for an error.
+func (s *fakeServer) wantDecidedBy(t testing.TB, err error) {
+	t.Helper()
+	if len(s.decisions) != 1 || !errors.Is(s.decisions[0].err, err) {
+		t.Errorf("decisions %v, want one with %v", s.decisions, err)
+	}
 }

@@ -81,7 +81,8 @@ func (s *socket) install(info []byte, overhead int) error {
 
 // verifyULP asks the kernel for the layer that it was given. There are sandboxes in
 // which setsockopt(2) succeeds and does nothing. It comes first, because other calls
-// fail in such a one and don't tell why: gVisor has no SIOCOUTQ.
+// fail in such a one and don't tell why: gVisor has no SIOCOUTQ. No key is set yet, so
+// after any error plain data pass.
 func (s *socket) verifyULP(fd int) error {
 	ulp, err := "", s.faulty("get TCP_ULP")
 	if err == nil {
@@ -89,12 +90,11 @@ func (s *socket) verifyULP(fd int) error {
 	}
 	switch {
 	case err == nil && ulp == "tls":
+		return nil
 	case err == nil && ulp == "", errors.Is(err, unix.ENOPROTOOPT): // gVisor has no such option
 		return unconfirmed(errInert, "TCP_ULP is not set", err)
-	default:
-		return unconfirmed(errDoubtful, fmt.Sprintf("TCP_ULP is %q", ulp), err)
 	}
-	return nil
+	return unconfirmed(errOtherULP, fmt.Sprintf("%q", ulp), err)
 }
 
 // verifyTX asks the kernel for the key that it was given. Asked for 4 bytes, it tells
@@ -109,6 +109,8 @@ func (s *socket) verifyTX(fd int, info []byte) error {
 	}
 	return nil
 }
+
+var errOtherULP = errors.New("ktls: TCP_ULP is not the TLS layer")
 
 // unconfirmed says what the kernel has answered, by a value or an error.
 func unconfirmed(what error, value string, err error) error {
