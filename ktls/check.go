@@ -261,6 +261,9 @@ func connected(hosts []string) (near, far *net.TCPConn, err error) {
 	return nil, nil, all
 }
 
+// connectTimeout bounds what takes a moment within a machine.
+const connectTimeout = 10 * time.Second
+
 func connectedAt(host string) (near, far *net.TCPConn, err error) {
 	var config net.ListenConfig
 	config.SetMultipathTCP(false)
@@ -269,14 +272,23 @@ func connectedAt(host string) (near, far *net.TCPConn, err error) {
 		return nil, nil, err
 	}
 	defer ln.Close()
-	near, err = net.DialTCP("tcp", nil, ln.Addr().(*net.TCPAddr))
+	dialer := net.Dialer{Timeout: connectTimeout}
+	dialer.SetMultipathTCP(false)
+	conn, err := dialer.Dial("tcp", ln.Addr().String())
 	if err != nil {
 		return nil, nil, err
 	}
+	near = conn.(*net.TCPConn)
+	_ = ln.(*net.TCPListener).SetDeadline(time.Now().Add(connectTimeout))
 	far, err = ln.(*net.TCPListener).AcceptTCP()
 	if err != nil {
 		near.Close()
 		return nil, nil, err
+	}
+	if far.RemoteAddr().String() != near.LocalAddr().String() {
+		near.Close()
+		far.Close()
+		return nil, nil, errors.New("somebody else has connected")
 	}
 	return near, far, nil
 }

@@ -43,7 +43,7 @@ func TestHandshakeSecretZeroed(t *testing.T) {
 	sc.hsRecord()
 	sc.done()
 	secret := sc.rec.hsSecret
-	if reason, _ := sc.rec.move(func([]byte, int) error { return nil }); reason != Offloaded {
+	if reason, _ := sc.rec.move(func(*suite, []byte) (bool, error) { return false, nil }); reason != Offloaded {
 		t.Fatal(reason)
 	}
 	wantZero(t, "handshake secret", secret)
@@ -148,7 +148,7 @@ func TestCloseWithUnsentData(t *testing.T) {
 	unsent.Store(1000)
 	s := newFakeServer(t, serverConfig(), AtHandshake, func(k *fakeKernel) {
 		k.full.Store(true)
-		k.queued = func() (queue, error) { return queue{bytes: int(unsent.Load())}, nil }
+		k.queued = func() (int, error) { return int(unsent.Load()), nil }
 	})
 	conn, client, k := s.connect(t, clientConfig())
 	transfer(t, conn, client, testBody(70_000))
@@ -186,7 +186,7 @@ func TestCloseAfterAlert(t *testing.T) {
 	var unsent atomic.Int64
 	unsent.Store(1000)
 	s := newFakeServer(t, serverConfig(), AtHandshake, func(k *fakeKernel) {
-		k.queued = func() (queue, error) { return queue{bytes: int(unsent.Load())}, nil }
+		k.queued = func() (int, error) { return int(unsent.Load()), nil }
 	})
 	conn, p, k := s.connectPeer(t)
 	p.garbage()
@@ -224,18 +224,20 @@ func TestWaitConcurrently(t *testing.T) {
 // stuck is a kernel whose peer has stopped reading, or has gone.
 type stuck struct {
 	kernel
-	acked uint64 // grows with each look until then
+	taken uint64 // grows with each look until then
 	err   error
 }
 
 func (k *stuck) sendControl(recordType, []byte, bool) error { return errWouldBlock }
 
-func (k *stuck) unsent() (queue, error) {
-	if k.acked < 5 {
-		k.acked++
+func (k *stuck) unsent() (int, error) { return 1000, k.err }
+
+func (k *stuck) acked() (uint64, error) {
+	if k.taken < 5 {
+		k.taken++
 		time.Sleep(drainTimeout / 2) // each is progress
 	}
-	return queue{bytes: 1000, acked: k.acked}, k.err
+	return k.taken, k.err
 }
 
 // A peer that acknowledges nothing for drainTimeout is given up, and told.

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"net"
+	"os"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -35,11 +36,14 @@ type Conn struct {
 	// rec.wire, rec.mu. crypto/tls is never called with the latter two held, and
 	// none of the Options with any.
 	out      sync.Mutex
-	armed    bool     // move after the next write
 	open     bool     // the last record may be open
 	err      error    // of a failed send after the switch; sticky
+	told     bool     // a call of the connection's user has returned err
 	notified bool     // close_notify is sent
 	notices  []func() // calls of the Options that wait until out is released
+
+	armed atomic.Bool // move after the next write
+	due   atomic.Bool // there are notices that wait for Read to return
 
 	// How many records the kernel may have made until the key has to be
 	// replaced.
@@ -145,16 +149,12 @@ func (c *Conn) Offload() {
 	if c.Reason() != NotNeeded {
 		return
 	}
-	c.lock()
-	defer c.unlock()
-	if c.Reason() == NotNeeded {
-		c.armed = true
-	}
+	c.armed.Store(true)
 }
 
 // move offloads the connection, or decides that it can't be. c.out is held.
 func (c *Conn) move() {
-	c.armed = false
+	c.armed.Store(false)
 	if c.Reason() != NotNeeded {
 		return
 	}
@@ -166,8 +166,7 @@ func (c *Conn) move() {
 		c.notices = append(c.notices, func() { c.tellDecided(reason, err) })
 	}
 	if errors.Is(err, errDoubtful) {
-		// crypto/tls and the kernel may both encrypt.
-		_ = c.raw.Close()
+		_ = c.raw.Close() // and nothing more is written, see recorder.move
 	}
 }
 
@@ -199,13 +198,14 @@ func (c *Conn) offload() (Reason, error) {
 
 // install gives the kernel the key. As no record has been sent yet, setting the
 // same key and number again does no harm, and shows whether this connection's
-// key can be replaced: a network card that encrypts may refuse. c.rec.mu is held.
-func (c *Conn) install(info []byte, overhead int) error {
-	if err := c.kernel.install(info, overhead); err != nil {
-		return err
+// key can be replaced: a network card that encrypts may refuse. c.out is held.
+func (c *Conn) install(s *suite, info []byte) (rekey bool, err error) {
+	if err := c.kernel.install(info, s.overhead()); err != nil {
+		return false, err
 	}
-	c.rec.rekey = c.rec.rekey && c.server.rekeys.ask(c.raw.LocalAddr(), func() error { return c.kernel.rekey(info) })
-	return nil
+	rekey = s.version == tls.VersionTLS13 && c.rec.rekey &&
+		c.server.rekeys.ask(c.raw.LocalAddr(), s, func() error { return c.kernel.rekey(info) })
+	return rekey, nil
 }
 
 // decide settles the connection's reason for good, and reports whether it was
@@ -246,6 +246,10 @@ func (c *Conn) Read(p []byte) (int, error) {
 		}
 		n, err = c.tls.Read(p)
 	}
+	// Whoever has c.out now calls what is due.
+	if c.due.Swap(false) && c.out.TryLock() {
+		callAll(c.release())
+	}
 	if err != nil && c.closed.Load() {
 		err = net.ErrClosed
 	}
@@ -262,7 +266,7 @@ func (c *Conn) Write(p []byte) (int, error) {
 	if c.Reason() == Offloaded {
 		return c.send(p, false)
 	}
-	if !c.armed {
+	if !c.armed.Load() {
 		return c.tls.Write(p)
 	}
 	c.rec.setCapture(true)
@@ -277,7 +281,7 @@ func (c *Conn) Write(p []byte) (int, error) {
 // send gives application data to the kernel. c.out is held.
 func (c *Conn) send(p []byte, more bool) (int, error) {
 	if err := c.flush(); err != nil || len(p) == 0 {
-		return 0, err
+		return 0, c.fail(err)
 	}
 	n, err := c.kernel.send(p, more)
 	c.open = more
@@ -295,7 +299,8 @@ func (c *Conn) fail(err error) error {
 
 // flush sends the control records that crypto/tls has left, and replaces a key
 // that is worn out, unless a record is open: then data follow that close it, and
-// what must not be under another key. c.out is held.
+// what must not be under another key. After a deadline that passed nothing was sent,
+// and flush can be tried again; other errors are permanent. c.out is held.
 func (c *Conn) flush() error {
 	if c.closed.Load() {
 		return net.ErrClosed
@@ -307,15 +312,24 @@ func (c *Conn) flush() error {
 		return nil
 	}
 	controls, dead := c.rec.takePending()
-	for _, r := range controls {
-		if err := c.control(r); err != nil {
+	for i, r := range controls {
+		err := c.control(r)
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			c.rec.putBack(controls[i:])
+			return err
+		}
+		if err != nil {
 			return c.fail(err)
 		}
 	}
-	if dead == nil && c.worn() {
-		return c.fail(c.renew())
+	if dead != nil || !c.worn() {
+		return c.fail(dead)
 	}
-	return c.fail(dead)
+	err := c.renew()
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return err
+	}
+	return c.fail(err)
 }
 
 // controlsDue reports whether flush has something to do. c.out is held.
@@ -337,6 +351,7 @@ func (c *Conn) lock() {
 // unlock ends such a call. A control record that crypto/tls left meanwhile finds
 // out taken, so whoever releases it sends the record.
 func (c *Conn) unlock() {
+	c.told = c.told || c.err != nil
 	notices := c.release()
 	c.calls.Add(-1)
 	callAll(notices)
@@ -357,13 +372,25 @@ func callAll(notices []func()) {
 }
 
 // flushControls sends pending control records, unless somebody else is sending
-// and so will do it.
+// and so will do it. An error shows in the next call, or in Close.
 func (c *Conn) flushControls() {
 	for c.rec.waiting.Load() && c.out.TryLock() {
-		err := c.flush() // kept in c.err
-		open := c.open
+		goOn := c.flush() == nil && !c.open
 		callAll(c.release())
-		if err != nil || open {
+		if !goOn {
+			return
+		}
+	}
+}
+
+// flushInRead is flushControls while crypto/tls reads, under its locks: no function
+// of the Options may be called here.
+func (c *Conn) flushInRead() {
+	for c.rec.waiting.Load() && c.out.TryLock() {
+		goOn := c.flush() == nil && !c.open
+		c.due.Store(len(c.notices) > 0)
+		c.out.Unlock()
+		if !goOn {
 			return
 		}
 	}
@@ -390,6 +417,9 @@ func (c *Conn) Close() error {
 		// Nobody need know what crypto/tls still writes. If the connection
 		// is being offloaded at this moment, it will be of no use.
 		c.rec.abandoned.Store(true)
+		// crypto/tls waits for a reader that answers a KeyUpdate, without a
+		// bound of its own.
+		_ = c.raw.SetWriteDeadline(time.Now().Add(closeTimeout))
 		err := c.tls.Close()
 		c.rec.forget()
 		return err
@@ -398,12 +428,14 @@ func (c *Conn) Close() error {
 		if c.calls.Load() > 0 {
 			return c.interrupt()
 		}
-		// A reader is sending an answer to a KeyUpdate, or an alert.
+		// An answer to a KeyUpdate, or an alert, is waiting for room. It is of
+		// no more use, other than what was accepted before.
+		_ = c.raw.SetWriteDeadline(time.Unix(1, 0))
 		c.server.drainInBackground(c)
 		return nil
 	}
-	known := c.err != nil || c.open // to whoever was sending
-	done, _, err := c.finish()
+	known := c.told && !errors.Is(c.err, errWriteShut) || c.open // to whoever was sending
+	done, err := c.finish()
 	callAll(c.release())
 	switch {
 	case !done && err == nil:
@@ -436,27 +468,26 @@ func isGone(err error) bool {
 // done when that is out and the peer has acknowledged everything before it:
 // close(2) leaves the rest to TCP, and a peer that is gone need not be waited
 // for. An error says that there is no point in waiting. c.out is held.
-func (c *Conn) finish() (done bool, q queue, err error) {
+func (c *Conn) finish() (done bool, err error) {
 	_ = c.raw.SetWriteDeadline(time.Time{}) // it was about something else
 	if c.open {
-		return false, queue{}, c.fail(errUnfinished)
+		return false, c.fail(errUnfinished)
 	}
-	if c.err == nil && c.rec.waiting.Load() && errors.Is(c.sendAlerts(), errWouldBlock) {
-		q, err = c.kernel.unsent()
-		return false, q, err
-	}
-	if !c.notified && !errors.Is(c.err, errAlertSent) {
-		if c.err != nil {
-			return false, queue{}, c.err
+	fine := c.err == nil || errors.Is(c.err, errWriteShut)
+	full := fine && !c.notified && c.rec.waiting.Load() && errors.Is(c.sendAlerts(), errWouldBlock)
+	if !full && !c.notified && !errors.Is(c.err, errAlertSent) {
+		if c.err != nil && !errors.Is(c.err, errWriteShut) {
+			return false, c.err
 		}
 		err := c.kernel.sendControl(recordAlert, closeNotify[:], false)
-		c.notified = err == nil
-		if err != nil && !errors.Is(err, errWouldBlock) {
-			return false, queue{}, c.fail(err)
+		full = errors.Is(err, errWouldBlock)
+		if err != nil && !full {
+			return false, c.fail(err)
 		}
+		c.notified = !full
 	}
-	q, err = c.kernel.unsent()
-	return err == nil && q.bytes <= c.rec.suite.alertLen() && (c.notified || c.err != nil), q, err
+	unsent, err := c.kernel.unsent()
+	return err == nil && !full && unsent <= c.rec.suite.alertLen(), err
 }
 
 // sendAlerts sends alerts that crypto/tls has left and nobody has sent yet, if it
@@ -472,7 +503,9 @@ func (c *Conn) sendAlerts() error {
 			return err
 		}
 	}
-	c.err = dead
+	if dead != nil {
+		c.err = dead
+	}
 	return nil
 }
 
@@ -486,12 +519,12 @@ func (c *Conn) shut() error {
 	return err
 }
 
-// closeWriteTimeout bounds CloseWrite, as it does in crypto/tls.
-const closeWriteTimeout = 5 * time.Second
+// closeTimeout bounds how long close_notify is waited for, as in crypto/tls.
+const closeTimeout = 5 * time.Second
 
-// CloseWrite sends close_notify, for which it waits up to 5 seconds. The
-// connection can still be read. It does not shut down the TCP connection, as
-// (*tls.Conn).CloseWrite doesn't.
+// CloseWrite sends close_notify, for which it waits up to 5 seconds; after that Close
+// sends it. The connection can still be read. It does not shut down the TCP connection,
+// as (*tls.Conn).CloseWrite doesn't.
 func (c *Conn) CloseWrite() error {
 	c.lock()
 	defer c.unlock()
@@ -501,19 +534,23 @@ func (c *Conn) CloseWrite() error {
 	if c.notified {
 		return nil
 	}
-	_ = c.raw.SetWriteDeadline(time.Now().Add(closeWriteTimeout))
-	if err := c.flush(); err != nil {
-		return err
+	_ = c.raw.SetWriteDeadline(time.Now().Add(closeTimeout))
+	err := c.flush()
+	if c.err != nil && !errors.Is(c.err, errWriteShut) {
+		return c.err
 	}
 	if c.open {
 		return c.fail(errUnfinished)
 	}
-	if err := c.kernel.sendControl(recordAlert, closeNotify[:], true); err != nil {
+	if err == nil || errors.Is(err, errWriteShut) {
+		err = c.kernel.sendControl(recordAlert, closeNotify[:], true)
+	}
+	if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
 		return c.fail(err)
 	}
-	c.notified = true
-	c.err = errWriteShut
-	return nil
+	c.notified = err == nil
+	c.err = errWriteShut // also if it is sent later
+	return err
 }
 
 // LocalAddr returns the local address of the TCP connection.

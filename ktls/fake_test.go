@@ -22,8 +22,9 @@ type fakeKernel struct {
 	rekeyErr   error
 	noSendFile bool
 	full       atomic.Bool
-	queued     func() (queue, error)
-	beforeFile func() // called before each sendFile
+	queued     func() (int, error)
+	taken      atomic.Uint64 // bytes that the peer has acknowledged
+	beforeFile func()        // called before each sendFile
 
 	mu       sync.Mutex
 	controls []control
@@ -85,12 +86,14 @@ func (k *fakeKernel) sendControl(typ recordType, body []byte, wait bool) error {
 
 func (k *fakeKernel) cork(on bool) { k.Cork(on) }
 
-func (k *fakeKernel) unsent() (queue, error) {
+func (k *fakeKernel) unsent() (int, error) {
 	if k.queued != nil {
 		return k.queued()
 	}
-	return queue{}, nil
+	return 0, nil
 }
+
+func (k *fakeKernel) acked() (uint64, error) { return k.taken.Load(), nil }
 
 // sealerOf returns what makes the records of a key.
 func sealerOf(k *trafficKey) fakekernel.Sealer {

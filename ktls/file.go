@@ -197,12 +197,9 @@ func (c *Conn) ReadFrom(r io.Reader) (total int64, err error) {
 	}
 	if file, ok := FileRangeOf(r); ok && file.Len > proofLen {
 		if c.Offload(); c.Reason() == NotNeeded {
-			total, err = io.CopyN(writerOnly{c}, r, proofLen)
-			if errors.Is(err, io.EOF) {
-				return total, nil // it has become shorter
-			}
-			if err != nil {
-				return total, err
+			total, err = c.writeProof(r)
+			if err != nil || total < proofLen {
+				return total, err // it has become shorter
 			}
 			file.Offset += total
 			file.Len -= total
@@ -221,6 +218,11 @@ func (c *Conn) ReadFrom(r io.Reader) (total int64, err error) {
 	// What the file has got meanwhile, or everything.
 	rest, err := copyPooled(writerOnly{c}, r)
 	return total + rest, err
+}
+
+// writeProof writes the first proofLen bytes of r, fewer if there are no more.
+func (c *Conn) writeProof(r io.Reader) (int64, error) {
+	return io.Copy(writerOnly{c}, io.LimitReader(r, proofLen))
 }
 
 // copyBuffers are as net/http has them, and tls.Conn gets the same pieces.

@@ -104,7 +104,7 @@ func (f *flight) replay(t testing.TB, install Install) (info []byte) {
 			_, _ = r.Write(p)
 		}
 	}
-	reason, err := r.move(func(b []byte, _ int) error { info = bytes.Clone(b); return nil })
+	reason, err := r.move(func(_ *suite, b []byte) (bool, error) { info = bytes.Clone(b); return false, nil })
 	if (reason == Offloaded) != (info != nil) || err != nil {
 		t.Fatalf("reason %v, %v, and a crypto info of %d bytes", reason, err, len(info))
 	}

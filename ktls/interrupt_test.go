@@ -8,7 +8,9 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -238,20 +240,16 @@ func TestSecretAfterClose(t *testing.T) {
 // Close comes while the reader sends the answer to a KeyUpdate to a client that is
 // slow: what was accepted before is not cut, and close_notify follows.
 func TestCloseWhileReaderSends(t *testing.T) {
-	waiting, goOn := make(chan struct{}), make(chan struct{})
-	s := rekeyServer(t, true, nil)
-	inner := s.newKernel
-	s.newKernel = func(tcp *net.TCPConn) kernel { return &slowControl{inner(tcp), waiting, goOn} }
+	s, k := slowServer(t)
 	conn, p, _ := s.connectPeer(t)
 	transfer(t, conn, p, testBody(70_000))
 	reader := make(chan error, 1)
 	go func() { _, err := conn.Read(make([]byte, 1)); reader <- err }()
 	p.keyUpdate(true)
-	<-waiting
+	<-k.waiting
 	if err := conn.Close(); err != nil {
 		t.Error("Close:", err)
 	}
-	close(goOn)
 	wantError(t, <-reader, net.ErrClosed)
 	wantEnd(t, p) // with close_notify
 	waitFor(t, s.Server)
@@ -259,18 +257,198 @@ func TestCloseWhileReaderSends(t *testing.T) {
 	wantZeroed(t, conn)
 }
 
-// A slowControl waits for room before it sends a KeyUpdate.
+// A slowControl waits for room before it sends a KeyUpdate, as a socket does: until
+// there is some, or until the write deadline.
 type slowControl struct {
 	kernel
-	waiting, goOn chan struct{}
+	tcp     *net.TCPConn
+	waiting chan struct{}
+	room    chan struct{}
 }
 
 func (k *slowControl) sendControl(typ recordType, body []byte, wait bool) error {
+	if typ != recordHandshake {
+		return k.kernel.sendControl(typ, body, wait)
+	}
+	close(k.waiting)
+	for {
+		select {
+		case <-k.room:
+			return k.kernel.sendControl(typ, body, wait)
+		case <-time.After(time.Millisecond):
+		}
+		raw, err := k.tcp.SyscallConn()
+		if err == nil {
+			err = raw.Write(func(uintptr) bool { return true })
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// slowServer is a server of whose connections the last one waits with its KeyUpdate.
+func slowServer(t *testing.T) (*fakeServer, *slowControl) {
+	s := rekeyServer(t, true, nil)
+	k := &slowControl{waiting: make(chan struct{}), room: make(chan struct{})}
+	inner := s.newKernel
+	s.newKernel = func(tcp *net.TCPConn) kernel { k.kernel, k.tcp = inner(tcp), tcp; return k }
+	return s, k
+}
+
+// The same if it is a Write that has sent its data and goes on with the answer.
+func TestCloseDuringTrailingControl(t *testing.T) {
+	s, k := slowServer(t)
+	conn, p, _ := s.connectPeer(t)
+	conn.lock()
+	p.keyUpdate(true)
+	readBack(t, conn, p)
+	ended := make(chan struct{})
+	go func() { defer close(ended); conn.unlock() }() // the end of a Write
+	<-k.waiting
+	if err := conn.Close(); err != nil {
+		t.Error("Close:", err)
+	}
+	select {
+	case <-ended:
+	case <-time.After(soon):
+		t.Error("the Write goes on after Close")
+	}
+	wantEnd(t, p)
+	waitFor(t, s.Server)
+	s.wantNoneLost(t)
+}
+
+// An answer to a KeyUpdate that can't be sent before a deadline that net/http has left
+// behind cuts nothing: Close ends the connection in order.
+func TestCloseAfterStaleDeadline(t *testing.T) {
+	s, k := slowServer(t)
+	conn, p, _ := s.connectPeer(t)
+	transfer(t, conn, p, testBody(70_000))
+	if err := conn.SetWriteDeadline(time.Unix(1, 0)); err != nil {
+		t.Fatal(err)
+	}
+	p.keyUpdate(true)
+	readBack(t, conn, p)
+	<-k.waiting
+	if err := conn.Close(); err != nil {
+		t.Error("Close:", err)
+	}
+	wantEnd(t, p)
+	waitFor(t, s.Server)
+	s.wantNoneLost(t)
+}
+
+// An error that no call of the user's has returned is told by Lost.
+func TestReaderErrorIsTold(t *testing.T) {
+	broken := errors.New("broken")
+	s := rekeyServer(t, true, nil)
+	inner := s.newKernel
+	s.newKernel = func(tcp *net.TCPConn) kernel { return &failingControl{inner(tcp), broken} }
+	conn, p, _ := s.connectPeer(t)
+	transfer(t, conn, p, testBody(70_000))
+	p.keyUpdate(true)
+	readBack(t, conn, p)
+	conn.Close()
+	waitFor(t, s.Server)
+	if len(s.lost) != 1 || !errors.Is(s.lost[0], broken) {
+		t.Errorf("lost: %v, want %v", s.lost, broken)
+	}
+}
+
+type failingControl struct {
+	kernel
+	err error
+}
+
+func (k *failingControl) sendControl(typ recordType, body []byte, wait bool) error {
 	if typ == recordHandshake {
-		close(k.waiting)
-		<-k.goOn
+		return k.err
 	}
 	return k.kernel.sendControl(typ, body, wait)
+}
+
+// CloseWrite that has timed out leaves close_notify to Close, which drains.
+func TestCloseAfterCloseWrite(t *testing.T) {
+	s := newFakeServer(t, serverConfig(), AtHandshake, nil)
+	inner := s.newKernel
+	full := &fullControl{}
+	full.on.Store(true)
+	s.newKernel = func(tcp *net.TCPConn) kernel { full.kernel = inner(tcp); return full }
+	conn, client, _ := s.connect(t, clientConfig())
+	transfer(t, conn, client, testBody(70_000))
+	wantError(t, conn.CloseWrite(), os.ErrDeadlineExceeded)
+	_, err := conn.Write([]byte("x"))
+	wantError(t, err, errWriteShut)
+	if err := conn.Close(); err != nil {
+		t.Error("Close:", err)
+	}
+	full.on.Store(false)
+	wantEnd(t, client)
+	waitFor(t, s.Server)
+	s.wantNoneLost(t)
+}
+
+// A fullControl has no room for control records.
+type fullControl struct {
+	kernel
+	on atomic.Bool
+}
+
+func (k *fullControl) sendControl(typ recordType, body []byte, wait bool) error {
+	switch {
+	case !k.on.Load():
+		return k.kernel.sendControl(typ, body, wait)
+	case wait:
+		return os.ErrDeadlineExceeded
+	}
+	return errWouldBlock
+}
+
+// Before the offload too, a reader that answers a KeyUpdate doesn't hold Close up for
+// longer than crypto/tls itself takes.
+func TestCloseBehindReader(t *testing.T) {
+	t.Parallel()
+	s := newFakeServer(t, serverConfig(), OnDemand, nil)
+	conn, p, _ := s.connectPeer(t)
+	_ = conn.SetWriteDeadline(time.Now().Add(300 * time.Millisecond))
+	wantError(t, fill(conn.raw.Write), os.ErrDeadlineExceeded)
+	_ = conn.SetWriteDeadline(time.Time{})
+	go func() { _, _ = conn.Read(make([]byte, 1)) }()
+	p.keyUpdate(true)
+	<-settled()
+	closed := make(chan struct{})
+	go func() { defer close(closed); _ = conn.Close() }()
+	select {
+	case <-closed:
+	case <-time.After(closeTimeout + soon):
+		t.Error("Close waits for ever")
+	}
+}
+
+// A client that takes what was sent, however slowly, is not given up while a reader
+// waits to answer it.
+func TestDrainSeesProgress(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		lost := make(chan error, 1)
+		s := &Server{options: Options{Drain: new(Drain), Lost: func(_ *Conn, err error) { lost <- err }}}
+		raw, other := net.Pipe()
+		defer other.Close()
+		k := &fakeKernel{}
+		c := &Conn{raw: raw, server: s, rec: &recorder{Conn: raw, suite: &suites[0]}, kernel: k}
+		c.out.Lock() // by the reader
+		s.drainInBackground(c)
+		for range 5 {
+			time.Sleep(drainTimeout / 2)
+			k.taken.Add(1000)
+		}
+		synctest.Wait()
+		if len(lost) > 0 {
+			t.Error("given up though the client makes progress:", <-lost)
+		}
+		wantError(t, <-lost, errStalled)
+		c.out.Unlock()
+	})
 }
 
 // The functions of the Options may use the connection in whatever way they like.
@@ -281,6 +459,7 @@ func TestCallbacksUseConnection(t *testing.T) {
 		"ConnectionState": func(c *Conn) { _ = c.ConnectionState() },
 		"Write":           func(c *Conn) { _, _ = c.Write([]byte("x")) },
 		"Handshake":       func(c *Conn) { _ = c.Handshake() },
+		"SetDeadline":     func(c *Conn) { _ = c.SetDeadline(time.Time{}) },
 	} {
 		for _, install := range []Install{OnDemand, AtHandshake} {
 			t.Run(name, func(t *testing.T) {
@@ -316,6 +495,28 @@ func TestCallbacksUseConnection(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// What is called because of a KeyUpdate may read: crypto/tls's locks are free.
+func TestReadInKeyUpdated(t *testing.T) {
+	s := rekeyServer(t, true, nil)
+	called := make(chan error, 1)
+	s.options.KeyUpdated = func(c *Conn) {
+		_, err := c.Read(make([]byte, 1))
+		called <- err
+	}
+	conn, p, _ := s.connectPeer(t)
+	go func() { _, _ = conn.Read(make([]byte, 1)) }()
+	p.keyUpdate(true)
+	p.write(recordApplicationData, []byte("data"))
+	select {
+	case err := <-called:
+		if err != nil {
+			t.Error("Read:", err)
+		}
+	case <-time.After(soon):
+		t.Error("Read in KeyUpdated waits for ever")
 	}
 }
 
@@ -397,23 +598,15 @@ func TestNilConfig(t *testing.T) {
 	conn.Close()
 }
 
-// A file that becomes shorter while it is copied has an end, which is no error.
-func TestReadFromShrunk(t *testing.T) {
+// A file that has become shorter than what is to prove the number has an end, which
+// is no error.
+func TestShortProof(t *testing.T) {
 	s := newFakeServer(t, serverConfig(), OnDemand, nil)
 	conn, client, _ := s.connect(t, clientConfig())
-	go func() { _, _ = io.Copy(io.Discard, client) }()
-	f := testFile(t, testBody(70_000))
-	conn.lock() // so that ReadFrom, which has looked at the file, waits
-	result := make(chan error, 1)
-	go func() { _, err := conn.ReadFrom(f); result <- err }()
-	for conn.calls.Load() < 2 {
-		time.Sleep(time.Millisecond)
+	body := testBody(proofLen - 1)
+	wait := receiving(t, client, body)
+	if n, err := conn.writeProof(testFile(t, body)); n != proofLen-1 || err != nil {
+		t.Errorf("writeProof = %d, %v", n, err)
 	}
-	if err := os.Truncate(f.Name(), 100); err != nil {
-		t.Fatal(err)
-	}
-	conn.unlock()
-	if err := <-result; err != nil {
-		t.Errorf("ReadFrom: %v", err)
-	}
+	wait()
 }

@@ -26,8 +26,12 @@ type kernel interface {
 	// sendControl sends a record other than application data. Unless wait
 	// is set it fails rather than block.
 	sendControl(typ recordType, body []byte, wait bool) error
-	// unsent tells how much the peer has not acknowledged yet.
-	unsent() (queue, error)
+	// unsent tells how many bytes the peer has not acknowledged yet, with what
+	// the TLS layer still holds.
+	unsent() (int, error)
+	// acked tells how many bytes the peer has acknowledged since the connection
+	// began. It may be called while another method waits.
+	acked() (uint64, error)
 }
 
 // A waiter waits in the name of a connection.

@@ -34,7 +34,8 @@ func (s *fakeSocket) rekey(info []byte) error                 { return s.fake.Re
 func (s *fakeSocket) records() uint64                         { return s.fake.Counts().Records }
 func (s *fakeSocket) send(p []byte, more bool) (int, error)   { return s.fake.Send(p, more) }
 func (s *fakeSocket) cork(on bool)                            { s.fake.Cork(on) }
-func (s *fakeSocket) unsent() (queue, error)                  { return s.system.unsent() }
+func (s *fakeSocket) unsent() (int, error)                    { return s.system.unsent() }
+func (s *fakeSocket) acked() (uint64, error)                  { return s.system.acked() }
 
 func (s *fakeSocket) sendFile(f File, offset, n int64, _ waiter) (int64, error) {
 	return s.fake.SendFile(f, offset, n)

@@ -21,7 +21,7 @@ import (
 func TestListenerWait(t *testing.T) {
 	var unsent atomic.Int64
 	s := newFakeServer(t, serverConfig(), AtHandshake, func(k *fakeKernel) {
-		k.queued = func() (queue, error) { return queue{bytes: int(unsent.Load())}, nil }
+		k.queued = func() (int, error) { return int(unsent.Load()), nil }
 	})
 	body := testBody(200_000)
 	name := testFile(t, body).Name()

@@ -1,7 +1,9 @@
 package ktls
 
 import (
+	"bytes"
 	"crypto/rand"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -86,13 +88,21 @@ func (p *prober) probe() (Support, error) {
 	p.probing.Lock()
 	defer p.probing.Unlock()
 	r := p.result.Load()
-	if r == nil || !r.final {
-		support, err := p.run()
-		r = &probeResult{support: support, err: err, final: err == nil || errors.Is(err, errors.ErrUnsupported), at: time.Now()}
-		p.result.Store(r)
+	if r == nil || r.suspect || !r.holds() {
+		r = p.probeNow()
 	}
 	return r.support, r.err
 }
+
+// probeNow probes. p.probing is held.
+func (p *prober) probeNow() *probeResult {
+	support, err := p.run()
+	r := &probeResult{support: support, err: err, final: err == nil || errors.Is(err, errors.ErrUnsupported), at: time.Now()}
+	p.result.Store(r)
+	return r
+}
+
+func (r *probeResult) holds() bool { return r.final || time.Since(r.at) < probeAgain }
 
 // supported returns what connections can be offered to the kernel now, with
 // NotNeeded, or why none can. It doesn't wait for a probe, but for the first.
@@ -107,9 +117,11 @@ func (p *prober) supported() (Support, Reason) {
 		return Support{}, KernelUntrusted
 	case r.support.Any():
 		return r.support, NotNeeded
-	case !r.final && time.Since(r.at) > probeAgain && p.probing.TryLock():
-		p.probing.Unlock()
-		go func() { _, _ = p.probe() }()
+	case !r.holds() && p.probing.TryLock():
+		go func() {
+			defer p.probing.Unlock()
+			p.probeNow()
+		}()
 	}
 	return Support{}, KernelUnsupported
 }
@@ -165,8 +177,16 @@ var (
 	errSetTX  = errors.New("ktls: set TLS_TX")
 )
 
-// probeSuite sends a record under a random key, and another one under a second key
-// if the kernel takes that, and opens both.
+// A probeRecord is one that the kernel is to make.
+type probeRecord struct {
+	key      *trafficKey
+	sequence uint64
+	typ      recordType
+	content  []byte
+}
+
+// probeSuite sends data under a random key, then under another one if the kernel takes
+// that, and an alert, and opens all of it.
 func probeSuite(s *suite, open func(*net.TCPConn) kernel) (rekey bool, err error) {
 	near, far, err := loopback()
 	if err != nil {
@@ -178,47 +198,61 @@ func probeSuite(s *suite, open func(*net.TCPConn) kernel) (rekey bool, err error
 	_ = far.SetDeadline(time.Now().Add(probeTimeout))
 
 	k := open(near)
-	first, second := randomKey(s), randomKey(s)
-	defer first.wipe()
+	key, number := randomKey(s), randomNumber()
+	defer key.wipe()
+	if err := installProbe(k, key, number); err != nil {
+		return false, err
+	}
+	want := []probeRecord{{key, number, recordApplicationData, []byte(probeText)}}
+	if _, err := k.send([]byte(probeText), false); err != nil {
+		return false, unsupported(err, fmt.Errorf("the kernel can't send with %v", s))
+	}
+	second, number2 := randomKey(s), randomNumber()
 	defer second.wipe()
-	if err := installProbe(k, first); err != nil {
-		return false, err
-	}
-	keys := []*trafficKey{first}
-	if err := sendProbe(k); err != nil {
-		return false, err
-	}
-	info := cryptoInfo(second, 0)
+	info := cryptoInfo(second, number2)
 	defer clear(info)
 	if rekey = k.rekey(info) == nil; rekey {
-		keys = append(keys, second)
-		if err := sendProbe(k); err != nil {
-			return false, err
+		key, number = second, number2
+		want = append(want, probeRecord{key, number, recordApplicationData, []byte(probeText)})
+		if _, err := k.send([]byte(probeText), false); err != nil {
+			return false, unsupported(err, fmt.Errorf("the kernel can't send with a second key of %v", s))
 		}
+	}
+	want = append(want, probeRecord{key, number + 1, recordAlert, closeNotify[:]})
+	if err := k.sendControl(recordAlert, closeNotify[:], true); err != nil {
+		return false, unsupported(err, fmt.Errorf("the kernel can't send an alert with %v", s))
 	}
 	near.Close() // what follows the records is not waited for
 	wire, err := io.ReadAll(far)
 	if err != nil {
 		return false, fmt.Errorf("ktls: probe: %w", err)
 	}
-	for i, key := range keys {
+	for i, r := range want {
 		record, rest, _ := cutRecord(wire)
 		wire = rest
-		if key.aead == nil {
+		if r.key.aead == nil {
 			continue // see randomKey
 		}
-		if typ, content, ok := key.open(record, 0); !ok || typ != recordApplicationData || string(content) != probeText {
-			return false, fmt.Errorf("ktls: probe %v: %w (record %d does not open)", s, errInert, i+1)
+		if typ, content, ok := r.key.open(record, r.sequence); !ok || typ != r.typ || !bytes.Equal(content, r.content) {
+			return false, fmt.Errorf("ktls: probe %v: %w (record %d of %d is not what it should be)", s, errInert, i+1, len(want))
 		}
 	}
 	return rekey, nil
 }
 
 const (
-	// probeTimeout bounds the exchange of two records over loopback.
+	// probeTimeout bounds the exchange of a few records over loopback.
 	probeTimeout = 20 * time.Second
 	probeText    = "a record that the kernel has made"
 )
+
+// randomNumber returns a number for the first record that nobody takes by chance, far
+// from where numbers end.
+func randomNumber() uint64 {
+	var b [8]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return 1<<40 + uint64(binary.BigEndian.Uint32(b[:]))
+}
 
 // randomKey returns a key for the suite. Where FIPS 140 is enforced it may not be
 // able to open a record: no connection is offloaded then, for the reason FIPS.
@@ -227,15 +261,15 @@ func randomKey(s *suite) *trafficKey {
 	_, _ = rand.Read(key) // never fails
 	_, _ = rand.Read(iv)
 	if s.explicitNonce() {
-		clear(iv[s.saltLen:]) // where the sequence number goes
+		clear(iv[s.saltLen:]) // where the number goes
 	}
 	k := &trafficKey{suite: s, key: key, iv: iv}
 	k.aead, _ = s.newAEAD(key)
 	return k
 }
 
-func installProbe(k kernel, key *trafficKey) error {
-	info := cryptoInfo(key, 0)
+func installProbe(k kernel, key *trafficKey, number uint64) error {
+	info := cryptoInfo(key, number)
 	defer clear(info)
 	err := k.install(info, key.suite.overhead())
 	switch {
@@ -247,11 +281,4 @@ func installProbe(k kernel, key *trafficKey) error {
 		return unsupported(err, errNoULP)
 	}
 	return unsupported(err, fmt.Errorf("the kernel can't do %v", key.suite))
-}
-
-func sendProbe(k kernel) error {
-	if _, err := k.send([]byte(probeText), false); err != nil {
-		return fmt.Errorf("ktls: probe: %w", err)
-	}
-	return nil
 }

@@ -65,7 +65,7 @@ func FuzzAccount(f *testing.F) {
 		}
 		r.account(p)
 		r.handshakeDone(s)
-		if reason, _ := r.move(func([]byte, int) error { return nil }); reason == Offloaded {
+		if reason, _ := r.move(func(*suite, []byte) (bool, error) { return false, nil }); reason == Offloaded {
 			t.Errorf("moved by %x", p)
 		}
 		r.moved.Store(true)

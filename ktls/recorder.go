@@ -18,7 +18,8 @@ import (
 type recorder struct {
 	net.Conn // the raw connection
 
-	// flush is called, without a lock, when waiting may have been set.
+	// flush is called when waiting may have been set, without a lock but those
+	// of crypto/tls.
 	flush func()
 
 	// wire is held while crypto/tls writes, which may block, and by the

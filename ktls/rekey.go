@@ -50,15 +50,16 @@ func (c *Conn) tellRetired() {
 // 8446, section 4.6.3). No record is open. If the kernel refuses, no record may
 // follow: the peer expects the new key. c.out is held.
 func (c *Conn) updateKey() error {
+	if err := c.kernel.sendControl(recordHandshake, keyUpdate[:], true); err != nil {
+		return err
+	}
 	info, err := c.rec.nextKey()
 	if err != nil {
 		return err
 	}
 	defer clear(info)
-	if err := c.kernel.sendControl(recordHandshake, keyUpdate[:], true); err != nil {
-		return err
-	}
 	if err := c.kernel.rekey(info); err != nil {
+		c.server.rekeys.refuse(c.raw.LocalAddr(), c.rec.suite)
 		return fmt.Errorf("%w: %w", errRekey, err)
 	}
 	if c.renewAt != math.MaxUint64 {

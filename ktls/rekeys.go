@@ -8,39 +8,67 @@ import (
 	"syscall"
 )
 
-// rekeys know whether keys can be replaced of connections with a local address.
-// The kernel can if the probe says so, but a network card that encrypts may refuse,
-// so the first connection of each address tries. Connections with the same address
-// leave by the same card, as a rule: where one doesn't, and refuses, a KeyUpdate
-// ends it.
+// rekeys know whether keys of a cipher can be replaced for connections with a local
+// address. The kernel can if the probe says so, but a network card that encrypts may
+// refuse, so the first connection of each kind tries. Those of one kind leave by the
+// same card, as a rule: where one doesn't, and refuses, a KeyUpdate ends it, and no
+// other.
 type rekeys struct {
 	mu    sync.Mutex
-	known map[netip.Addr]bool
+	known map[rekeyKind]bool
 }
 
-// maxRekeys bounds what is remembered, as a machine may have any number of addresses.
+type rekeyKind struct {
+	address netip.Addr
+	cipher  uint16 // as in the kernel's crypto info
+}
+
+// maxRekeys bounds what is remembered, because a machine may have any number of
+// addresses.
 const maxRekeys = 1000
 
-// ask reports whether try succeeds for an address, or did so before. Want of memory
-// says nothing about other connections.
-func (r *rekeys) ask(local net.Addr, try func() error) bool {
-	tcp, ok := local.(*net.TCPAddr)
+// ask reports whether try succeeds for a connection, or did so before for one of its
+// kind.
+func (r *rekeys) ask(local net.Addr, s *suite, try func() error) bool {
+	kind, ok := kindOf(local, s)
 	if !ok {
 		return try() == nil
 	}
-	address := tcp.AddrPort().Addr()
 	r.mu.Lock()
-	defer r.mu.Unlock()
-	if can, known := r.known[address]; known {
+	can, known := r.known[kind]
+	r.mu.Unlock()
+	if known {
 		return can
 	}
 	err := try()
-	if errors.Is(err, syscall.ENOMEM) {
-		return false
+	// What says something about the kernel or the card. Want of memory doesn't,
+	// nor that the connection is gone.
+	if err == nil || errors.Is(err, syscall.EBUSY) || errors.Is(err, syscall.EOPNOTSUPP) || errors.Is(err, syscall.EINVAL) {
+		r.set(kind, err == nil)
 	}
-	if r.known == nil || len(r.known) >= maxRekeys {
-		r.known = make(map[netip.Addr]bool)
-	}
-	r.known[address] = err == nil
 	return err == nil
+}
+
+// refuse notes that the key of a connection could not be replaced after all.
+func (r *rekeys) refuse(local net.Addr, s *suite) {
+	if kind, ok := kindOf(local, s); ok {
+		r.set(kind, false)
+	}
+}
+
+func (r *rekeys) set(kind rekeyKind, can bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.known == nil || len(r.known) >= maxRekeys {
+		r.known = make(map[rekeyKind]bool)
+	}
+	r.known[kind] = can
+}
+
+func kindOf(local net.Addr, s *suite) (kind rekeyKind, ok bool) {
+	tcp, ok := local.(*net.TCPAddr)
+	if !ok {
+		return kind, false
+	}
+	return rekeyKind{tcp.AddrPort().Addr(), s.kernel}, true
 }

@@ -3,6 +3,7 @@ package ktls
 import (
 	"bytes"
 	"crypto/tls"
+	"errors"
 	"net"
 )
 
@@ -141,44 +142,61 @@ func (r *recorder) prove(key *trafficKey) (next uint64, reason Reason) {
 }
 
 // move proves the sequence number and lets install give key and number to the
-// kernel. The error belongs to the reason KernelRefused.
-func (r *recorder) move(install func(info []byte, overhead int) error) (Reason, error) {
+// kernel, and tell whether the key can be replaced. The error belongs to the reason
+// KernelRefused.
+func (r *recorder) move(install func(s *suite, info []byte) (rekey bool, err error)) (Reason, error) {
 	r.wire.Lock() // what is being written has to be accounted for
 	defer r.wire.Unlock()
+	info, next, reason := r.proved()
+	if reason != Offloaded {
+		return reason, nil
+	}
+	defer clear(info)
+	// System calls take their time now and then, and Close wants mu.
+	rekey, err := install(r.suite, info)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	switch {
-	case r.suite == nil:
-		return Cipher, nil
-	case r.closing, r.abandoned.Load():
-		return Closing, nil
-	case r.unproven:
-		return SequenceUnproven, nil
-	}
-	key, reason := r.current()
-	if reason != Offloaded {
-		return reason, nil
-	}
-	defer r.dropShadow() // it is seldom needed afterwards
-	next, reason := r.prove(key)
-	if reason != Offloaded {
-		return reason, nil
-	}
-	info := cryptoInfo(key, next)
-	defer clear(info)
-	r.rekey = r.rekey && r.suite.version == tls.VersionTLS13
-	if err := install(info, r.suite.overhead()); err != nil {
+	case errors.Is(err, errDoubtful):
+		// The kernel may encrypt what crypto/tls still has to write.
+		r.dead = err
+		r.moved.Store(true)
+		return KernelRefused, err
+	case err != nil:
 		return KernelRefused, err
 	}
 	// The point of no return: from here on the kernel makes the records, and
 	// every error closes the connection.
 	r.first, r.number = next, next
-	if r.rekey {
+	if r.rekey = rekey && !r.gone; r.rekey {
 		r.sending = bytes.Clone(r.secret)
 	}
 	r.moved.Store(true)
 	r.forgetHandshake()
 	return Offloaded, nil
+}
+
+// proved returns the crypto info with the proved number, which is next.
+func (r *recorder) proved() (info []byte, next uint64, reason Reason) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch {
+	case r.suite == nil:
+		return nil, 0, Cipher
+	case r.closing, r.abandoned.Load():
+		return nil, 0, Closing
+	case r.unproven:
+		return nil, 0, SequenceUnproven
+	}
+	key, reason := r.current()
+	if reason != Offloaded {
+		return nil, 0, reason
+	}
+	defer r.dropShadow() // it is seldom needed afterwards
+	if next, reason = r.prove(key); reason != Offloaded {
+		return nil, 0, reason
+	}
+	return cryptoInfo(key, next), next, Offloaded
 }
 
 // nextKey returns the crypto info of the kernel's next key, and goes on to it.

@@ -187,12 +187,12 @@ func testProof(t *testing.T, s *suite, run func(*script), want Reason) {
 	sc := newScript(t, s)
 	run(sc)
 	var info []byte
-	reason, err := sc.rec.move(func(b []byte, overhead int) error {
-		if overhead != s.overhead() {
-			t.Errorf("overhead %d, want %d", overhead, s.overhead())
+	reason, err := sc.rec.move(func(got *suite, b []byte) (bool, error) {
+		if got != s {
+			t.Errorf("suite %v, want %v", got, s)
 		}
 		info = bytes.Clone(b)
-		return nil
+		return false, nil
 	})
 	if reason != want || err != nil {
 		t.Fatalf("reason %v, %v; want %v", reason, err, want)
@@ -252,7 +252,9 @@ func TestDivert(t *testing.T) {
 				sc.ticket() // in TLS 1.2 as good as Finished
 				sc.done()
 				sc.data("x")
-				if reason, _ := sc.rec.move(func([]byte, int) error { return nil }); reason != Offloaded {
+				if reason, _ := sc.rec.move(func(s *suite, _ []byte) (bool, error) {
+					return sc.rec.rekey && s.version == tls.VersionTLS13, nil
+				}); reason != Offloaded {
 					t.Fatal(reason)
 				}
 				sc.raw.err = errors.New("written to the socket")
@@ -275,7 +277,7 @@ func TestRefusedInstall(t *testing.T) {
 	sc.hsRecord()
 	sc.done()
 	refused := errors.New("refused")
-	reason, err := sc.rec.move(func([]byte, int) error { return refused })
+	reason, err := sc.rec.move(func(*suite, []byte) (bool, error) { return false, refused })
 	if reason != KernelRefused || err != refused {
 		t.Errorf("move = %v, %v", reason, err)
 	}

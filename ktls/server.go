@@ -128,7 +128,7 @@ func (s *Server) Conn(raw net.Conn) *Conn { return s.conn(raw, true) }
 func (s *Server) conn(raw net.Conn, http2 bool) *Conn {
 	c := &Conn{raw: raw, server: s, ctx: context.Background()}
 	support, reason := s.supported()
-	c.rec = &recorder{Conn: raw, flush: c.flushControls, rekey: support.Rekey, hellos: new(hellos)}
+	c.rec = &recorder{Conn: raw, flush: c.flushInRead, rekey: support.Rekey, hellos: new(hellos)}
 	if reason == NotNeeded {
 		reason = NotTCP
 		if tcp, ok := raw.(*net.TCPConn); ok {
@@ -152,12 +152,6 @@ func (s *Server) conn(raw net.Conn, http2 bool) *Conn {
 // handshakeTimeout is Caddy's own limit for a request's header, the handshake
 // included.
 const handshakeTimeout = time.Minute
-
-// A queue is what a socket still has to get to the peer.
-type queue struct {
-	bytes int    // not acknowledged, with what the TLS layer still holds
-	acked uint64 // acknowledged since the connection began
-}
 
 // drainTimeout is how long a closed connection may go without progress before
 // it is given up: Caddy's own limit for a write that stalls.
@@ -201,14 +195,16 @@ func drain(c *Conn) error {
 		time.Sleep(pause)
 		// A reader may be stuck with an alert for a peer that doesn't read.
 		if c.out.TryLock() {
-			done, q, err := c.finish()
-			c.out.Unlock()
+			done, err := c.finish()
+			callAll(c.release())
 			if done || err != nil {
 				return err
 			}
-			if q.acked != acked {
-				acked, progress = q.acked, time.Now()
-			}
+		}
+		if now, err := c.kernel.acked(); err != nil {
+			return err
+		} else if now != acked {
+			acked, progress = now, time.Now()
 		}
 		if time.Since(progress) > drainTimeout || time.Since(begin) > drainLimit {
 			return errStalled

@@ -283,17 +283,28 @@ func (s *socket) count(n int64, more bool) {
 
 // unsent includes what the TLS layer holds. The kernel doesn't tell how much
 // that is, but what the records take on the wire is either there or with TCP.
-func (s *socket) unsent() (q queue, err error) {
+func (s *socket) unsent() (n int, err error) {
 	err = s.control(func(fd int) error {
 		written, acked, err := s.tcpBytes(fd)
 		if err != nil {
 			return err
 		}
 		end := s.base + s.wire + s.span
-		q = queue{bytes: int(max(end, written) - acked), acked: acked}
+		n = int(max(end, written) - acked)
 		return nil
 	})
-	return q, err
+	return n, err
+}
+
+func (s *socket) acked() (n uint64, err error) {
+	err = s.control(func(fd int) error {
+		info, err := s.tcpInfo(fd)
+		if err == nil {
+			n = info.Bytes_acked
+		}
+		return err
+	})
+	return n, err
 }
 
 // checkEvery is how many bytes are sent before the next look at whether the

@@ -3,10 +3,12 @@ package ktls
 import (
 	"bytes"
 	"crypto/tls"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -20,12 +22,15 @@ type liar struct {
 	*fakeKernel
 	tcp *net.TCPConn
 
-	clear     bool // sends data as they are
-	swallow   bool // sends nothing
-	wrongKey  bool // has taken another key
-	wrongNext bool // goes on with another number
-	keepsKey  bool // does not replace the key
-	shortens  bool // sends a part
+	clear     bool  // sends data as they are
+	swallow   bool  // sends nothing
+	wrongKey  bool  // has taken another key
+	wrongNext bool  // goes on with another number
+	keepsKey  bool  // does not replace the key
+	shortens  bool  // sends a part
+	fromZero  bool  // ignores the number
+	asData    bool  // sends control records as data
+	err       error // of send
 }
 
 func (k *liar) install(info []byte, overhead int) error {
@@ -35,6 +40,12 @@ func (k *liar) install(info []byte, overhead int) error {
 	}
 	if k.wrongNext {
 		info[len(info)-1]++
+	}
+	if k.fromZero {
+		clear(info[len(info)-8:])
+		if suite := binary.NativeEndian.Uint16(info[2:]); info[0] == 3 && suite != cipherChaCha20Poly1305 {
+			clear(info[4:12]) // TLS 1.2's explicit nonce is the number
+		}
 	}
 	return k.fakeKernel.install(info, overhead)
 }
@@ -46,8 +57,17 @@ func (k *liar) rekey(info []byte) error {
 	return k.fakeKernel.rekey(info)
 }
 
+func (k *liar) sendControl(typ recordType, body []byte, wait bool) error {
+	if k.asData {
+		typ = recordApplicationData
+	}
+	return k.fakeKernel.sendControl(typ, body, wait)
+}
+
 func (k *liar) send(p []byte, more bool) (int, error) {
 	switch {
+	case k.err != nil:
+		return 0, k.err
 	case k.clear:
 		return k.tcp.Write(p)
 	case k.swallow:
@@ -72,6 +92,8 @@ func TestProbeOpens(t *testing.T) {
 		{name: "another key", lie: func(k *liar) { k.wrongKey = true }, noRekey: true},
 		{name: "a key replaced at first", lie: func(k *liar) { k.wrongKey = true }},
 		{name: "another number", lie: func(k *liar) { k.wrongNext = true }},
+		{name: "number 0", lie: func(k *liar) { k.fromZero = true }},
+		{name: "an alert as data", lie: func(k *liar) { k.asData = true }},
 		{name: "a part", lie: func(k *liar) { k.shortens = true }},
 		{name: "the first key again", lie: func(k *liar) { k.keepsKey = true }},
 	} {
@@ -99,16 +121,53 @@ func TestProbeOpens(t *testing.T) {
 			t.Errorf("a kernel that does it all: %v, rekey %v, %v", support, support.Rekey, err)
 		}
 	}
-	// A kernel that lies about one cipher can have the others.
-	first := true
-	support, err := probeSuites(func(tcp *net.TCPConn) kernel {
-		k := &liar{fakeKernel: newFakeKernel(t, tcp), tcp: tcp, clear: first}
-		first = false
-		return k
-	})
-	if err != nil || support.Has(suites[0].id) || !support.Has(suites[1].id) {
-		t.Errorf("a kernel that lies once: %v, %v", support, err)
+	// A kernel that lies about one cipher, or fails with it, can have the others.
+	for _, broken := range []liar{{clear: true}, {err: os.NewSyscallError("sendmsg", syscall.EBADMSG)}} {
+		n := 0
+		support, err := probeSuites(func(tcp *net.TCPConn) kernel {
+			k := &liar{fakeKernel: newFakeKernel(t, tcp), tcp: tcp}
+			if n++; n == 3 {
+				k.clear, k.err = broken.clear, broken.err
+			}
+			return k
+		})
+		if err != nil || !support.Has(suites[0].id) || !support.Has(suites[1].id) || support.Has(suites[2].id) {
+			t.Errorf("a kernel that fails with one cipher: %v, %v", support, err)
+		}
 	}
+}
+
+// Connections that come together cause one probe, and so do handlers that ask.
+func TestProbesDontPile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var runs atomic.Int32
+		p := &prober{run: func() (Support, error) {
+			runs.Add(1)
+			return Support{}, errors.New("out of descriptors")
+		}}
+		for range 2 {
+			before := runs.Load()
+			for range 50 {
+				_, _ = p.probe()
+			}
+			for range 50 {
+				p.supported()
+			}
+			synctest.Wait()
+			if n := runs.Load() - before; n != 1 {
+				t.Errorf("%d probes", n)
+			}
+			time.Sleep(2 * probeAgain)
+			for range 50 {
+				p.supported()
+			}
+			synctest.Wait()
+			if n := runs.Load() - before; n != 2 {
+				t.Errorf("%d probes, with those in the background", n)
+			}
+			time.Sleep(2 * probeAgain)
+		}
+	})
 }
 
 // A probe's result holds if it is about the kernel; another is tried again later, and
@@ -226,36 +285,82 @@ func TestKernelDoubtful(t *testing.T) {
 	wantZeroed(t, conn)
 }
 
-// The first connection of a local address tells of the others whether their keys can
-// be replaced.
+// From the doubt on crypto/tls writes nothing more, not even an alert that has waited
+// for the end of the switch.
+func TestKernelDoubtfulAlert(t *testing.T) {
+	s, _ := offeringServer(t, OnDemand, errDoubtful)
+	conn, client, _ := s.connect(t, clientConfig())
+	s.distrust = func(error) {
+		if err := conn.tls.CloseWrite(); err == nil {
+			t.Error("crypto/tls has written to a socket that may encrypt")
+		}
+	}
+	conn.Offload()
+	transfer(t, conn, client, []byte("proof"))
+	wantReason(t, conn, KernelUntrusted)
+	if n, err := client.NetConn().Read(make([]byte, 1)); n > 0 || err == nil {
+		t.Errorf("the client gets %d bytes, %v", n, err)
+	}
+}
+
+// The first connection of a kind tells of the others whether their keys can be
+// replaced, until one is refused after all.
 func TestRekeyAskedOnce(t *testing.T) {
 	var r rekeys
 	tries := 0
 	try := func(err error) func() error { return func() error { tries++; return err } }
-	one, other := &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 1}, &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2), Port: 1}
-	for _, tt := range []struct {
+	at := func(last byte, port int) net.Addr { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, last), Port: port} }
+	aes, chacha := &suites[0], &suites[2]
+	for i, tt := range []struct {
 		address net.Addr
+		suite   *suite
 		err     error
 		want    bool
 		tries   int
 	}{
-		{one, syscall.ENOMEM, false, 1}, // says nothing
-		{one, nil, true, 2},
-		{&net.TCPAddr{IP: one.IP, Port: 2}, io.EOF, true, 2},
-		{other, io.EOF, false, 3},
-		{other, nil, false, 3},
-		{&net.UnixAddr{}, nil, true, 4},
-		{&net.UnixAddr{}, nil, true, 5},
+		// What says nothing of others.
+		{at(1, 1), aes, syscall.ENOMEM, false, 1},
+		{at(1, 1), aes, syscall.ENOBUFS, false, 2},
+		{at(1, 1), aes, fmt.Errorf("%w: %w", errSetTX, net.ErrClosed), false, 3},
+		{at(1, 1), aes, nil, true, 4},
+		{at(1, 2), aes, io.EOF, true, 4},
+		{at(1, 2), chacha, syscall.EOPNOTSUPP, false, 5},
+		{at(1, 2), chacha, nil, false, 5},
+		{at(2, 1), aes, fmt.Errorf("%w: %w", errSetTX, syscall.EBUSY), false, 6},
+		{at(2, 1), aes, nil, false, 6},
+		{&net.UnixAddr{}, aes, nil, true, 7},
+		{&net.UnixAddr{}, aes, nil, true, 8},
 	} {
-		if got := r.ask(tt.address, try(tt.err)); got != tt.want || tries != tt.tries {
-			t.Errorf("%v: %v after %d tries, want %v after %d", tt.address, got, tries, tt.want, tt.tries)
+		if got := r.ask(tt.address, tt.suite, try(tt.err)); got != tt.want || tries != tt.tries {
+			t.Errorf("%d: %v after %d tries, want %v after %d", i, got, tries, tt.want, tt.tries)
 		}
 	}
+	r.refuse(at(1, 3), aes)
+	if r.ask(at(1, 4), aes, try(nil)) {
+		t.Error("asked again after a refusal")
+	}
 	for i := range 3 * maxRekeys {
-		r.ask(&net.TCPAddr{IP: net.IPv4(10, 0, byte(i>>8), byte(i))}, try(nil))
+		r.ask(&net.TCPAddr{IP: net.IPv4(10, 0, byte(i>>8), byte(i))}, aes, try(nil))
 	}
 	if len(r.known) > maxRekeys {
 		t.Errorf("%d addresses are remembered", len(r.known))
+	}
+}
+
+// One connection whose key can't be replaced after all ends; those that follow are
+// retired in order.
+func TestRekeyRefusedLater(t *testing.T) {
+	s := rekeyServer(t, true, nil)
+	_, _, _ = s.connectPeer(t) // says that it can be done
+	s.setup = func(k *fakeKernel) { k.rekeyErr = syscall.EOPNOTSUPP }
+	for i := range 3 {
+		conn, p, _ := s.connectPeer(t)
+		p.keyUpdate(true)
+		readBack(t, conn, p)
+		_, err := conn.Write([]byte("x"))
+		if first := i == 0; errors.Is(err, errRekey) != first || conn.Retired() == first {
+			t.Errorf("connection %d: %v, retired %v", i, err, conn.Retired())
+		}
 	}
 }
 

@@ -162,9 +162,11 @@ func (k *Kernel) Cork(on bool) {
 
 // record writes one record. k.mu is held.
 func (k *Kernel) record(typ byte, content []byte) error {
-	_, err := k.Wire.Write(k.key.Seal(k.sequence, typ, content))
-	k.sequence++
-	k.counts.Records++
+	n, err := k.Wire.Write(k.key.Seal(k.sequence, typ, content))
+	if n > 0 || err == nil { // else nothing was sent, as after a deadline
+		k.sequence++
+		k.counts.Records++
+	}
 	return err
 }
 
