@@ -45,7 +45,7 @@ var long = os.Getenv(envLong) != ""
 
 func TestMain(m *testing.M) {
 	if os.Getenv(envCaddy) == "" {
-		os.Exit(m.Run())
+		os.Exit(runTests(m))
 	}
 	if port := os.Getenv(envChallengePort); port != "" {
 		n, err := strconv.Atoi(port)
@@ -56,4 +56,14 @@ func TestMain(m *testing.M) {
 		acme.InsecurePortTLSALPN01 = n
 	}
 	caddycmd.Main()
+}
+
+func runTests(m *testing.M) int {
+	end, err := countTaken()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer end()
+	return m.Run()
 }

@@ -2,16 +2,13 @@ package integration_test
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
-	"io/fs"
 	"net/http"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/caddy-ktls/caddy-ktls/integration_test/counters"
-	"github.com/caddy-ktls/caddy-ktls/ktls"
 )
 
 // counts are the module's counters, by the names of counters.Read. tls_tx counts
@@ -84,14 +81,3 @@ func sentByKernel(size int64) counts {
 
 // copied is what one connection changes that is not worth offloading.
 func copied() counts { return counts{"connections:not_needed": 1} }
-
-// tlsStat reads a counter of the kernel; 0 if it has no kernel TLS.
-func tlsStat(t testing.TB, name string) int64 {
-	t.Helper()
-	statistics, err := ktls.KernelStatistics()
-	if errors.Is(err, fs.ErrNotExist) {
-		return 0
-	}
-	must(t, err)
-	return int64(statistics[name])
-}

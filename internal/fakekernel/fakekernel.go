@@ -89,7 +89,7 @@ func (k *Kernel) Install(info []byte, overhead int) error {
 	}
 	k.key, k.sequence = key, sequence
 	k.counts.Installs++
-	return nil
+	return countTaken()
 }
 
 // Rekey replaces the key.
