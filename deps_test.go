@@ -3,6 +3,7 @@ package caddyktls
 import (
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -22,6 +23,22 @@ func TestDependenciesOfKTLS(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// The fake kernel is in no Caddy but in one with its build tag.
+func TestFakeKernelIsForTests(t *testing.T) {
+	const fake = "github.com/caddy-ktls/caddy-ktls/internal/fakekernel"
+	for _, test := range []struct {
+		flags []string
+		want  bool
+	}{{nil, false}, {[]string{"-tags", "fakekernel"}, true}} {
+		cmd := goCommand(t, ".", slices.Concat([]string{"list", "-deps"}, test.flags, []string{"./cmd/caddy"})...)
+		cmd.Env = append(cmd.Env, "GOOS=linux", "GOFLAGS=")
+		packages := strings.Fields(output(t, cmd))
+		if got := slices.Contains(packages, fake); got != test.want || len(packages) < 100 {
+			t.Errorf("go list %v has %d packages, the fake kernel among them: %v, want %v", test.flags, len(packages), got, test.want)
+		}
 	}
 }
 

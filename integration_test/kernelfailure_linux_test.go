@@ -44,7 +44,6 @@ func TestKernelFailures(t *testing.T) {
 
 // The kernel doesn't take a connection: Caddy encrypts it.
 func testSetsockoptFails(t *testing.T, c *caddy) {
-	requireKernelTLS(t)
 	f := c.addFile(t, "f", large)
 	wantBody(t, c.get(t, "/f"), http.StatusOK, f.digest)
 	before, descriptors, refused := c.metrics(t), c.descriptors(t), 0

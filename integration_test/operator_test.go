@@ -45,7 +45,7 @@ func TestMetricsOfConnection(t *testing.T) {
 			t.Errorf("%s is %v, want %v", pattern, got, want)
 		}
 	}
-	c.wantInKernel(t)
+	c.wantKernelMetric(t)
 	client.CloseIdleConnections()
 	eventually(t, "no connection is open", func() error {
 		if n := c.metric(t, `caddy_ktls_offloaded_connections\{server="srv0"\}`); n != 0 {
