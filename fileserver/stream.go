@@ -102,7 +102,9 @@ func (o *outbound) send(p part, w http.ResponseWriter) (n int, byKernel int64, e
 	if err == nil && !o.isThrough(s) {
 		err = http.NewResponseController(w).Flush()
 	}
-	err = o.settle(p.stream, s, err)
+	if err = o.settle(p.stream, s, err); err == nil || errors.Is(err, errRefused) {
+		n = p.n // whatever the server has made of it
+	}
 	return n, s.byKernel, err
 }
 
@@ -139,7 +141,9 @@ func (o *outbound) settle(id uint32, s *stream, err error) error {
 	}
 	s.file = nil
 	o.sending = slices.DeleteFunc(o.sending, func(other *stream) bool { return other == s })
-	if err == nil && s.whole { // though the client may have reset the stream since
+	// The client may have reset the stream since, or left: the server says then that
+	// it has left, or that all was written.
+	if s.whole {
 		if s.noSendfile {
 			return errRefused
 		}
