@@ -81,7 +81,7 @@ func TestDisconnect(t *testing.T) {
 	small := c.addFile(t, "small", large)
 	c.start(t, site)
 	other := c.client(t, nil)
-	wantBody(t, do(t, other, http.MethodGet, c.url("/small")), http.StatusOK, small.digest)
+	c.warm(t, other, "/small", small)
 	before, descriptors := c.metrics(t), c.descriptors(t)
 	open := tlsStat(t, "TlsCurrTxSw")
 	bystander := c.startDownload(t, "/f")

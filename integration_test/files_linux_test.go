@@ -37,7 +37,7 @@ func TestChangedFile(t *testing.T) {
 			_ = os.Remove(path)
 			f := c.addFile(t, "f", huge)
 			bystander := c.client(t, nil)
-			wantBody(t, do(t, bystander, http.MethodGet, c.url("/other")), http.StatusOK, other.digest)
+			c.warm(t, bystander, "/other", other)
 			descriptors, before := c.descriptors(t), c.metrics(t)
 			d := c.startDownload(t, "/f")
 			if sent := c.metrics(t)["sendfile_bytes"] - before["sendfile_bytes"]; sent >= f.size {

@@ -165,7 +165,7 @@ func TestReadError(t *testing.T) {
 	c.start(t, site)
 	c.forEachProtocol(t, func(t *testing.T, client *http.Client) {
 		bystander := c.client(t, nil)
-		wantBody(t, do(t, bystander, http.MethodGet, c.url("/other")), http.StatusOK, other.digest)
+		c.warm(t, bystander, "/other", other)
 		descriptors, before := c.descriptors(t), c.metrics(t)
 		const times = 3
 		for range times {

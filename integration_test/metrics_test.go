@@ -73,6 +73,15 @@ func (c *caddy) expect(t testing.TB, before, want counts) {
 	})
 }
 
+// warm gets a file by sendfile(2) over a client's first connection, and waits until
+// that is counted: the client may have it before.
+func (c *caddy) warm(t testing.TB, client *http.Client, path string, f file) {
+	t.Helper()
+	before := c.metrics(t)
+	wantBody(t, do(t, client, http.MethodGet, c.url(path)), http.StatusOK, f.digest)
+	c.expect(t, before, sentByKernel(f.size))
+}
+
 // sentByKernel is what one connection changes that carries one response of a
 // file's size by sendfile(2).
 func sentByKernel(size int64) counts {
