@@ -2,7 +2,7 @@ GO ?= go
 # A version that builds with the Go of go.mod.
 GOLANGCI_LINT ?= github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
-.PHONY: help build run test arm64 browser compatibility transcript testing long race fuzz microbench lint cross bench bench-counted bench-check clean
+.PHONY: help build run test arm64 browser compatibility transcript testing long race fake fuzz microbench lint cross bench bench-counted bench-check clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.* ## /  make \1\t/p' Makefile
@@ -54,8 +54,22 @@ testing: ## write docs/testing.md anew
 long: ## run the long forms of tests, with an hour of random load; takes hours
 	LONG=1 integration_test/run
 
-race: ## run the tests with the race detector
-	env -u KTLS_REQUIRED $(GO) test -race ./...
+# What is built on package ktls, with the tests that offload by a fake kernel.
+FAKE := . ./fileserver ./integration_test
+
+race: ## run the tests with the race detector, but for those of "make fake"
+	env -u KTLS_REQUIRED $(GO) test -race $(filter-out $(shell $(GO) list $(FAKE)),$(shell $(GO) list ./...))
+	env -u KTLS_REQUIRED $(GO) test -race -run WithoutKernelTLS ./integration_test
+
+# Without cgo, as for integration_test/run, programs are built faster.
+fake: ## run the tests with a fake kernel and the race detector
+	$(GO) vet -tags fakekernel ./...
+	@mkdir -p bin/fake
+	cd integration_test/h2spec && CGO_ENABLED=0 $(GO) build -o '$(CURDIR)/bin/fake/h2spec' github.com/summerwind/h2spec/cmd/h2spec
+	cd integration_test/l4 && CGO_ENABLED=0 $(GO) build -tags fakekernel -o '$(CURDIR)/bin/fake/caddy-l4' .
+	CGO_ENABLED=0 $(GO) build -o bin/fake/xaccel ./examples/xaccel
+	PATH='$(CURDIR)/bin/fake':"$$PATH" KTLS_SOAK=$${KTLS_SOAK:-15s} \
+		$(GO) test -race -tags fakekernel -timeout 30m $(FAKE)
 
 FUZZTIME ?= 10s
 FUZZ ?= ./ktls ./fileserver
@@ -78,6 +92,7 @@ microbench: ## measure what a connection and a response cost, beside stock
 lint: ## run gofmt and golangci-lint
 	@test -z "$$(gofmt -l .)" || { gofmt -d .; exit 1; }
 	$(GO) run $(GOLANGCI_LINT) run
+	$(GO) run $(GOLANGCI_LINT) run --build-tags fakekernel ./ktls ./fileserver ./integration_test
 	cd bench && $(GO) run $(GOLANGCI_LINT) run
 
 # CGO off needs no compilers, and what isn't run need not be optimized.
