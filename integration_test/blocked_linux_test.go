@@ -56,12 +56,18 @@ func (f *flood) serve(conn net.Conn) error {
 // reads no more, when Caddy can't send any more to it.
 func (f *flood) blockedClient(t testing.TB, c *caddy, path string) *tls.Conn {
 	t.Helper()
-	conn := tls.Client(c.dialNarrow(t, 64<<10), c.tlsConfig(t))
-	_, err := io.WriteString(conn, "GET "+path+" HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: flood\r\n\r\n")
-	must(t, err)
-	must(t, conn.SetReadDeadline(time.Now().Add(patience)))
-	_, err = conn.Read(make([]byte, 12))
-	must(t, err)
+	var conn *tls.Conn
+	// After a reload the old configuration may take a connection yet, and close it.
+	eventually(t, "the connection is upgraded", func() error {
+		conn = tls.Client(c.dialNarrow(t, 64<<10), c.tlsConfig(t))
+		must(t, conn.SetReadDeadline(time.Now().Add(patience)))
+		_, err := io.WriteString(conn, "GET "+path+" HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: flood\r\n\r\n")
+		if err != nil {
+			return err
+		}
+		_, err = conn.Read(make([]byte, 12))
+		return err
+	})
 	last := int64(-1)
 	eventually(t, "nothing more fits", func() error {
 		now := f.sent.Load()

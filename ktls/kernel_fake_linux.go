@@ -56,7 +56,7 @@ func (s *fakeSocket) acked() (uint64, error)                { return s.system.ac
 
 // mostFile is what one sendFile sends at most: like a socket whose buffer is full
 // it leaves the rest, and a record that is open.
-const mostFile = 100_000
+const mostFile = 300_000
 
 // sendFile gets the file's bytes by sendfile(2), so that file systems, sandboxes
 // and slow disks have their say.
