@@ -19,6 +19,10 @@ var needKernel = map[string]string{
 	"TestCheck":       "looks for the module, and counts what Probe tries",
 	"TestInContainer": "looks for /proc/net/tls_stat in the container",
 	"TestSystemCalls": "the fake sends by write(2)",
+
+	"TestLyingSandbox":        "the fake makes no setsockopt that could lie",
+	"TestCheckInLyingSandbox": "the fake makes no setsockopt that could lie",
+
 	// The race detector needs cgo.
 	"TestKernelFailures": "openat(2) waits for a goroutine's permission, and C code calls it where none can run",
 

@@ -24,11 +24,17 @@ import (
 // it has to have it. With a fake kernel it skips what needs a real one.
 func requireKernelTLS(t testing.TB) {
 	t.Helper()
-	if why := needKernel[t.Name()]; why != "" {
-		t.Skip("needs a kernel that is not fake: ", why)
-	}
+	requireRealKernel(t)
 	if _, err := ktls.Probe(); err != nil {
 		missing(t, fmt.Sprintf("needs kernel TLS: %v", err))
+	}
+}
+
+// requireRealKernel skips a test that the fake kernel can't take.
+func requireRealKernel(t testing.TB) {
+	t.Helper()
+	if why := needKernel[t.Name()]; why != "" {
+		t.Skip("needs a kernel that is not fake: ", why)
 	}
 }
 

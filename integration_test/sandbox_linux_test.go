@@ -160,6 +160,7 @@ func TestInClear(t *testing.T) {
 // A sandbox, or a kernel, that says yes and does nothing gets nothing to send: what
 // is taken for encrypted there would go out as it is.
 func TestLyingSandbox(t *testing.T) {
+	requireRealKernel(t)
 	requireSeccomp(t)
 	for _, install := range []string{"on_demand", "handshake"} {
 		for _, kind := range []string{lying, gVisor} {
@@ -206,6 +207,7 @@ func testLyingSandbox(t *testing.T, install, kind string) {
 }
 
 func TestCheckInLyingSandbox(t *testing.T) {
+	requireRealKernel(t)
 	requireSeccomp(t)
 	for _, kind := range []string{lying, gVisor} {
 		t.Run(kind, func(t *testing.T) { testCheckInLyingSandbox(t, kind) })
