@@ -17,7 +17,7 @@ import (
 type flood struct {
 	addr  string
 	sent  atomic.Int64
-	ended chan error // of each connection
+	ended chan struct{} // gets one for each connection
 }
 
 func newFlood(t testing.TB) *flood {
@@ -25,23 +25,26 @@ func newFlood(t testing.TB) *flood {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	must(t, err)
 	t.Cleanup(func() { ln.Close() })
-	f := &flood{addr: ln.Addr().String(), ended: make(chan error, 10)}
+	f := &flood{addr: ln.Addr().String(), ended: make(chan struct{}, 10)}
 	go func() {
 		for {
 			conn, err := ln.Accept()
 			if err != nil {
 				return
 			}
-			go func() { f.ended <- f.serve(conn) }()
+			go func() {
+				f.serve(conn)
+				f.ended <- struct{}{}
+			}()
 		}
 	}()
 	return f
 }
 
-func (f *flood) serve(conn net.Conn) error {
+func (f *flood) serve(conn net.Conn) {
 	defer conn.Close()
 	if _, err := http.ReadRequest(bufio.NewReader(conn)); err != nil {
-		return err
+		return
 	}
 	_, err := io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: flood\r\n\r\n")
 	for piece := make([]byte, 64<<10); err == nil; {
@@ -49,7 +52,6 @@ func (f *flood) serve(conn net.Conn) error {
 		n, err = conn.Write(piece)
 		f.sent.Add(int64(n))
 	}
-	return err
 }
 
 // blockedClient returns the connection of a client that has asked for the flood and

@@ -570,8 +570,8 @@ func TestCloseWriteDuringHandshake(t *testing.T) {
 		clientEnd, serverEnd := tcpPair(t)
 		conn := s.Conn(serverEnd)
 		client := tls.Client(&tap{Conn: clientEnd}, clientConfig())
-		done := make(chan error, 1)
-		go func() { done <- conn.Handshake() }()
+		done := make(chan struct{})
+		go func() { defer close(done); _ = conn.Handshake() }()
 		go func() {
 			for conn.CloseWrite() != nil { // too early
 			}
