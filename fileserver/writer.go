@@ -222,6 +222,11 @@ func (w *writer) ReadFrom(r io.Reader) (total int64, err error) {
 		w.decide(length >= w.options.MinSize)
 	}
 	if w.path == sending {
+		if w.lengthKnown { // net/http takes no more, so nobody is promised more
+			left := max(w.length-w.written, 0)
+			file.Len = min(file.Len, left)
+			file.Beyond = min(file.Beyond, left-file.Len)
+		}
 		if w.shorter(file) {
 			w.failed(io.ErrUnexpectedEOF)
 			if w.http2() {
@@ -229,9 +234,6 @@ func (w *writer) ReadFrom(r io.Reader) (total int64, err error) {
 				panic(http.ErrAbortHandler)
 			}
 			return 0, io.ErrUnexpectedEOF
-		}
-		if w.lengthKnown { // net/http takes no more either
-			file.Len = min(file.Len, max(w.length-w.written, 0))
 		}
 		total, err = w.sendFile(file, r)
 		if err != nil {
