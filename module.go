@@ -350,7 +350,11 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if response != nil {
 		defer h.done(response, r) // a handler may panic
 	}
-	return next.ServeHTTP(w, r)
+	err := next.ServeHTTP(w, r)
+	if _, tooLarge := errors.AsType[*http.MaxBytesError](err); tooLarge && response != nil {
+		response.RefuseBody() // Caddy answers past our writer
+	}
+	return err
 }
 
 // done counts and logs a response that has been handled.

@@ -40,12 +40,14 @@ func Insert(w http.ResponseWriter, r *http.Request, options *Options) (http.Resp
 }
 
 func newWriter(w http.ResponseWriter, r *http.Request, conn *Conn, options *Options) *writer {
-	return &writer{
+	bottom := &writer{
 		ResponseWriterWrapper: caddyhttp.ResponseWriterWrapper{ResponseWriter: w},
 		request:               r,
 		Response:              Response{conn: conn},
 		options:               options,
 	}
+	bottom.writer = bottom
+	return bottom
 }
 
 // bottomOf returns the writer of net/http or of the HTTP/2 server below w, or nil

@@ -20,11 +20,17 @@ func (w *writer) WriteString(s string) (int, error) {
 	return n, err
 }
 
+// RefuseBody is to be called when a handler has failed with an *http.MaxBytesError
+// and has yet to answer: the response that then comes need not pass our writer.
+func (r *Response) RefuseBody() { r.writer.refuseBody() }
+
 // refuseBody does what an http.MaxBytesReader does to net/http's writer when it finds
 // a request too large: the connection closes, so the client need not send the rest
 // before it gets the response. Only net/http's own type can have the method that a
-// MaxBytesReader looks for, but the status tells too. If the body's length is known,
-// net/http finds out by itself how much there is.
+// MaxBytesReader looks for. The error that a handler returns tells of the limit too,
+// and of a handler that answers itself the status does: why it has chosen 413 can't be
+// told, so a connection may close whose client has sent all. If the body's length is
+// known, net/http finds out by itself how much there is.
 func (w *writer) refuseBody() {
 	if w.request.ContentLength < 0 && typeName(w.ResponseWriter) == "net/http.response" {
 		_, _ = http.MaxBytesReader(w.ResponseWriter, io.NopCloser(strings.NewReader("x")), 0).Read(make([]byte, 1))

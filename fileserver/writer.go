@@ -107,7 +107,8 @@ type writer struct {
 
 // A Response tells how the body of a response goes out, as far as is known.
 type Response struct {
-	conn     *Conn // nil if the request came over none
+	writer   *writer // whose response it is
+	conn     *Conn   // nil if the request came over none
 	reason   Reason
 	reported bool // see report
 	small    bool
