@@ -12,6 +12,9 @@ import (
 // what Caddy puts around a connection that is no *tls.Conn hides that.
 func (w *writer) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	conn, buffered, err := http.NewResponseController(w.ResponseWriter).Hijack()
+	if err == nil {
+		w.path = copying // net/http refuses what is written, but can't be flushed any more
+	}
 	if err == nil && w.conn != nil {
 		conn = hijacked{conn, w.conn}
 	}

@@ -89,11 +89,24 @@ func (c *Conn) conclude(err error) (sent, copied int64, missing bool, _ error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	err = cmp.Or(err, c.writeErr) // which something between may have hidden
+	return c.sent, c.copied, c.withdraw(), err
+}
+
+// abandon ends an announcement that a panic has left, if there is one.
+func (c *Conn) abandon() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.withdraw()
+}
+
+// withdraw cuts the connection off if the placeholder, or some of it, is missing.
+// c.mu is held.
+func (c *Conn) withdraw() (missing bool) {
 	missing = c.announcement.file != nil || c.unclaimed > 0
 	if missing {
 		c.abort()
 	}
-	return c.sent, c.copied, missing, err
+	return missing
 }
 
 // abort cuts the connection off, so that the client sees that the response is

@@ -463,6 +463,7 @@ func (w *writer) ahead(file ktls.FileRange, done, n int64) int64 {
 // sendPart sends one part, and what goes ahead, by its placeholder.
 func (w *writer) sendPart(a announcement) (sent, copied int64, err error) {
 	w.conn.announce(a)
+	defer w.conn.abandon()
 	// Whatever net/http has buffered goes first, to be sent with the file.
 	// Behind it a placeholder would be copied.
 	if !w.flushed {

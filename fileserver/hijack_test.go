@@ -1,0 +1,137 @@
+package fileserver
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/sha256"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+)
+
+// A handler that copies a file after it has taken the connection over is told, as it
+// would be by net/http, and what it writes to the connection arrives.
+func TestCopyAfterHijack(t *testing.T) {
+	requireKernelTLS(t)
+	name, body := randomFile(t, 300_000)
+	tail := bytes.Repeat([]byte("tail"), 5000)
+	for _, idle := range []time.Duration{0, time.Minute} {
+		for _, offloaded := range []bool{false, true} {
+			t.Run(fmt.Sprintf("idle timeouts %v, offloaded %v", idle, offloaded), func(t *testing.T) {
+				restoreTrust(t)
+				copied, written := make(chan error, 1), make(chan error, 1)
+				s := newSite(t, 0, idle, func(w http.ResponseWriter, r *http.Request) {
+					f, err := os.Open(name)
+					must(t, err)
+					defer f.Close()
+					w.Header().Set("Content-Length", fmt.Sprint(len(body)))
+					if r.URL.Path == "/file" {
+						_, _ = io.Copy(w, f)
+						return
+					}
+					w.Header().Set("Content-Type", "x/y")
+					w.WriteHeader(http.StatusOK)
+					conn, _, err := http.NewResponseController(w).Hijack()
+					must(t, err)
+					defer conn.Close()
+					copied <- func() (err error) {
+						defer func() {
+							if p := recover(); p != nil {
+								err = fmt.Errorf("panic: %v", p)
+							}
+						}()
+						_, err = io.Copy(w, f)
+						return err
+					}()
+					_, err = conn.Write(tail)
+					written <- err
+				})
+				config := s.Transport.(*http.Transport).TLSClientConfig.Clone()
+				config.ServerName = "example.com"
+				conn, err := tls.Dial("tcp", s.url[len("https://"):], config)
+				must(t, err)
+				defer conn.Close()
+				must(t, conn.SetDeadline(time.Now().Add(time.Minute)))
+				br := bufio.NewReader(conn)
+				if offloaded {
+					_, err = io.WriteString(conn, "GET /file HTTP/1.1\r\nHost: x\r\n\r\n")
+					must(t, err)
+					response, err := http.ReadResponse(br, nil)
+					must(t, err)
+					got, err := io.ReadAll(response.Body)
+					if err != nil || sha256.Sum256(got) != sha256.Sum256(body) || s.sent.Load() == 0 {
+						t.Fatalf("%d bytes, %v, %d by sendfile", len(got), err, s.sent.Load())
+					}
+				}
+				_, err = io.WriteString(conn, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+				must(t, err)
+				got, err := io.ReadAll(br)
+				_, got, _ = bytes.Cut(got, []byte("\r\n\r\n"))
+				if err != nil || !bytes.Equal(got, tail) {
+					t.Errorf("got %d bytes of %d, %v", len(got), len(tail), err)
+				}
+				if err := <-copied; !errors.Is(err, http.ErrHijacked) {
+					t.Errorf("the copy ends with %v", err)
+				}
+				if err := <-written; err != nil {
+					t.Error(err)
+				}
+				if len(s.distrusted) > 0 {
+					t.Error("distrusted")
+				}
+			})
+		}
+	}
+}
+
+// A panickingWriter panics when it is to be flushed, or something is written.
+type panickingWriter struct{ http.ResponseWriter }
+
+func (panickingWriter) FlushError() error         { panic("flushed") }
+func (panickingWriter) Write([]byte) (int, error) { panic("written") }
+
+// If net/http panics when it is to have the placeholder, or what goes before it,
+// nothing is held back for a file that doesn't come: the connection is cut off.
+func TestPanicAtThePlaceholder(t *testing.T) {
+	requireKernelTLS(t)
+	name, _ := randomFile(t, 300_000)
+	f, err := os.Open(name)
+	must(t, err)
+	defer f.Close()
+	for _, at := range []string{"flushed", "written"} {
+		t.Run(at, func(t *testing.T) {
+			restoreTrust(t)
+			server, client, distrusted := connPair(t)
+			w := &writer{
+				ResponseWriterWrapper: caddyhttp.ResponseWriterWrapper{ResponseWriter: panickingWriter{}},
+				Response:              Response{conn: server},
+				flushed:               at == "written",
+			}
+			func() {
+				defer func() {
+					if p := recover(); p != at {
+						t.Errorf("panic: %v", p)
+					}
+				}()
+				_, _, _ = w.sendPart(announcement{file: f, n: 100_000, first: 100_000})
+			}()
+			if n, err := io.WriteString(server, "more"); err == nil {
+				t.Errorf("%d bytes are written after it", n)
+			}
+			must(t, client.SetDeadline(time.Now().Add(time.Minute)))
+			if got, err := io.ReadAll(client); len(got) > 0 || errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Errorf("the client gets %q, %v", got, err)
+			}
+			if len(distrusted) > 0 || http1Trust.lost.Load() {
+				t.Error("distrusted")
+			}
+		})
+	}
+}
