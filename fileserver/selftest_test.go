@@ -24,6 +24,34 @@ func TestSelfTest(t *testing.T) {
 	}
 }
 
+// What a second try does not find is no fault: the process may have been stopped
+// while the first one waited.
+func TestSelfTestTriesAgain(t *testing.T) {
+	fault, other := Fault{"HTTP/1.1", noAnswer, true}, Fault{"HTTP/2", noStream, true}
+	for _, tt := range []struct {
+		name string
+		runs [][]Fault
+		want []Fault
+	}{
+		{"none", [][]Fault{nil}, nil},
+		{"once", [][]Fault{{fault}, nil}, nil},
+		{"twice", [][]Fault{{fault}, {fault}}, []Fault{fault}},
+		{"one of two", [][]Fault{{fault, other}, {other}}, []Fault{other}},
+		{"another", [][]Fault{{fault}, {other}}, nil},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			runs := tt.runs
+			got := confirmed(func() (faults []Fault) {
+				faults, runs = runs[0], runs[1:]
+				return faults
+			})
+			if !slices.Equal(got, tt.want) || len(runs) > 0 {
+				t.Errorf("got %v, want %v; %d runs too few", got, tt.want, len(runs))
+			}
+		})
+	}
+}
+
 type unknownWriter struct{ http.ResponseWriter }
 
 // Each assumption, when it does not hold, is found out, and no other is blamed.
@@ -95,12 +123,7 @@ func TestSelfTestFaults(t *testing.T) {
 		{"no answer", func(s *selfTest) {
 			s.patience = 100 * time.Millisecond
 			s.between = func(c net.Conn) net.Conn { return silent{c} }
-		}, []Fault{
-			{"HTTP/1.1", noConnection, true}, {"HTTP/1.1", writerUnknown, true},
-			{"HTTP/1.1", writerIgnored, true}, {"HTTP/1.1", writesAltered, true},
-			{"HTTP/2", noConnection, true}, {"HTTP/2", writerUnknown, true},
-			{"HTTP/2", writerIgnored, true}, {"HTTP/2", noStream, true},
-		}},
+		}, []Fault{{"HTTP/1.1", noAnswer, true}, {"HTTP/2", noAnswer, true}}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			s := newSelfTest()
