@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"net"
 	"net/http"
+	"reflect"
 )
 
 // Hijack implements http.Hijacker. The sending side of the connection that it
@@ -12,13 +13,40 @@ import (
 // what Caddy puts around a connection that is no *tls.Conn hides that.
 func (w *writer) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	conn, buffered, err := http.NewResponseController(w.ResponseWriter).Hijack()
-	if err == nil {
-		w.path = copying // net/http refuses what is written, but can't be flushed any more
+	if err != nil {
+		return conn, buffered, err
 	}
-	if err == nil && w.conn != nil {
-		conn = hijacked{conn, w.conn}
+	w.path = copying // net/http refuses what is written, but can't be flushed any more
+	if below := connBelow(conn); below != nil && below != conn {
+		conn = hijacked{conn, below}
 	}
-	return conn, buffered, err
+	return conn, buffered, nil
+}
+
+// connBelow returns the Conn that conn is, or that Caddy itself has wrapped. What
+// another wrapper may hold back is not to be overtaken by close_notify.
+func connBelow(conn net.Conn) *Conn {
+	for {
+		if below, ok := conn.(*Conn); ok {
+			return below
+		}
+		switch typeName(conn) {
+		case caddyPackage + ".tlsStateConn", caddyPackage + ".http2StateConn", caddyPackage + ".http2Conn":
+		default:
+			return nil
+		}
+		wrapper := reflect.Indirect(reflect.ValueOf(conn))
+		if wrapper.Kind() != reflect.Struct {
+			return nil
+		}
+		below := wrapper.FieldByName("Conn") // which is embedded
+		if !below.IsValid() || !below.CanInterface() {
+			return nil
+		}
+		if conn, _ = below.Interface().(net.Conn); conn == nil {
+			return nil
+		}
+	}
 }
 
 type hijacked struct {

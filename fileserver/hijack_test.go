@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"testing"
@@ -66,6 +67,7 @@ func TestCopyAfterHijack(t *testing.T) {
 					response, err := http.ReadResponse(br, nil)
 					must(t, err)
 					got, err := io.ReadAll(response.Body)
+					<-s.handled // which may be after the last byte has arrived
 					if err != nil || sha256.Sum256(got) != sha256.Sum256(body) || s.sent.Load() == 0 {
 						t.Fatalf("%d bytes, %v, %d by sendfile", len(got), err, s.sent.Load())
 					}
@@ -131,6 +133,87 @@ func TestPanicAtThePlaceholder(t *testing.T) {
 			}
 			if len(distrusted) > 0 || http1Trust.lost.Load() {
 				t.Error("distrusted")
+			}
+		})
+	}
+}
+
+// A holdingConn writes what it has got only when it is closed, or its sending side.
+type holdingConn struct {
+	net.Conn
+	held *bytes.Buffer
+}
+
+func (c holdingConn) Write(p []byte) (int, error) { return c.held.Write(p) }
+
+func (c holdingConn) Close() error {
+	_, _ = c.Conn.Write(c.held.Bytes())
+	return c.Conn.Close()
+}
+
+// A closingConn is a holdingConn whose sending side can be closed.
+type closingConn struct{ holdingConn }
+
+func (c closingConn) CloseWrite() error {
+	_, err := c.Conn.Write(c.held.Bytes())
+	c.held.Reset()
+	return errors.Join(err, c.Conn.(*Conn).CloseWrite())
+}
+
+type connListener struct {
+	net.Listener
+	wrap func(net.Conn) net.Conn
+}
+
+func (l connListener) Accept() (net.Conn, error) {
+	conn, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return l.wrap(conn), nil
+}
+
+// The sending side of a connection that was taken over is not closed behind the back
+// of a wrapper, which may still hold bytes.
+func TestCloseWriteOfHijacked(t *testing.T) {
+	body := bytes.Repeat([]byte("hello "), 20_000)
+	for _, tt := range []struct {
+		name string
+		wrap func(net.Conn) net.Conn
+		can  bool // close one half
+	}{
+		{"no wrapper", func(c net.Conn) net.Conn { return c }, true},
+		{"wrapper that holds bytes", func(c net.Conn) net.Conn { return holdingConn{c, new(bytes.Buffer)} }, false},
+		{"wrapper that can do it", func(c net.Conn) net.Conn { return closingConn{holdingConn{c, new(bytes.Buffer)}} }, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			can := make(chan bool, 1)
+			outer := func(inner net.Listener) net.Listener { return connListener{inner, tt.wrap} }
+			s := newWrappedSite(t, 0, time.Minute, nil, outer, func(w http.ResponseWriter, _ *http.Request) {
+				conn, _, err := http.NewResponseController(w).Hijack()
+				must(t, err)
+				defer conn.Close()
+				_, err = conn.Write(body)
+				must(t, err)
+				half, ok := conn.(interface{ CloseWrite() error })
+				if ok {
+					must(t, half.CloseWrite())
+				}
+				can <- ok
+			})
+			config := s.Transport.(*http.Transport).TLSClientConfig.Clone()
+			config.ServerName = "example.com"
+			conn, err := tls.Dial("tcp", s.url[len("https://"):], config)
+			must(t, err)
+			defer conn.Close()
+			must(t, conn.SetDeadline(time.Now().Add(time.Minute)))
+			_, err = io.WriteString(conn, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+			must(t, err)
+			if got, err := io.ReadAll(conn); err != nil || sha256.Sum256(got) != sha256.Sum256(body) {
+				t.Errorf("got %d bytes of %d, %v", len(got), len(body), err)
+			}
+			if got := <-can; got != tt.can {
+				t.Errorf("the sending side can be closed: %v", got)
 			}
 		})
 	}

@@ -73,9 +73,9 @@ func bottomOf(w http.ResponseWriter) http.ResponseWriter {
 
 const caddyPackage = "github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
-// typeName returns package path and name of the type of w, or of what it points to.
-func typeName(w http.ResponseWriter) string {
-	t := reflect.TypeOf(w)
+// typeName returns package path and name of the type of v, or of what it points to.
+func typeName(v any) string {
+	t := reflect.TypeOf(v)
 	if t.Kind() == reflect.Pointer {
 		t = t.Elem()
 	}
