@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"runtime"
 	"slices"
 	"sync/atomic"
@@ -113,5 +114,33 @@ func TestMemoryOfSmallFiles(t *testing.T) {
 				t.Errorf("%d bytes are allocated for a response", median)
 			}
 		})
+	}
+}
+
+// Nor does a file that is read directly, whose WriteTo would bring a buffer of its own.
+func TestMemoryOfPlainFile(t *testing.T) {
+	const copies = 101
+	name, body := randomFile(t, 2000)
+	f, err := os.Open(name)
+	must(t, err)
+	defer f.Close()
+	var all []uint64
+	for range copies {
+		var below standInWriter
+		w := newWriter(&below, &http.Request{ProtoMajor: 2}, nil, &Options{MinSize: DefaultMinSize})
+		_, err = f.Seek(0, io.SeekStart)
+		must(t, err)
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		n, err := w.ReadFrom(f)
+		runtime.ReadMemStats(&after)
+		if err != nil || n != int64(len(body)) || int(below) != len(body) {
+			t.Fatalf("%d bytes, %v", n, err)
+		}
+		all = append(all, after.TotalAlloc-before.TotalAlloc)
+	}
+	slices.Sort(all)
+	if median := all[len(all)/2]; median > 16<<10 {
+		t.Errorf("%d bytes are allocated for a copy", median)
 	}
 }

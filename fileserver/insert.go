@@ -36,6 +36,9 @@ func Insert(w http.ResponseWriter, r *http.Request, options *Options) (http.Resp
 		}
 	}
 	bottom := newWriter(w, r, conn, options)
+	if bottom.http2() {
+		return http2Writer{bottom}, &bottom.Response
+	}
 	return bottom, &bottom.Response
 }
 

@@ -20,6 +20,22 @@ func (w *writer) WriteString(s string) (int, error) {
 	return n, err
 }
 
+// An http2Writer is our writer for handlers of HTTP/2, where no connection can be taken
+// over.
+type http2Writer struct{ http2Methods }
+
+type http2Methods interface {
+	http.ResponseWriter
+	http.Flusher
+	http.Pusher
+	io.ReaderFrom
+	io.StringWriter
+	FlushError() error
+}
+
+// Unwrap leads an http.ResponseController to our writer.
+func (w http2Writer) Unwrap() http.ResponseWriter { return w.http2Methods }
+
 // RefuseBody is to be called when a handler has failed with an *http.MaxBytesError
 // and has yet to answer: the response that then comes need not pass our writer.
 func (r *Response) RefuseBody() { r.writer.refuseBody() }

@@ -179,7 +179,8 @@ func TestPushed(t *testing.T) {
 	}
 }
 
-// Without idle timeouts handlers find in our writer what net/http's has.
+// Without idle timeouts handlers find in our writer what net/http's has, and over
+// HTTP/2 nothing that they would rely on in vain.
 func TestWriterHasWhatStockHas(t *testing.T) {
 	off := `"read_idle_timeout": -1, "write_idle_timeout": -1,`
 	for _, stock := range []bool{true, false} {
@@ -212,7 +213,7 @@ func TestWriterHasWhatStockHas(t *testing.T) {
 				must(t, err)
 				defer response.Body.Close()
 				has := <-got
-				if !has.flusher || !has.stringWriter || !http2 && (!has.readerFrom || !has.hijacker) || http2 && !has.pusher {
+				if !has.flusher || !has.stringWriter || !http2 && (!has.readerFrom || !has.hijacker) || http2 && (!has.pusher || has.hijacker) {
 					t.Fatalf("%+v", has)
 				}
 				b := make([]byte, 4)

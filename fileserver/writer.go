@@ -305,13 +305,13 @@ func (w *writer) sendFile(file ktls.FileRange, r io.Reader) (total int64, err er
 
 // copy copies as net/http does. The HTTP/2 server leaves that to io.Copy, whose
 // buffer is by far the most memory that a small response takes; a writer of Caddy's
-// below would call that too.
+// below would call that too, and the WriteTo of a file has one of its own.
 func (w *writer) copy(r io.Reader) (n int64, err error) {
 	if below, ok := w.ResponseWriter.(io.ReaderFrom); ok && !w.http2() {
 		n, err = below.ReadFrom(r)
 	} else {
 		buf := copyBuffers.Get().(*[copyBufferLen]byte)
-		n, err = io.CopyBuffer(struct{ io.Writer }{w.ResponseWriter}, r, buf[:])
+		n, err = io.CopyBuffer(struct{ io.Writer }{w.ResponseWriter}, struct{ io.Reader }{r}, buf[:])
 		if err == nil { // else a frame that is being written may still use it
 			copyBuffers.Put(buf)
 		}
