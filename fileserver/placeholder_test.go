@@ -374,3 +374,31 @@ func TestFailuresAreNoDistrust(t *testing.T) {
 		}
 	}
 }
+
+// When a protocol is distrusted, responses under way go on by copying.
+func TestDistrustedMeanwhile(t *testing.T) {
+	requireKernelTLS(t)
+	const length = 32 << 20
+	name, body := randomFile(t, length)
+	for _, idle := range []time.Duration{0, time.Minute} {
+		t.Run(fmt.Sprintf("idle timeouts %v", idle), func(t *testing.T) {
+			restoreTrust(t)
+			s := newSite(t, 0, idle, func(w http.ResponseWriter, r *http.Request) { http.ServeFile(w, r, name) })
+			response, err := s.Get(s.url)
+			must(t, err)
+			defer response.Body.Close()
+			http1Trust.lost.Store(true) // the most is still to be sent
+			got, err := io.ReadAll(response.Body)
+			<-s.handled
+			if err != nil || sha256.Sum256(got) != sha256.Sum256(body) {
+				t.Errorf("got %d bytes, %v", len(got), err)
+			}
+			if sent := s.sent.Load(); sent > length/2 {
+				t.Errorf("%d bytes by sendfile", sent)
+			}
+			if reason := <-s.reports; reason != ReasonNone || len(s.distrusted) > 0 {
+				t.Errorf("reason %q", reason)
+			}
+		})
+	}
+}

@@ -417,6 +417,11 @@ func (w *writer) begin(r io.Reader, n int64) (total int64, err error) {
 // what follows. It moves the reader.
 func (w *writer) send(file ktls.FileRange) (total int64, err error) {
 	for err == nil && total < file.Len && (total == 0 || file.Len-total > httpBuffer) {
+		if http1Trust.lost.Load() { // since the response has begun
+			w.path = copying
+			w.report(ReasonPathUnknown)
+			break
+		}
 		n := min(file.Len-total, maxPart)
 		var sent, copied int64
 		a := announcement{file: file.File, offset: file.Offset + total, n: n, first: n}
