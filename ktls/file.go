@@ -127,7 +127,7 @@ func (c *Conn) SendFile(header []byte, f File, offset, n, ahead int64) (sent int
 			return 0, err
 		}
 	} else if err := c.flush(); err != nil {
-		return 0, err
+		return 0, c.fail(err)
 	}
 	for sent < n {
 		if c.controlsDue() {
@@ -139,7 +139,7 @@ func (c *Conn) SendFile(header []byte, f File, offset, n, ahead int64) (sent int
 				return sent, err
 			}
 			if err := c.flush(); err != nil {
-				return sent, err
+				return sent, c.fail(err) // a part must not look like the whole
 			}
 			continue
 		}

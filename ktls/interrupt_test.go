@@ -1,6 +1,7 @@
 package ktls
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -263,6 +264,7 @@ type slowControl struct {
 	kernel
 	tcp     *net.TCPConn
 	waiting chan struct{}
+	waits   sync.Once
 	room    chan struct{}
 }
 
@@ -270,7 +272,7 @@ func (k *slowControl) sendControl(typ recordType, body []byte, wait bool) error 
 	if typ != recordHandshake {
 		return k.kernel.sendControl(typ, body, wait)
 	}
-	close(k.waiting)
+	k.waits.Do(func() { close(k.waiting) })
 	for {
 		select {
 		case <-k.room:
@@ -337,6 +339,29 @@ func TestCloseAfterStaleDeadline(t *testing.T) {
 	wantEnd(t, p)
 	waitFor(t, s.Server)
 	s.wantNoneLost(t)
+}
+
+// A file that is cut by a deadline, though it was a KeyUpdate that had to wait, does not
+// end in order.
+func TestFileCutByControl(t *testing.T) {
+	s, k := slowServer(t)
+	conn, p, _ := s.connectPeer(t)
+	body := testBody(900_000)
+	conn.lock() // until SendFile waits and the request for a key is there
+	sent := make(chan error, 1)
+	go func() { _, err := conn.SendFile(nil, testFile(t, body), 0, int64(len(body)), 0); sent <- err }()
+	p.keyUpdate(true)
+	readBack(t, conn, p)
+	conn.out.Unlock()
+	conn.calls.Add(-1)
+	<-k.waiting
+	_ = conn.SetWriteDeadline(time.Unix(1, 0))
+	wantError(t, <-sent, os.ErrDeadlineExceeded)
+	conn.Close()
+	got, err := io.ReadAll(p)
+	if !errors.Is(err, io.ErrUnexpectedEOF) || !bytes.HasPrefix(body, got) {
+		t.Errorf("the client gets %d bytes, %v; want a beginning and no orderly end", len(got), err)
+	}
 }
 
 // An error that no call of the user's has returned is told by Lost.
