@@ -289,9 +289,10 @@ func (c *Conn) send(p []byte, more bool) (int, error) {
 }
 
 // fail makes an error of a send after the switch permanent: what the kernel has
-// of the data is not known, so nothing may follow.
+// of the data is not known, so nothing may follow. After Close nothing but its end
+// follows anyhow, which a call that comes too late must not hinder.
 func (c *Conn) fail(err error) error {
-	if err != nil && c.err == nil {
+	if err != nil && c.err == nil && !c.closed.Load() {
 		c.err = err
 	}
 	return err
@@ -401,8 +402,8 @@ func (c *Conn) flushInRead() {
 // interrupted, and the connection ends without close_notify then.
 //
 // Close waits for nobody: what is still to be sent is sent in the background, see
-// [Server.Wait]. Only a connection that is not offloaded may take as long as
-// (*tls.Conn).Close, 5 seconds, for close_notify. A SendFile that waits for a disk
+// [Server.Wait]. Only a connection that is not offloaded may take 5 seconds for
+// close_notify, as in crypto/tls, and 5 more if a Read is answering a KeyUpdate. A SendFile that waits for a disk
 // goes on waiting, and keeps the descriptor for so long, but the peer sees the end
 // at once.
 func (c *Conn) Close() error {
@@ -434,7 +435,7 @@ func (c *Conn) Close() error {
 		c.server.drainInBackground(c)
 		return nil
 	}
-	known := c.told && !errors.Is(c.err, errWriteShut) || c.open // to whoever was sending
+	known := c.known()
 	done, err := c.finish()
 	callAll(c.release())
 	switch {
@@ -457,6 +458,10 @@ func (c *Conn) interrupt() error {
 	go func() { _ = c.shut() }()
 	return nil
 }
+
+// known reports whether the connection's user has been told that it does not end in
+// order. c.out is held.
+func (c *Conn) known() bool { return c.told && !errors.Is(c.err, errWriteShut) || c.open }
 
 // isGone reports whether an error says that the peer has left: what it has not
 // taken it does not want.

@@ -414,6 +414,29 @@ func TestCloseAfterCloseWrite(t *testing.T) {
 	s.wantNoneLost(t)
 }
 
+// Calls that come after Close do not keep what was accepted before from its end.
+func TestCallsAfterClose(t *testing.T) {
+	s := newFakeServer(t, serverConfig(), AtHandshake, nil)
+	inner := s.newKernel
+	full := &fullControl{}
+	full.on.Store(true)
+	s.newKernel = func(tcp *net.TCPConn) kernel { full.kernel = inner(tcp); return full }
+	conn, client, _ := s.connect(t, clientConfig())
+	transfer(t, conn, client, testBody(70_000))
+	if err := conn.Close(); err != nil {
+		t.Error("Close:", err)
+	}
+	_, err := conn.Write([]byte("x"))
+	wantError(t, err, net.ErrClosed)
+	_, err = conn.SendFile([]byte("x"), testFile(t, testBody(10)), 0, 10, 0)
+	wantError(t, err, net.ErrClosed)
+	wantError(t, conn.CloseWrite(), net.ErrClosed)
+	full.on.Store(false)
+	wantEnd(t, client)
+	waitFor(t, s.Server)
+	s.wantNoneLost(t)
+}
+
 // A fullControl has no room for control records.
 type fullControl struct {
 	kernel

@@ -96,9 +96,10 @@ func (p *prober) probe() (Support, error) {
 
 // probeNow probes. p.probing is held.
 func (p *prober) probeNow() *probeResult {
+	before := p.result.Load()
 	support, err := p.run()
 	r := &probeResult{support: support, err: err, final: err == nil || errors.Is(err, errors.ErrUnsupported), at: time.Now()}
-	p.result.Store(r)
+	p.result.CompareAndSwap(before, r) // unless a connection has shown meanwhile that it is wrong
 	return r
 }
 
@@ -120,7 +121,9 @@ func (p *prober) supported() (Support, Reason) {
 	case !r.holds() && p.probing.TryLock():
 		go func() {
 			defer p.probing.Unlock()
-			p.probeNow()
+			if !p.result.Load().holds() { // still
+				p.probeNow()
+			}
 		}()
 	}
 	return Support{}, KernelUnsupported

@@ -59,7 +59,7 @@ func (c *Conn) updateKey() error {
 	}
 	defer clear(info)
 	if err := c.kernel.rekey(info); err != nil {
-		c.server.rekeys.refuse(c.raw.LocalAddr(), c.rec.suite)
+		c.server.rekeys.refused(c.raw.LocalAddr(), c.rec.suite, err)
 		return fmt.Errorf("%w: %w", errRekey, err)
 	}
 	if c.renewAt != math.MaxUint64 {

@@ -41,19 +41,23 @@ func (r *rekeys) ask(local net.Addr, s *suite, try func() error) bool {
 		return can
 	}
 	err := try()
-	// What says something about the kernel or the card. Want of memory doesn't,
-	// nor that the connection is gone.
-	if err == nil || errors.Is(err, syscall.EBUSY) || errors.Is(err, syscall.EOPNOTSUPP) || errors.Is(err, syscall.EINVAL) {
+	if err == nil || saysNoRekey(err) {
 		r.set(kind, err == nil)
 	}
 	return err == nil
 }
 
-// refuse notes that the key of a connection could not be replaced after all.
-func (r *rekeys) refuse(local net.Addr, s *suite) {
-	if kind, ok := kindOf(local, s); ok {
+// refused notes that the key of a connection could not be replaced after all.
+func (r *rekeys) refused(local net.Addr, s *suite, err error) {
+	if kind, ok := kindOf(local, s); ok && saysNoRekey(err) {
 		r.set(kind, false)
 	}
+}
+
+// saysNoRekey reports whether an error says something about the kernel or the card.
+// Want of memory doesn't, nor that the connection is gone.
+func saysNoRekey(err error) bool {
+	return errors.Is(err, syscall.EBUSY) || errors.Is(err, syscall.EOPNOTSUPP) || errors.Is(err, syscall.EINVAL)
 }
 
 func (r *rekeys) set(kind rekeyKind, can bool) {

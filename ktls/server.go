@@ -195,9 +195,13 @@ func drain(c *Conn) error {
 		time.Sleep(pause)
 		// A reader may be stuck with an alert for a peer that doesn't read.
 		if c.out.TryLock() {
+			known := c.known()
 			done, err := c.finish()
 			callAll(c.release())
-			if done || err != nil {
+			if done || known && err != nil {
+				return nil
+			}
+			if err != nil {
 				return err
 			}
 		}

@@ -202,6 +202,13 @@ func TestProber(t *testing.T) {
 
 		p.distrust(errInert)
 		want(3, false, KernelUntrusted)
+		// A probe that was under way then does not make up for it.
+		other := &prober{}
+		other.run = func() (Support, error) { other.distrust(errInert); return all, nil }
+		_, _ = other.probe()
+		if _, reason := other.supported(); reason != KernelUntrusted {
+			t.Errorf("trusted again: %v", reason)
+		}
 		time.Sleep(time.Hour)
 		want(3, false, KernelUntrusted)
 		support, err = Support{}, errInert
@@ -335,7 +342,13 @@ func TestRekeyAskedOnce(t *testing.T) {
 			t.Errorf("%d: %v after %d tries, want %v after %d", i, got, tries, tt.want, tt.tries)
 		}
 	}
-	r.refuse(at(1, 3), aes)
+	for _, err := range []error{syscall.ENOMEM, net.ErrClosed} { // say nothing of others
+		r.refused(at(1, 3), aes, err)
+		if !r.ask(at(1, 4), aes, try(nil)) {
+			t.Error("no rekey since", err)
+		}
+	}
+	r.refused(at(1, 3), aes, syscall.EOPNOTSUPP)
 	if r.ask(at(1, 4), aes, try(nil)) {
 		t.Error("asked again after a refusal")
 	}
