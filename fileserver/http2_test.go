@@ -206,7 +206,7 @@ func TestShiftedPosition(t *testing.T) {
 		f, err := os.Open(name)
 		must(t, err)
 		defer f.Close()
-		count := streamOf(bottomOf(w.(*writer).ResponseWriter)).written
+		count := streamOf(bottomOf(unwrap(w).(*writer).ResponseWriter)).written
 		*(*int64)(unsafe.Pointer(count.UnsafeAddr()))++
 		_, _ = io.Copy(w, f)
 	})
