@@ -123,10 +123,15 @@ func (w *ListenerWrapper) WrapListener(ln net.Listener) net.Listener {
 		return ln // a site with addresses of both kinds: this server is for http://
 	}
 	if w.http == nil {
-		if _, err := ktls.Probe(); errors.Is(err, errors.ErrUnsupported) {
+		_, err := ktls.Probe()
+		if errors.Is(err, errors.ErrUnsupported) {
 			reasonLog.write(w.logger, "kernel TLS is not available; serving without it",
 				ktls.KernelUnsupported.String(), zap.Error(err))
 			return ln
+		}
+		if err != nil {
+			reasonLog.write(w.logger, "kernel TLS could not be tried; serving without it until a later try succeeds",
+				ktls.KernelUnsupported.String(), zap.Error(err))
 		}
 		w.http = w.newServer()
 		w.server.RegisterOnStop(w.waitForClosing)
