@@ -159,7 +159,10 @@ https://:{$PORT} {
 				go func() {
 					_ = tls.Client(conn, &tls.Config{ServerName: "localhost", InsecureSkipVerify: true}).Handshake()
 				}()
-				within(t, "the certificate", func() { t.Cleanup(func() { (<-asked).Close() }) })
+				within(t, "the handshake", func() { // to ask for its certificate
+					waiting := <-asked
+					t.Cleanup(func() { waiting.Close() })
+				})
 			}
 			begin()
 			within(t, "the reload", func() { c.reload(t, fmt.Sprintf(config, directive, ln.Addr(), 2)) })
