@@ -152,16 +152,23 @@ https://:{$PORT} {
 	for _, directive := range []string{"", "ktls", "ktls {\n\t\tinstall handshake\n\t}"} {
 		t.Run(directive, func(t *testing.T) {
 			c := startCaddy(t, fmt.Sprintf(config, directive, ln.Addr(), 1))
+			// A connection that the configuration before has taken asks for
+			// nothing any more, so there may have to be another.
 			begin := func() {
-				conn, err := net.Dial("tcp", "127.0.0.1:"+c.port)
-				must(t, err)
-				t.Cleanup(func() { conn.Close() })
-				go func() {
-					_ = tls.Client(conn, &tls.Config{ServerName: "localhost", InsecureSkipVerify: true}).Handshake()
-				}()
-				within(t, "the handshake", func() { // to ask for its certificate
-					waiting := <-asked
-					t.Cleanup(func() { waiting.Close() })
+				eventually(t, "a handshake waits for its certificate", func() error {
+					conn, err := net.Dial("tcp", "127.0.0.1:"+c.port)
+					must(t, err)
+					t.Cleanup(func() { conn.Close() })
+					go func() {
+						_ = tls.Client(conn, &tls.Config{ServerName: "localhost", InsecureSkipVerify: true}).Handshake()
+					}()
+					select {
+					case waiting := <-asked:
+						t.Cleanup(func() { waiting.Close() })
+						return nil
+					case <-time.After(2 * time.Second):
+						return fmt.Errorf("nobody has asked for it")
+					}
 				})
 			}
 			begin()
