@@ -258,14 +258,13 @@ func TestCloseWhileReaderSends(t *testing.T) {
 	wantZeroed(t, conn)
 }
 
-// A slowControl waits for room before it sends a KeyUpdate, as a socket does: until
-// there is some, or until the write deadline.
+// A slowControl has no room for a KeyUpdate, and waits for it as a socket does: until
+// the write deadline, or the end of the connection.
 type slowControl struct {
 	kernel
 	tcp     *net.TCPConn
 	waiting chan struct{}
 	waits   sync.Once
-	room    chan struct{}
 }
 
 func (k *slowControl) sendControl(typ recordType, body []byte, wait bool) error {
@@ -273,26 +272,18 @@ func (k *slowControl) sendControl(typ recordType, body []byte, wait bool) error 
 		return k.kernel.sendControl(typ, body, wait)
 	}
 	k.waits.Do(func() { close(k.waiting) })
-	for {
-		select {
-		case <-k.room:
-			return k.kernel.sendControl(typ, body, wait)
-		case <-time.After(time.Millisecond):
-		}
-		raw, err := k.tcp.SyscallConn()
-		if err == nil {
-			err = raw.Write(func(uintptr) bool { return true })
-		}
-		if err != nil {
-			return err
-		}
+	raw, err := k.tcp.SyscallConn()
+	for err == nil {
+		time.Sleep(time.Millisecond)
+		err = raw.Write(func(uintptr) bool { return true })
 	}
+	return err
 }
 
 // slowServer is a server of whose connections the last one waits with its KeyUpdate.
 func slowServer(t *testing.T) (*fakeServer, *slowControl) {
 	s := rekeyServer(t, true, nil)
-	k := &slowControl{waiting: make(chan struct{}), room: make(chan struct{})}
+	k := &slowControl{waiting: make(chan struct{})}
 	inner := s.newKernel
 	s.newKernel = func(tcp *net.TCPConn) kernel { k.kernel, k.tcp = inner(tcp), tcp; return k }
 	return s, k
@@ -333,12 +324,7 @@ func TestCloseAfterStaleDeadline(t *testing.T) {
 	p.keyUpdate(true)
 	readBack(t, conn, p)
 	<-k.waiting
-	if err := conn.Close(); err != nil {
-		t.Error("Close:", err)
-	}
-	wantEnd(t, p)
-	waitFor(t, s.Server)
-	s.wantNoneLost(t)
+	s.end(t, conn, p)
 }
 
 // A file that is cut by a deadline, though it was a KeyUpdate that had to wait, does not
@@ -395,11 +381,7 @@ func (k *failingControl) sendControl(typ recordType, body []byte, wait bool) err
 
 // CloseWrite that has timed out leaves close_notify to Close, which drains.
 func TestCloseAfterCloseWrite(t *testing.T) {
-	s := newFakeServer(t, serverConfig(), AtHandshake, nil)
-	inner := s.newKernel
-	full := &fullControl{}
-	full.on.Store(true)
-	s.newKernel = func(tcp *net.TCPConn) kernel { full.kernel = inner(tcp); return full }
+	s, full := fullServer(t)
 	conn, client, _ := s.connect(t, clientConfig())
 	transfer(t, conn, client, testBody(70_000))
 	wantError(t, conn.CloseWrite(), os.ErrDeadlineExceeded)
@@ -416,11 +398,7 @@ func TestCloseAfterCloseWrite(t *testing.T) {
 
 // Calls that come after Close do not keep what was accepted before from its end.
 func TestCallsAfterClose(t *testing.T) {
-	s := newFakeServer(t, serverConfig(), AtHandshake, nil)
-	inner := s.newKernel
-	full := &fullControl{}
-	full.on.Store(true)
-	s.newKernel = func(tcp *net.TCPConn) kernel { full.kernel = inner(tcp); return full }
+	s, full := fullServer(t)
 	conn, client, _ := s.connect(t, clientConfig())
 	transfer(t, conn, client, testBody(70_000))
 	if err := conn.Close(); err != nil {
@@ -437,7 +415,18 @@ func TestCallsAfterClose(t *testing.T) {
 	s.wantNoneLost(t)
 }
 
-// A fullControl has no room for control records.
+// fullServer is a server of whose connections the last one has no room for control
+// records.
+func fullServer(t *testing.T) (*fakeServer, *fullControl) {
+	s := newFakeServer(t, serverConfig(), AtHandshake, nil)
+	inner := s.newKernel
+	full := &fullControl{}
+	full.on.Store(true)
+	s.newKernel = func(tcp *net.TCPConn) kernel { full.kernel = inner(tcp); return full }
+	return s, full
+}
+
+// A fullControl has no room for control records while it is on.
 type fullControl struct {
 	kernel
 	on atomic.Bool

@@ -129,8 +129,8 @@ func (r *recorder) forget() {
 	r.forgetHandshake()
 	clear(r.secret)
 	clear(r.sending)
-	r.shadow.wipe()
-	r.secret, r.sending, r.shadow = nil, nil, nil
+	r.secret, r.sending = nil, nil
+	r.dropShadow()
 	r.gone = true
 }
 
