@@ -1,7 +1,6 @@
 package fileserver
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"fmt"
@@ -14,7 +13,6 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
-	"golang.org/x/net/http2"
 
 	"github.com/caddy-ktls/caddy-ktls/ktls"
 )
@@ -139,145 +137,6 @@ func endlessFile(b *testing.B) *os.File {
 		b.Skip("the file system has no sparse files: ", err)
 	}
 	return f
-}
-
-// A sink is a frameSender that does nothing.
-type sink struct{ n int }
-
-func (s *sink) pass(p []byte) error { s.n += len(p); return nil }
-func (s *sink) offloaded() bool     { return true }
-func (s *sink) sendFile(lead []byte, _ ktls.File, _ int64, n int) (sentBy, error) {
-	s.n += len(lead) + n
-	return byKernel, nil
-}
-func (s *sink) insert([]byte) {}
-
-// BenchmarkOutbound is what an HTTP/2 server writes at once: a small response, a
-// large frame, and one in the place of which a file goes out.
-func BenchmarkOutbound(b *testing.B) {
-	written := func(write ...frame) []byte {
-		return frames(func(f *http2.Framer) error {
-			for _, w := range write {
-				must(b, w(f))
-			}
-			return nil
-		})
-	}
-	headers := func(f *http2.Framer) error {
-		return f.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: make([]byte, 60), EndHeaders: true})
-	}
-	for _, tt := range []struct {
-		name  string
-		bytes []byte
-	}{
-		{"headers", written(headers)},
-		{"small", written(headers, func(f *http2.Framer) error { return f.WriteData(1, true, make([]byte, 1<<10)) })},
-		{"large", written(func(f *http2.Framer) error { return f.WriteData(1, false, make([]byte, patternLen)) })},
-	} {
-		for _, with := range []string{"stock", "ktls"} {
-			b.Run(fmt.Sprintf("frames=%s/with=%s", tt.name, with), func(b *testing.B) {
-				to := new(sink)
-				write := to.pass
-				if with == "ktls" {
-					o := newOutbound(to)
-					write = func(p []byte) error { return writeAll(o, p) }
-				}
-				b.SetBytes(int64(len(tt.bytes)))
-				b.ReportAllocs()
-				for b.Loop() {
-					if err := write(tt.bytes); err != nil {
-						b.Fatal(err)
-					}
-				}
-			})
-		}
-	}
-	b.Run("frames=file/with=ktls", func(b *testing.B) {
-		f := endlessFile(b)
-		o := newOutbound(new(sink))
-		p := make([]byte, 0, frameHeaderLen+patternLen)
-		b.SetBytes(patternLen)
-		b.ReportAllocs()
-		for at := int64(0); b.Loop(); at += patternLen {
-			s, placeholder, err := o.announce(part{stream: 1, at: at, file: f, offset: at, n: patternLen})
-			if err != nil {
-				b.Fatal(err)
-			}
-			// The server copies it.
-			p = append(frameHeader{length: patternLen, typ: http2.FrameData, stream: 1}.append(p[:0]), placeholder...)
-			if err := writeAll(o, p); err != nil {
-				b.Fatal(err)
-			}
-			if err := o.settle(1, s, nil); err != nil {
-				b.Fatal(err)
-			}
-		}
-	})
-}
-
-// BenchmarkInbound is a frame that an HTTP/2 server reads: its header, then its
-// payload.
-func BenchmarkInbound(b *testing.B) {
-	for _, tt := range []struct {
-		name  string
-		write frame
-	}{
-		{"window", func(f *http2.Framer) error { return f.WriteWindowUpdate(1, 1) }},
-		{"request", func(f *http2.Framer) error {
-			return f.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: make([]byte, 60), EndStream: true, EndHeaders: true})
-		}},
-		{"data", func(f *http2.Framer) error { return f.WriteData(1, false, make([]byte, 16384)) }},
-	} {
-		for _, with := range []string{"stock", "ktls"} {
-			b.Run(fmt.Sprintf("frame=%s/with=%s", tt.name, with), func(b *testing.B) {
-				var rest []byte
-				read := func(p []byte) int {
-					n := copy(p, rest)
-					rest = rest[n:]
-					return n
-				}
-				source := read
-				if with == "ktls" {
-					in := &inbound{preface: len(http2.ClientPreface), settled: true}
-					read = func(p []byte) int { return followed(b, in, source, p) }
-				}
-				whole := frames(tt.write)
-				p := make([]byte, len(whole))
-				b.SetBytes(int64(len(whole)))
-				b.ReportAllocs()
-				for b.Loop() {
-					rest = whole
-					for _, part := range [][]byte{p[:frameHeaderLen], p[frameHeaderLen:]} {
-						if n := read(part); n != len(part) {
-							b.Fatalf("%d bytes of %d", n, len(part))
-						}
-					}
-				}
-				if !bytes.Equal(p, whole) {
-					b.Error("another frame was read")
-				}
-			})
-		}
-	}
-}
-
-func noReset(uint32) error { return nil }
-
-// followed reads as Conn does.
-func followed(b *testing.B, in *inbound, source func([]byte) int, p []byte) int {
-	for {
-		if n := in.read(p); n > 0 {
-			return n
-		}
-		n := source(p[:min(len(p), in.most())])
-		n, err := in.add(p[:n], noReset)
-		if err != nil {
-			b.Fatal(err)
-		}
-		if n > 0 {
-			return n
-		}
-	}
 }
 
 // A benchListener accepts the same connection over and over.

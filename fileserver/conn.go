@@ -7,13 +7,13 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"os"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"golang.org/x/net/http2"
 
+	"github.com/caddy-ktls/caddy-ktls/internal/http2body"
 	"github.com/caddy-ktls/caddy-ktls/ktls"
 )
 
@@ -24,8 +24,8 @@ import (
 //
 // And it lets a response send a file by net/http's ordinary Write: the writer
 // announces a file, writes a placeholder of its length, and Conn recognises the
-// placeholder by its address and sends the file instead. Over HTTP/2 it follows
-// the frames that the server writes, see outbound.
+// placeholder by its address and sends the file instead. Over HTTP/2 package
+// http2body stands between it and the server.
 type Conn struct {
 	tls      *ktls.Conn
 	server   *Server
@@ -37,8 +37,7 @@ type Conn struct {
 
 	known    bool // to an HTTP/2 server that stops, see listener.Close
 	protocol protocolCheck
-	inbound  inbound
-	outbound atomic.Pointer[outbound] // of HTTP/2, from the handshake on
+	frames   atomic.Pointer[http2body.Conn] // of HTTP/2, from the handshake on
 	goAway   sync.Once
 	idle     atomic.Int32 // an idleness
 
@@ -87,27 +86,18 @@ func (c *Conn) Read(p []byte) (int, error) {
 
 // readFrames reads the frames of an HTTP/2 client.
 func (c *Conn) readFrames(p []byte) (int, error) {
-	for {
-		if c.tls.Retired() || c.known && !c.inbound.settled && c.listener.closed.Load() {
+	for frames := c.frames.Load(); ; {
+		if c.tls.Retired() || c.known && !frames.Begun() && c.listener.closed.Load() {
 			c.goAway.Do(c.insertGoAway)
 		}
-		if n := c.inbound.read(p); n > 0 {
-			return n, nil
+		n, err := frames.Read(p)
+		if errors.Is(err, ktls.ErrRetired) {
+			continue
 		}
-		n, err := c.tls.Read(p[:min(len(p), c.inbound.most())])
 		if !c.protocol.accept(p[:n]) {
 			return 0, c.refuse()
 		}
-		if n > 0 { // an error that counts comes again
-			n, err = c.inbound.add(p[:n], c.outbound.Load().reset)
-			if n > 0 || err != nil {
-				return n, err
-			}
-			continue
-		}
-		if !errors.Is(err, ktls.ErrRetired) && (!errors.Is(err, os.ErrDeadlineExceeded) || !c.wokenUp()) {
-			return 0, err
-		}
+		return n, err
 	}
 }
 
@@ -137,16 +127,15 @@ func (c *Conn) shook() error {
 	c.known = !c.listener.closed.Load()
 	timeouts := c.server.Timeouts
 	_ = c.tls.SetDeadline(time.Time{})
+	state := c.tls.ConnectionState()
+	c.protocol.http2 = state.NegotiatedProtocol == http2.NextProtoTLS
+	if c.protocol.http2 {
+		c.frames.Store(http2body.New(wire{c}))
+	}
 	if d := timeouts.readHeader(); d > 0 {
 		_ = c.setReadDeadline(time.Now().Add(d))
 	}
-	state := c.tls.ConnectionState()
-	if state.NegotiatedProtocol != http2.NextProtoTLS {
-		return nil
-	}
-	c.protocol.http2 = true
-	c.outbound.Store(newOutbound(frameWriter{c}))
-	if !secureForHTTP2(state) {
+	if c.protocol.http2 && !secureForHTTP2(state) {
 		_ = http2.NewFramer(c.tls, nil).WriteGoAway(0, http2.ErrCodeInadequateSecurity, nil)
 		_ = c.Close()
 		return c.readError(errInsecureHTTP2)
@@ -214,38 +203,20 @@ func (p *protocolCheck) accept(b []byte) bool {
 
 // Write implements net.Conn.
 func (c *Conn) Write(p []byte) (int, error) {
-	n, err := c.write(p)
+	if frames := c.frames.Load(); frames != nil {
+		return frames.Write(p)
+	}
+	n, err := c.writePlaceholder(p)
 	if errors.Is(err, errPlaceholder) {
 		c.distrust()
 	}
 	return n, err
 }
 
-func (c *Conn) write(p []byte) (int, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if !c.protocol.http2 {
-		return c.writeHTTP1(p)
-	}
-	outbound := c.outbound.Load()
-	rest, err := outbound.write(p)
-	if len(rest) > 0 {
-		_, err = c.tls.Write(rest)
-	}
-	if err == nil {
-		return len(p), nil
-	}
-	if !errors.Is(err, net.ErrClosed) { // then the last bytes may be on their way
-		outbound.close(err)
-		c.abort()
-	}
-	return 0, err
-}
-
 // Close implements net.Conn. It does not wait for the client.
 func (c *Conn) Close() error {
-	if o := c.outbound.Load(); o != nil {
-		o.close(nil)
+	if frames := c.frames.Load(); frames != nil {
+		frames.Close(nil)
 	}
 	return c.tls.Close()
 }

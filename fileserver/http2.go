@@ -2,82 +2,224 @@ package fileserver
 
 import (
 	"errors"
+	"io"
 	"net/http"
 	"reflect"
+	"time"
 
+	"github.com/caddy-ktls/caddy-ktls/internal/http2body"
 	"github.com/caddy-ktls/caddy-ktls/ktls"
 )
 
-func (w *writer) http2() bool { return w.request.ProtoMajor == 2 }
+// Over HTTP/2 package http2body sends large bodies: files by sendfile(2), and what
+// else has a known length from memory. The beginning of each body passes the HTTP/2
+// server, with the header.
 
-// sendFrames sends what is left of a part of a file, but for a short rest, in
-// DATA frames of HTTP/2. It moves the reader.
-func (w *writer) sendFrames(file ktls.FileRange) (total int64, err error) {
-	id, at, ok := w.stream.position()
-	if !ok { // not any more
-		w.path = copying
-		w.report(ReasonStreamUnknown)
-		return 0, nil
-	}
-	if at > 0 {
-		// What the server has buffered would share a frame with the file.
-		err = w.flush()
-	}
-	for err == nil && w.path == sending && file.Len-total > httpBuffer {
-		var n int
-		var byKernel int64
-		n, byKernel, err = w.conn.outbound.Load().send(part{
-			stream: id, at: at + total,
-			file: file.File, offset: file.Offset + total, n: int(min(file.Len-total, patternLen)),
-		}, w.ResponseWriter)
-		total += int64(n)
-		w.sent += byKernel
-		w.copied += max(int64(n)-byKernel, 0) // a frame may be gone though its write has failed
-		reason := w.unmoved()
-		switch {
-		case errors.Is(err, errStreamUnknown):
-			reason, err = ReasonStreamUnknown, nil
-		case errors.Is(err, errRefused):
-			reason, err = ReasonSendfileRefused, nil
-		}
-		if reason != ReasonNone && reason != ReasonSendfileRefused {
-			w.path = copying
-		}
-		w.report(reason)
-	}
-	w.written += total
-	return total, errors.Join(err, file.Consume(total))
+// A wire is the http2body.Wire of a connection.
+type wire struct{ *Conn }
+
+func (w wire) Read(p []byte) (int, error)          { return w.tls.Read(p) }
+func (w wire) Write(p []byte) (int, error)         { return w.tls.Write(p) }
+func (w wire) SetReadDeadline(t time.Time) error   { return w.tls.SetReadDeadline(t) }
+func (w wire) WriteBuffers(buffers [][]byte) error { return w.tls.WriteBuffers(buffers) }
+func (w wire) Abort()                              { _ = w.tls.NetConn().Close() }
+
+func (w wire) SendFile(header []byte, f ktls.File, offset, n int64) (copied int64, err error) {
+	_, copied, err = w.sendFile(header, f, offset, n, 0)
+	return copied, err
 }
 
-// A serverStream tells of the stream that an HTTP/2 server's writer belongs to
-// what is in fields that are not exported. They must be where they are expected.
-type serverStream struct{ state, number, written reflect.Value }
+func (w *writer) http2() bool { return w.request.ProtoMajor == 2 }
 
-// streamOf finds the fields, once for a response.
-func streamOf(w http.ResponseWriter) *serverStream {
+// readFrames is ReadFrom over HTTP/2.
+func (w *writer) readFrames(r io.Reader) (total int64, err error) {
+	file, isFile := ktls.FileRangeOf(r)
+	switch {
+	case w.path != undecided:
+	case w.lengthKnown:
+		w.decide(w.length)
+	case isFile:
+		w.decide(file.Len + file.Beyond)
+	default:
+		return w.copy(r)
+	}
+	if w.path == sending && !w.taken {
+		total, err = w.beginFrames(r)
+		if err != nil || !w.taken && w.path == sending {
+			return total, err
+		}
+		file.Offset += total
+		file.Len -= total
+	}
+	if w.path == copying {
+		if isFile && w.obstructed != ReasonNone {
+			w.report(w.obstructed)
+		}
+		n, err := w.copy(r)
+		return total + n, err
+	}
+	if isFile && file.Len > 0 && !w.noSendfile {
+		n, err := w.sendFrames(file)
+		if total += n; err != nil {
+			return total, err
+		}
+		if limited, ok := r.(*io.LimitedReader); ok && limited.N <= 0 {
+			return total, nil
+		}
+	}
+	n, err := copyPooled(framesWriter{w}, r)
+	w.next += n
+	return total + n, err
+}
+
+// A framesWriter hides a writer's ReadFrom.
+type framesWriter struct{ w *writer }
+
+func (f framesWriter) Write(p []byte) (int, error) { return f.w.writeFrames(p) }
+
+// beginFrames has the server send the beginning of a body, and takes over the
+// stream if there is more.
+func (w *writer) beginFrames(r io.Reader) (int64, error) {
+	w.conn.tls.Offload()
+	n := w.beginning()
+	total, err := w.copyN(r, n)
+	if err == nil && total == n && !w.complete() {
+		err = w.takeOver()
+	}
+	return total, err
+}
+
+// beginning is how much of a body the server is to send. If the client has granted
+// nothing beyond what every connection begins with, that is as much as goes.
+func (w *writer) beginning() int64 {
+	return max(sniffLen, w.conn.frames.Load().Untouched())
+}
+
+// complete reports whether all of the body has been written.
+func (w *writer) complete() bool { return w.lengthKnown && w.written >= w.length }
+
+// takeOver takes over the stream, when the connection is offloaded: the beginning of
+// the body has proved the sequence number. If it can't be, the body is copied.
+func (w *writer) takeOver() error {
+	err := w.stream.Settle(w.ResponseWriter, w.written)
+	switch reason := w.conn.tls.Reason(); {
+	case errors.Is(err, http2body.ErrMismatch):
+		w.conn.distrust()
+		w.path, w.obstructed = copying, ReasonStreamUnknown
+	case err != nil:
+		return err
+	case reason != ktls.Offloaded:
+		w.path, w.obstructed = copying, Reason(reason.String())
+		w.conn.frames.Load().Release()
+	default:
+		w.stream.Take()
+		w.taken = true
+	}
+	return nil
+}
+
+// sendFrames sends a part of a file, and moves the reader.
+func (w *writer) sendFrames(file ktls.FileRange) (int64, error) {
+	if w.lengthKnown {
+		file = limited(file, w.length-w.written)
+	}
+	if w.shorter(file) {
+		w.tooShort()
+	}
+	sent, copied, err := w.stream.SendFile(file.File, file.Offset, file.Len, w.aheadFrames(file))
+	if errors.Is(err, http2body.ErrShort) {
+		w.tooShort()
+	}
+	w.tellRecorders(sent)
+	w.written += sent
+	w.next += sent
+	w.sent += sent - copied
+	w.copied += copied
+	w.noSendfile = copied > 0
+	if w.noSendfile {
+		w.report(ReasonSendfileRefused)
+	} else {
+		w.report(ReasonNone)
+	}
+	if err != nil {
+		w.failed(err)
+	}
+	return sent, errors.Join(err, file.Consume(sent))
+}
+
+// tooShort ends a response whose file has become shorter. The server resets the
+// stream: after an error it would end it as if it were whole.
+func (w *writer) tooShort() {
+	w.failed(io.ErrUnexpectedEOF)
+	panic(http.ErrAbortHandler)
+}
+
+// maxFrames bounds a part of a file and what goes ahead: a number of whole frames, of
+// about 1 MiB.
+const maxFrames = 64 * http2body.MaxPayload
+
+// aheadFrames is what ahead is over HTTP/1.1.
+func (w *writer) aheadFrames(file ktls.FileRange) int64 {
+	if w.above.ResponseWriter == nil || !w.lengthKnown || !takesMore() {
+		return 0
+	}
+	return max(min(file.Beyond, maxFrames-file.Len), 0)
+}
+
+// writeFrames writes bytes of a body that is sent in frames.
+func (w *writer) writeFrames(p []byte) (total int, err error) {
+	if w.lengthKnown && w.written+int64(len(p)) > w.length {
+		return 0, http.ErrContentLength
+	}
+	if !w.taken {
+		w.conn.tls.Offload()
+		total, err = w.writeServer(p[:min(int64(len(p)), w.beginning())])
+		if err == nil && !w.complete() {
+			err = w.takeOver()
+		}
+		if p = p[total:]; err != nil || len(p) == 0 {
+			return total, err
+		}
+		if w.path == copying {
+			n, err := w.writeServer(p)
+			return total + n, err
+		}
+	}
+	end := !w.lengthKnown || w.written+int64(len(p)) >= w.length
+	n, err := w.stream.Write(p, end)
+	w.tellRecorders(int64(n))
+	w.written += int64(n)
+	w.copied += int64(n)
+	return total + n, err
+}
+
+// tellRecorders has Caddy's recorders below, which tell the access log how long the
+// body is, count bytes that do not pass them. With idle timeouts they are above.
+func (w *writer) tellRecorders(n int64) {
+	if below, ok := w.ResponseWriter.(io.ReaderFrom); ok && w.above.ResponseWriter == nil {
+		_, _ = below.ReadFrom(sentAlready(n))
+	}
+}
+
+// A sentAlready is a reader whose bytes need not be written.
+type sentAlready int64
+
+func (sentAlready) Read([]byte) (int, error)           { return 0, io.EOF }
+func (n sentAlready) WriteTo(io.Writer) (int64, error) { return int64(n), nil }
+
+// streamID returns the number of the stream that an HTTP/2 server's writer belongs
+// to, 0 if it is not known. The server tells it in fields that are not exported. They
+// must be where they are expected.
+func streamID(w http.ResponseWriter) uint32 {
 	v := reflect.ValueOf(w)
 	if v.Kind() == reflect.Struct { // from Go 1.27 on, around the server's own
 		v = v.FieldByName("ResponseWriter")
 	}
-	state := field(v, "rws")
-	return &serverStream{state, field(field(state, "stream"), "id"), field(state, "wroteBytes")}
-}
-
-// position returns the stream's number, and how many bytes of the body the writer
-// was given.
-func (s *serverStream) position() (id uint32, written int64, ok bool) {
-	if s.number.Kind() != reflect.Uint32 || s.written.Kind() != reflect.Int64 || http2Trust.lost.Load() ||
-		s.state.IsNil() { // the handler has returned
-		return 0, 0, false
+	number := field(field(field(v, "rws"), "stream"), "id")
+	if number.Kind() != reflect.Uint32 {
+		return 0
 	}
-	id, written = uint32(s.number.Uint()), s.written.Int()
-	return id, written, id%2 == 1 && written >= 0 // streams of clients are odd
-}
-
-// pushed reports whether the stream is one that the server has begun: those have
-// even numbers.
-func (s *serverStream) pushed() bool {
-	return s.number.Kind() == reflect.Uint32 && s.number.Uint() > 0 && s.number.Uint()%2 == 0
+	return uint32(number.Uint())
 }
 
 // field returns a field of the struct that v points to, or nothing.

@@ -2,7 +2,6 @@ package fileserver
 
 import (
 	"bytes"
-	"crypto/sha256"
 	"crypto/tls"
 	"io"
 	"net"
@@ -10,7 +9,6 @@ import (
 	"net/http/httptest"
 	"os"
 	"testing"
-	"unsafe"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"golang.org/x/net/http2"
@@ -20,23 +18,13 @@ import (
 
 // Writers that an HTTP/2 server might have one day.
 type (
-	standIn      struct{ rws *standInState }
-	standInState struct {
-		stream     *standInStream
-		wroteBytes int64
-	}
+	standIn       struct{ rws *standInState }
+	standInState  struct{ stream *standInStream }
 	standInStream struct{ id uint32 }
 
 	widerID struct {
 		noWriter
-		rws *struct {
-			stream     *struct{ id uint64 }
-			wroteBytes int64
-		}
-	}
-	uncounted struct {
-		noWriter
-		rws *struct{ stream *standInStream }
+		rws *struct{ stream *struct{ id uint64 } }
 	}
 	renamed struct {
 		noWriter
@@ -58,69 +46,46 @@ func (standIn) WriteHeader(int)             {}
 
 type noWriter = http.ResponseWriter
 
-func TestStreamOf(t *testing.T) {
-	at := func(id uint32, written int64) *standInState { return &standInState{&standInStream{id}, written} }
+func TestStreamID(t *testing.T) {
+	at := func(id uint32) *standInState { return &standInState{&standInStream{id}} }
 	n := 7
 	for _, tt := range []struct {
 		name   string
 		writer http.ResponseWriter
 		want   uint32
 	}{
-		{"as expected", &standIn{at(7, 9)}, 7},
-		{"an even number", &standIn{at(8, 9)}, 0},
-		{"number 0", &standIn{at(0, 9)}, 0},
-		{"a negative length", &standIn{at(7, -1)}, 0},
+		{"as expected", &standIn{at(7)}, 7},
+		{"number 0", &standIn{at(0)}, 0},
 		{"no stream", &standIn{&standInState{}}, 0},
 		{"no state", &standIn{}, 0},
-		{"no pointer", standIn{at(7, 9)}, 0},
-		{"a wider number", &widerID{rws: &struct {
-			stream     *struct{ id uint64 }
-			wroteBytes int64
-		}{&struct{ id uint64 }{7}, 9}}, 0},
-		{"no length", &uncounted{rws: &struct{ stream *standInStream }{&standInStream{7}}}, 0},
-		{"renamed", &renamed{state: at(7, 9)}, 0},
-		{"embedded", &embedded{rws: *at(7, 9)}, 0},
+		{"no pointer", standIn{at(7)}, 0},
+		{"a wider number", &widerID{rws: &struct{ stream *struct{ id uint64 } }{&struct{ id uint64 }{7}}}, 0},
+		{"renamed", &renamed{state: at(7)}, 0},
+		{"embedded", &embedded{rws: *at(7)}, 0},
 		{"not a struct", &notAStruct{rws: &n}, 0},
 		{"nothing", nil, 0},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			id, written, ok := streamOf(tt.writer).position()
-			if ok != (tt.want > 0) || ok && (id != tt.want || written != 9) {
-				t.Errorf("got %d, %d, %v; want %d", id, written, ok, tt.want)
+			if got := streamID(tt.writer); got != tt.want {
+				t.Errorf("got %d, want %d", got, tt.want)
 			}
 		})
 	}
-	// Servers take the state away when the handler has returned.
-	returned := &standIn{at(7, 9)}
-	s := streamOf(returned)
-	returned.rws = nil
-	if _, _, ok := s.position(); ok {
-		t.Error("a stream without a handler is known")
-	}
 	// A writer of the right shape, but of a type that isn't known.
-	if bottomOf(&standIn{at(7, 9)}) != nil {
+	if bottomOf(&standIn{at(7)}) != nil {
 		t.Error("an unknown writer was taken for the bottom")
-	}
-	http2Trust.lost.Store(true)
-	defer http2Trust.lost.Store(false)
-	if _, _, ok := streamOf(&standIn{at(7, 9)}).position(); ok {
-		t.Error("a stream is known after all")
 	}
 }
 
 // The streams of golang.org/x/net/http2 and of net/http's own copy are known by
-// their numbers, and what was written to them.
-func TestStreamOfServers(t *testing.T) {
+// their numbers.
+func TestStreamIDOfServers(t *testing.T) {
 	for _, name := range []string{"golang.org/x/net", "net/http"} {
 		t.Run(name, func(t *testing.T) {
 			var ids []uint32
 			server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 				_, _ = io.WriteString(w, "buffered")
-				id, written, ok := streamOf(bottomOf(w)).position()
-				if !ok || written != 8 {
-					t.Errorf("%T: stream known: %v, %d bytes written", w, ok, written)
-				}
-				ids = append(ids, id)
+				ids = append(ids, streamID(bottomOf(w)))
 			}))
 			server.EnableHTTP2 = true
 			server.TLS = &tls.Config{NextProtos: []string{"h2"}}
@@ -193,47 +158,6 @@ func newHTTP2Site(t testing.TB, handler http.HandlerFunc) (s *site, logged chan 
 		}
 	}()
 	return s, logged
-}
-
-// A server whose count of a body's bytes means something else than it does today has
-// one response fail. No byte of its placeholder gets out, the switch is thrown, and it
-// is told.
-func TestShiftedPosition(t *testing.T) {
-	requireKernelTLS(t)
-	restoreTrust(t)
-	name, body := randomFile(t, 1_000_000)
-	s, _ := newHTTP2Site(t, func(w http.ResponseWriter, _ *http.Request) {
-		f, err := os.Open(name)
-		must(t, err)
-		defer f.Close()
-		count := streamOf(bottomOf(unwrap(w).(*writer).ResponseWriter)).written
-		*(*int64)(unsafe.Pointer(count.UnsafeAddr()))++
-		_, _ = io.Copy(w, f)
-	})
-	defer s.CloseIdleConnections()
-	if response, err := s.Get(s.url); err == nil {
-		got, err := io.ReadAll(response.Body)
-		response.Body.Close()
-		if err == nil || !bytes.HasPrefix(body, got) {
-			t.Errorf("%d bytes, %v, of the file: %v", len(got), err, bytes.HasPrefix(body, got))
-		}
-	}
-	<-s.handled
-	if reason := <-s.reports; reason != ReasonNone {
-		t.Errorf("first reason %q", reason)
-	}
-	for range 2 {
-		_, got, err := s.get(t)
-		if err != nil || sha256.Sum256(got) != sha256.Sum256(body) {
-			t.Errorf("got %d bytes, %v", len(got), err)
-		}
-		if reason := <-s.reports; reason != ReasonStreamUnknown {
-			t.Errorf("reason %q", reason)
-		}
-	}
-	if len(s.distrusted) != 1 || <-s.distrusted != "HTTP/2" || s.sent.Load() > 0 || http1Trust.lost.Load() {
-		t.Errorf("%d bytes by sendfile, HTTP/1.1 distrusted: %v", s.sent.Load(), http1Trust.lost.Load())
-	}
 }
 
 // sendTwice serves a file, and then a part of it again.

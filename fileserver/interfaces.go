@@ -15,6 +15,9 @@ func (w *writer) Flush() { _ = w.FlushError() }
 // WriteString implements io.StringWriter.
 func (w *writer) WriteString(s string) (int, error) {
 	w.fixHeader()
+	if w.http2() && w.lengthKnown {
+		return w.Write([]byte(s))
+	}
 	n, err := io.WriteString(w.ResponseWriter, s)
 	w.wrote(int64(n))
 	return n, err

@@ -117,8 +117,10 @@ func (c *Conn) abort() {
 	_ = c.tls.NetConn().Close()
 }
 
-// writeHTTP1 writes what is no placeholder, and the file for what is. c.mu is held.
-func (c *Conn) writeHTTP1(p []byte) (n int, err error) {
+// writePlaceholder writes what is no placeholder, and the file for what is.
+func (c *Conn) writePlaceholder(p []byte) (n int, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	switch {
 	case c.writeErr != nil: // what comes now is not looked at
 		return 0, c.writeErr

@@ -62,6 +62,13 @@ func (c *Conn) SetReadDeadline(t time.Time) error {
 	return c.setReadDeadline(t)
 }
 
+func (c *Conn) setReadDeadline(t time.Time) error {
+	if frames := c.frames.Load(); frames != nil {
+		return frames.SetReadDeadline(t)
+	}
+	return c.tls.SetReadDeadline(t)
+}
+
 // retired is called when Read has been interrupted.
 func (c *Conn) retired() {
 	if c.idle.Load() == waiting {
@@ -73,5 +80,5 @@ func (c *Conn) retired() {
 func (c *Conn) insertGoAway() {
 	// The client's GOAWAY names the last stream of the server's, which has
 	// begun none.
-	c.insert(frames(func(f *http2.Framer) error { return f.WriteGoAway(0, http2.ErrCodeNo, nil) }))
+	c.frames.Load().Insert(func(f *http2.Framer) error { return f.WriteGoAway(0, http2.ErrCodeNo, nil) })
 }

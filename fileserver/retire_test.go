@@ -13,6 +13,7 @@ import (
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
 
+	"github.com/caddy-ktls/caddy-ktls/internal/http2body"
 	"github.com/caddy-ktls/caddy-ktls/ktls"
 )
 
@@ -90,11 +91,12 @@ func TestPrefaceAfterShutdown(t *testing.T) {
 				name, value, _ := strings.Cut(name, " ")
 				must(t, encoder.WriteField(hpack.HeaderField{Name: name, Value: value}))
 			}
-			_, err = client.Write(clientFrames(t, settings(), func(f *http2.Framer) error {
+			_, err = client.Write(append([]byte(http2.ClientPreface), http2body.Frames(func(f *http2.Framer) error {
+				must(t, f.WriteSettings())
 				return f.WriteHeaders(http2.HeadersFrameParam{
 					StreamID: 1, BlockFragment: block.Bytes(), EndStream: true, EndHeaders: true,
 				})
-			}))
+			})...))
 			must(t, err)
 			for framer, over := http2.NewFramer(nil, client), false; !over; {
 				frame, err := framer.ReadFrame()

@@ -2,6 +2,7 @@ package fileserver
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -14,6 +15,9 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
 	"golang.org/x/net/http2"
+
+	"github.com/caddy-ktls/caddy-ktls/internal/http2body"
+	"github.com/caddy-ktls/caddy-ktls/ktls"
 )
 
 // A Fault is something that net/http, golang.org/x/net/http2 or Caddy don't do in
@@ -73,8 +77,8 @@ type selfTest struct {
 	idle func(http.ResponseWriter) *caddyhttp.IdleTimeoutWriter
 	// insert leads that to a writer of ours.
 	insert func(*caddyhttp.IdleTimeoutWriter, *http.Request) (http.ResponseWriter, *Response)
-	// position tells of the stream of an HTTP/2 server's writer.
-	position func(http.ResponseWriter) (id uint32, written int64, ok bool)
+	// streamID finds the number of an HTTP/2 server's stream.
+	streamID func(http.ResponseWriter) uint32
 	// takesMore tells whether Caddy bears it that more is sent than a part.
 	takesMore func() bool
 	patience  time.Duration
@@ -99,7 +103,7 @@ func newSelfTest() *selfTest {
 			ctx = caddyhttp.ContextWithIdleTimeouts(ctx, nil, idle)
 			return Insert(idle, r.WithContext(ctx), new(Options))
 		},
-		position:  func(w http.ResponseWriter) (uint32, int64, bool) { return streamOf(w).position() },
+		streamID:  streamID,
 		takesMore: takesMore,
 		patience:  10 * time.Second,
 	}
@@ -117,15 +121,15 @@ const (
 )
 
 func (s *selfTest) run() (faults []Fault) {
-	right := s.serve([]byte("GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"), s.tryHTTP1)
+	right := s.serve(http1Trust, []byte("GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"), s.tryHTTP1)
 	faults = missing(http1Trust.protocol, right, writesAltered)
 	if !s.takesMore() {
 		faults = append(faults, Fault{http1Trust.protocol, noMore, false})
 	}
-	right = s.serve(append([]byte(http2.ClientPreface), frames(func(f *http2.Framer) error {
+	right = s.serve(http2Trust, append([]byte(http2.ClientPreface), http2body.Frames(func(f *http2.Framer) error {
 		_ = f.WriteSettings()
 		return f.WriteHeaders(http2.HeadersFrameParam{
-			StreamID: 1, EndStream: true, EndHeaders: true,
+			StreamID: selfTestStream, EndStream: true, EndHeaders: true,
 			// HPACK (RFC 7541): :method GET, :scheme https, :path /, :authority x
 			BlockFragment: []byte{0x82, 0x87, 0x84, 0x41, 1, 'x'},
 		})
@@ -157,22 +161,35 @@ func (s *selfTest) tryHTTP1(w http.ResponseWriter, conn *selfTestConn, right map
 	}
 }
 
-// tryHTTP2 writes to a stream.
-func (s *selfTest) tryHTTP2(w http.ResponseWriter, _ *selfTestConn, right map[string]bool) {
-	id, before, ok := s.position(w)
-	_, _ = io.WriteString(w, "text")
-	_, after, _ := s.position(w)
-	right[noStream] = ok && id == 1 && before == 0 && after == 4
+// tryHTTP2 takes over a stream.
+func (s *selfTest) tryHTTP2(w http.ResponseWriter, conn *selfTestConn, right map[string]bool) {
+	if s.streamID(w) != selfTestStream {
+		return
+	}
+	stream := conn.frames.Stream(selfTestStream)
+	n, err := io.WriteString(w, "text")
+	if stream == nil || err != nil {
+		return
+	}
+	// The server sends nothing else of this length.
+	right[noStream] = stream.Settle(w, int64(n)) == nil
 }
+
+// selfTestStream is the number of the stream over HTTP/2. It is one that no count
+// gives by chance.
+const selfTestStream = 12345
 
 // selfTestLen is the length of a placeholder that is more than net/http buffers.
 const selfTestLen = 2 * httpBuffer
 
-// serve has a request served, and returns which of the faults there are not; nil if
+// serve has a request served over a protocol, and returns which of the faults there are not; nil if
 // there is no answer. try looks for those of the protocol.
-func (s *selfTest) serve(request []byte, try func(http.ResponseWriter, *selfTestConn, map[string]bool)) map[string]bool {
+func (s *selfTest) serve(protocol *trust, request []byte, try func(http.ResponseWriter, *selfTestConn, map[string]bool)) map[string]bool {
 	client, end := net.Pipe()
 	conn := &selfTestConn{Conn: end}
+	if protocol == http2Trust {
+		conn.frames = http2body.New(selfTestWire{end})
+	}
 	conn.addr = localAddr{end.LocalAddr(), new(Conn)}
 	handled := make(chan map[string]bool, 1)
 	server := &http.Server{Protocols: new(http.Protocols), Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -232,19 +249,47 @@ func (w *standInWriter) Write(p []byte) (int, error) {
 
 func (*standInWriter) SetWriteDeadline(time.Time) error { return nil }
 
-// A selfTestConn is a connection that looks for the placeholder.
+// A selfTestConn is a connection that looks for the placeholder, and follows the
+// frames.
 type selfTestConn struct {
 	net.Conn
-	addr localAddr
+	addr   localAddr
+	frames *http2body.Conn // over HTTP/2
 	// unaltered: the last write was the placeholder as it is.
 	unaltered bool
 }
 
 func (c *selfTestConn) LocalAddr() net.Addr { return &c.addr }
 
+func (c *selfTestConn) Read(p []byte) (int, error) {
+	if c.frames != nil {
+		return c.frames.Read(p)
+	}
+	return c.Conn.Read(p)
+}
+
+func (c *selfTestConn) Close() error {
+	if c.frames != nil {
+		c.frames.Close(nil)
+	}
+	return c.Conn.Close()
+}
+
 func (c *selfTestConn) Write(p []byte) (int, error) {
+	if c.frames != nil {
+		return c.frames.Write(p)
+	}
 	c.unaltered = len(p) == selfTestLen && isPlaceholder(p)
 	return c.Conn.Write(p)
+}
+
+// A selfTestWire is never written to but by the server.
+type selfTestWire struct{ net.Conn }
+
+func (selfTestWire) Abort()                      {}
+func (selfTestWire) WriteBuffers([][]byte) error { return errors.ErrUnsupported }
+func (selfTestWire) SendFile([]byte, ktls.File, int64, int64) (int64, error) {
+	return 0, errors.ErrUnsupported
 }
 
 // A oneConn is a listener that has one connection to give.

@@ -97,28 +97,13 @@ func TestSelfTestFaults(t *testing.T) {
 		{"a part is all that may be sent", func(s *selfTest) { s.takesMore = func() bool { return false } },
 			[]Fault{{"HTTP/1.1", noMore, false}}},
 		{"no stream", func(s *selfTest) {
-			s.position = func(http.ResponseWriter) (uint32, int64, bool) { return streamOf(new(standInWriter)).position() }
+			s.streamID = func(http.ResponseWriter) uint32 { return streamID(new(standInWriter)) }
 		}, []Fault{{"HTTP/2", noStream, true}}},
 		{"another stream", func(s *selfTest) {
-			s.position = func(w http.ResponseWriter) (uint32, int64, bool) {
-				id, written, ok := streamOf(w).position()
-				return id + 2, written, ok
-			}
-		}, []Fault{{"HTTP/2", noStream, true}}},
-		{"another count", func(s *selfTest) {
-			s.position = func(w http.ResponseWriter) (uint32, int64, bool) {
-				id, written, ok := streamOf(w).position()
-				return id, written + 1, ok
-			}
-		}, []Fault{{"HTTP/2", noStream, true}}},
-		{"a count of something else", func(s *selfTest) {
-			s.position = func(w http.ResponseWriter) (uint32, int64, bool) {
-				id, _, ok := streamOf(w).position()
-				return id, 0, ok
-			}
+			s.streamID = func(w http.ResponseWriter) uint32 { return streamID(w) + 2 }
 		}, []Fault{{"HTTP/2", noStream, true}}},
 		{"a panic", func(s *selfTest) {
-			s.position = func(http.ResponseWriter) (uint32, int64, bool) { panic("changed") }
+			s.streamID = func(http.ResponseWriter) uint32 { panic("changed") }
 		}, []Fault{{"HTTP/2", noStream, true}}},
 		{"no answer", func(s *selfTest) {
 			s.patience = 100 * time.Millisecond

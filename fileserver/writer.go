@@ -8,6 +8,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/caddy-ktls/caddy-ktls/internal/http2body"
 	"github.com/caddy-ktls/caddy-ktls/ktls"
 )
 
@@ -95,9 +96,14 @@ type writer struct {
 	encoded     bool  // there is a Transfer-Encoding
 	written     int64 // bytes of the body
 	path        path
-	begun       bool          // see begin
-	flushed     bool          // net/http holds nothing of the response
-	stream      *serverStream // over HTTP/2, when the body goes out by sendfile(2)
+	begun       bool   // see begin
+	flushed     bool   // net/http holds nothing of the response
+	obstructed  Reason // why the path is copying, if the body is worth another
+
+	// Over HTTP/2, when the path is sending.
+	stream     *http2body.Stream
+	taken      bool // from the server
+	noSendfile bool // the kernel refuses the file
 
 	// The file that was copied from last, up to where, and up to where it
 	// was to be copied.
@@ -185,6 +191,18 @@ func (w *writer) fixHeader() {
 // Write implements http.ResponseWriter.
 func (w *writer) Write(p []byte) (int, error) {
 	w.fixHeader()
+	if w.http2() && w.lengthKnown {
+		if w.path == undecided {
+			w.decide(w.length)
+		}
+		if w.path == sending {
+			return w.writeFrames(p)
+		}
+	}
+	return w.writeServer(p)
+}
+
+func (w *writer) writeServer(p []byte) (int, error) {
 	n, err := w.ResponseWriterWrapper.Write(p)
 	w.wrote(int64(n))
 	return n, err
@@ -193,6 +211,9 @@ func (w *writer) Write(p []byte) (int, error) {
 // FlushError is what an http.ResponseController flushes by.
 func (w *writer) FlushError() error {
 	w.fixHeader()
+	if w.taken {
+		return w.stream.Flush()
+	}
 	return http.NewResponseController(w.ResponseWriter).Flush()
 }
 
@@ -207,6 +228,9 @@ func (w *writer) wrote(n int64) {
 // it with the file, which Caddy hands on in parts.
 func (w *writer) ReadFrom(r io.Reader) (total int64, err error) {
 	w.fixHeader()
+	if w.http2() {
+		return w.readFrames(r)
+	}
 	w.small = w.small || w.lengthKnown && w.length < w.options.MinSize
 	if w.path == copying || w.small {
 		return w.copy(r)
@@ -220,20 +244,17 @@ func (w *writer) ReadFrom(r io.Reader) (total int64, err error) {
 		if !w.lengthKnown {
 			length = file.Len + file.Beyond
 		}
-		w.decide(length >= w.options.MinSize)
+		w.decide(length)
+		if w.obstructed != ReasonNone {
+			w.report(w.obstructed)
+		}
 	}
 	if w.path == sending {
 		if w.lengthKnown { // net/http takes no more, so nobody is promised more
-			left := max(w.length-w.written, 0)
-			file.Len = min(file.Len, left)
-			file.Beyond = min(file.Beyond, left-file.Len)
+			file = limited(file, w.length-w.written)
 		}
 		if w.shorter(file) {
 			w.failed(io.ErrUnexpectedEOF)
-			if w.http2() {
-				// An error would end the stream as if it were whole.
-				panic(http.ErrAbortHandler)
-			}
 			return 0, io.ErrUnexpectedEOF
 		}
 		total, err = w.sendFile(file, r)
@@ -258,6 +279,14 @@ func (w *writer) ReadFrom(r io.Reader) (total int64, err error) {
 	n, err := w.copy(r)
 	w.next += n
 	return total + n, err
+}
+
+// limited returns a file of which only n bytes are to be sent.
+func limited(file ktls.FileRange, n int64) ktls.FileRange {
+	n = max(n, 0)
+	file.Len = min(file.Len, n)
+	file.Beyond = min(file.Beyond, n-file.Len)
+	return file
 }
 
 // shorter reports whether a file of which a part was copied has lost some of
@@ -289,12 +318,7 @@ func (w *writer) sendFile(file ktls.FileRange, r io.Reader) (total int64, err er
 	}
 	if err == nil && w.path == sending && file.Len > httpBuffer {
 		var sent int64
-		if w.http2() {
-			sent, err = w.sendFrames(file)
-		} else {
-			sent, err = w.send(file)
-		}
-		if err != nil {
+		if sent, err = w.send(file); err != nil {
 			w.failed(err)
 		}
 		total += sent
@@ -310,13 +334,20 @@ func (w *writer) copy(r io.Reader) (n int64, err error) {
 	if below, ok := w.ResponseWriter.(io.ReaderFrom); ok && !w.http2() {
 		n, err = below.ReadFrom(r)
 	} else {
-		buf := copyBuffers.Get().(*[copyBufferLen]byte)
-		n, err = io.CopyBuffer(struct{ io.Writer }{w.ResponseWriter}, struct{ io.Reader }{r}, buf[:])
-		if err == nil { // else a frame that is being written may still use it
-			copyBuffers.Put(buf)
-		}
+		n, err = copyPooled(struct{ io.Writer }{w.ResponseWriter}, r)
 	}
 	w.wrote(n)
+	return n, err
+}
+
+// copyPooled is io.Copy with a buffer that is used again, to a writer that has no
+// ReadFrom.
+func copyPooled(w io.Writer, r io.Reader) (int64, error) {
+	buf := copyBuffers.Get().(*[copyBufferLen]byte)
+	n, err := io.CopyBuffer(w, struct{ io.Reader }{r}, buf[:])
+	if err == nil { // else a frame that is being written may still use it
+		copyBuffers.Put(buf)
+	}
 	return n, err
 }
 
@@ -330,17 +361,15 @@ func (w *writer) copyN(r io.Reader, n int64) (int64, error) {
 	return w.copy(io.LimitReader(r, n))
 }
 
-// decide settles, once for the response, how its body goes out.
-func (w *writer) decide(large bool) {
+// decide settles, once for the response, how a body of a length goes out.
+func (w *writer) decide(length int64) {
 	w.path = copying
-	if w.small = !large; w.small {
+	if w.small = length < w.options.MinSize; w.small {
 		return
 	}
-	if reason := w.obstacle(); reason != ReasonNone {
-		w.report(reason)
-		return
+	if w.obstructed = w.obstacle(); w.obstructed == ReasonNone {
+		w.path = sending
 	}
-	w.path = sending
 }
 
 // obstacle returns why the body has to be copied.
@@ -358,11 +387,11 @@ func (w *writer) obstacle() Reason {
 	case originalMethod(w.request) == http.MethodHead || !bodyAllowed(w.status):
 		return ReasonNoBody
 	case w.http2():
-		w.stream = streamOf(bottom)
-		if w.stream.pushed() {
+		id := streamID(bottom)
+		if id > 0 && id%2 == 0 { // the server's own streams have even numbers
 			return ReasonPushed
 		}
-		if _, _, ok := w.stream.position(); !ok {
+		if w.stream = w.conn.frames.Load().Stream(id); w.stream == nil {
 			return ReasonStreamUnknown
 		}
 	case w.encoded, !w.lengthKnown && w.request.ProtoAtLeast(1, 1):
@@ -392,9 +421,6 @@ func (w *writer) begin(r io.Reader, n int64) (total int64, err error) {
 		return total, nil // the header waits for the file
 	}
 	w.conn.tls.Offload()
-	if w.http2() {
-		return total, nil // what is written before the file serves
-	}
 	if err := w.flush(); err != nil {
 		return total, err
 	}

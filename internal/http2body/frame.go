@@ -1,4 +1,4 @@
-package fileserver
+package http2body
 
 import (
 	"bytes"
@@ -37,9 +37,23 @@ func (h frameHeader) endsStream() bool {
 	return (h.typ == http2.FrameData || h.typ == http2.FrameHeaders) && h.flags.Has(http2.FlagDataEndStream)
 }
 
-// frames returns the frames that write writes.
-func frames(write func(*http2.Framer) error) []byte {
+// endsBlock reports whether another frame may follow this one: the frames of a
+// header block stand together (RFC 9113, section 4.3).
+func (h frameHeader) endsBlock() bool {
+	switch h.typ {
+	case http2.FrameHeaders, http2.FramePushPromise, http2.FrameContinuation:
+		return h.flags.Has(http2.FlagHeadersEndHeaders) // the same bit for all three
+	}
+	return true
+}
+
+// Frames returns what write has a framer write.
+func Frames(write func(*http2.Framer) error) []byte {
 	var b bytes.Buffer
 	_ = write(http2.NewFramer(&b, nil)) // a Buffer takes everything
 	return b.Bytes()
+}
+
+func windowUpdate(stream uint32, n int64) []byte {
+	return Frames(func(f *http2.Framer) error { return f.WriteWindowUpdate(stream, uint32(n)) })
 }

@@ -1,0 +1,232 @@
+package http2body
+
+import (
+	"errors"
+	"net"
+	"os"
+	"sync"
+	"time"
+
+	"golang.org/x/net/http2"
+
+	"github.com/caddy-ktls/caddy-ktls/ktls"
+)
+
+// A Wire is the connection below: plain bytes of HTTP/2 in both directions.
+type Wire interface {
+	Read(p []byte) (int, error)
+	Write(p []byte) (int, error)
+	SetReadDeadline(t time.Time) error
+	// WriteBuffers writes all of several buffers, which it may alter. It is
+	// called only for streams that were taken over.
+	WriteBuffers(buffers [][]byte) error
+	// SendFile writes header, and then n bytes of f from offset on, without
+	// copying them if it can. It returns how many it had to copy, and
+	// io.ErrUnexpectedEOF if there are fewer. It is called only for streams that
+	// were taken over.
+	SendFile(header []byte, f ktls.File, offset, n int64) (copied int64, err error)
+	// Abort cuts the connection off after a write that has failed.
+	Abort()
+}
+
+var (
+	errReset  = errors.New("http2body: the client has reset the stream")
+	errEnded  = errors.New("http2body: the server has ended the stream")
+	errGoAway = errors.New("http2body: the server has given up the connection")
+)
+
+// A Conn is an HTTP/2 connection between a server and its client. The server reads
+// and writes by it.
+type Conn struct {
+	wire Wire
+	in   inbound  // belongs to the reader, but for what its lock guards
+	out  outbound // belongs to the server's turn
+
+	mu sync.Mutex // guards what follows, and the streams
+	ledger
+	streams map[uint32]*Stream // that are open
+	last    uint32             // the highest number of a stream that the client has opened
+	turns
+	stopped error // why nobody but the server may send
+	err     error // why nobody may
+}
+
+// maxStreams bounds how many streams are known. The server allows 250 at a time, but
+// the client may open more, and the server does not answer when it is going away.
+const maxStreams = 1000
+
+// New returns a connection that has just begun. The preface is the first that is read.
+func New(wire Wire) *Conn {
+	return &Conn{wire: wire, ledger: newLedger(), turns: turns{between: true}}
+}
+
+// Read reads what the server is to read. Errors are those of the wire.
+func (c *Conn) Read(p []byte) (int, error) {
+	for {
+		if n := c.in.read(p); n > 0 {
+			return n, nil
+		}
+		n, err := c.wire.Read(p[:min(len(p), c.in.most())])
+		if n > 0 { // an error that counts comes again
+			if c.in.add(p[:n], c) {
+				return n, nil
+			}
+			continue
+		}
+		if !errors.Is(err, os.ErrDeadlineExceeded) || !c.in.wokenUp(c.wire) {
+			return 0, err
+		}
+	}
+}
+
+// Begun reports whether the client has sent a frame. It is for the goroutine that
+// reads.
+func (c *Conn) Begun() bool { return c.in.settled }
+
+// SetReadDeadline sets the deadline of Read.
+func (c *Conn) SetReadDeadline(t time.Time) error { return c.in.setDeadline(c.wire, t) }
+
+// Insert has the server read frames as if its client had sent them, also if it is
+// reading now.
+func (c *Conn) Insert(write func(*http2.Framer) error) { c.in.insert(c.wire, Frames(write)) }
+
+// Write writes what the server has to write. It waits until no other sender is in
+// the middle of a turn.
+func (c *Conn) Write(p []byte) (int, error) {
+	if err := c.beginWrite(); err != nil {
+		return 0, err
+	}
+	err := c.out.write(c, p)
+	c.endWrite(c.out.between())
+	if err != nil {
+		return 0, c.fail(err)
+	}
+	return len(p), nil
+}
+
+// pass writes bytes of the server as they are.
+func (c *Conn) pass(p []byte) error {
+	if len(p) == 0 {
+		return nil
+	}
+	_, err := c.wire.Write(p)
+	return err
+}
+
+// fail ends everything after a write that has failed, as nobody knows how much of it
+// the client has.
+func (c *Conn) fail(err error) error {
+	c.Close(err)
+	if !errors.Is(err, net.ErrClosed) { // then the last bytes may be on their way
+		c.wire.Abort()
+	}
+	return err
+}
+
+// Close ends all sending. err says why; nil stands for net.ErrClosed.
+func (c *Conn) Close(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.err == nil {
+		if c.err = err; err == nil {
+			c.err = net.ErrClosed
+		}
+		c.wakeAll()
+	}
+}
+
+// stop ends all sending but the server's.
+func (c *Conn) stop(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.stopped = err
+	for _, s := range c.streams {
+		s.notify()
+	}
+}
+
+// Release gives all windows to the server, as no stream of this connection will be
+// taken over.
+func (c *Conn) Release() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.released && c.taken == 0 {
+		c.released = true
+		c.topUp()
+	}
+}
+
+// topUp has the server told what it is owed. c.mu is held.
+func (c *Conn) topUp() {
+	if n := c.owed(); n > 0 {
+		c.tell(n)
+		c.in.insert(c.wire, windowUpdate(0, n))
+	}
+}
+
+// opened is called when the client sends HEADERS: they open a stream, or are trailers.
+func (c *Conn) opened(id uint32) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if id <= c.last || id%2 == 0 {
+		return
+	}
+	c.last = id
+	if len(c.streams) >= maxStreams {
+		return
+	}
+	if c.streams == nil {
+		c.streams = make(map[uint32]*Stream)
+	}
+	c.streams[id] = &Stream{conn: c, id: id}
+}
+
+func (c *Conn) clientReset(id uint32) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if s := c.streams[id]; s != nil {
+		c.end(s, errReset)
+	}
+}
+
+// end forgets a stream, on which nothing may be sent any more. c.mu is held.
+func (c *Conn) end(s *Stream, err error) {
+	s.err = err
+	if s.taken {
+		c.taken--
+	}
+	c.forget(&s.account)
+	if c.filling == s {
+		c.filling = nil
+	}
+	if delete(c.streams, s.id); len(c.streams) == 0 {
+		c.streams = nil // most connections are idle most of the time
+	}
+	s.notify()
+	c.dispatch()
+}
+
+// Stream returns the stream of a number, for a response that begins; nil if it is not
+// open, or was asked for before.
+func (c *Conn) Stream(id uint32) *Stream {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := c.streams[id]
+	if s == nil || s.wake != nil {
+		return nil
+	}
+	s.wake = make(chan struct{}, 1)
+	return s
+}
+
+// Untouched returns how much of the connection's window the server has, if it has all
+// of it, else 0: as long as a client has granted nothing beyond what every connection
+// begins with, a body had better begin by the server.
+func (c *Conn) Untouched() int64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.window > c.server {
+		return 0
+	}
+	return c.server
+}

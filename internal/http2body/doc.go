@@ -1,0 +1,37 @@
+// Package http2body sends the bodies of HTTP/2 responses past the HTTP/2 server: it
+// puts DATA frames of its own between the frames that golang.org/x/net/http2, or
+// net/http, writes to the same connection.
+//
+// A [Conn] stands between the server and the connection. It follows the frames in
+// both directions. When the server has written the header and the beginning of a
+// body, [Stream.Take] takes over the rest. From then on the server writes no more
+// payload of that stream, but still ends or resets it.
+//
+// # Windows
+//
+// Two senders use what the client has granted (RFC 9113, section 5.2). A ledger keeps
+// account of it. The server knows of a part of the connection's window only. The rest
+// is held back from it, and is what this package may send. For a stream that was taken
+// over the server is told of no increments at all.
+//
+// The server believes to have 65,535 bytes from the beginning, and nobody can take
+// them away. A client that grants no more gives something back only for what it has
+// got. If our own part is used up, we therefore have the server send a filler of zeros
+// on a stream that was taken over. The filler goes nowhere, and what the server has
+// spent for it is ours. So all of the client's window can be used, and no transfer
+// waits for increments that the client has no reason to send.
+//
+// # Turns
+//
+// One sender at a time writes to the connection, and begins only between two frames.
+// The server goes first. Streams follow in the order of their arrival, with up to four
+// frames at a time.
+//
+// # Locks
+//
+// Conn.mu guards the ledger, the streams and the turns. It is held for moments, never
+// while something is written or read. The flag busy says that somebody has the turn,
+// and is writing. inbound.mu guards what is inserted into the client's frames; it may
+// be taken with Conn.mu held, and no other lock with it held but those of the wire's
+// SetReadDeadline.
+package http2body

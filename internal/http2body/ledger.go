@@ -1,0 +1,137 @@
+package http2body
+
+const (
+	// maxWindow is the largest window (RFC 9113, section 6.9.1).
+	maxWindow = 1<<31 - 1
+	// initialWindow is every window's size at first (RFC 9113, section 6.9.2).
+	initialWindow = 65_535
+	// serverShare is what the server has of the connection's window, in bytes, if
+	// there is enough: what is small or without a known length.
+	serverShare = 1 << 20
+)
+
+// A ledger keeps account of the connection's window, and of the streams' initial
+// one.
+type ledger struct {
+	window   int64 // what the client has granted and nobody has used
+	server   int64 // the part of it that the server knows of
+	reserved int64 // the part of the rest that belongs to single streams
+	initial  int64 // the client's SETTINGS_INITIAL_WINDOW_SIZE
+	told     int64 // and what the server was told of it
+	taken    int   // streams that were taken over
+	released bool  // the server is to have everything
+}
+
+func newLedger() ledger {
+	return ledger{window: initialWindow, server: initialWindow, initial: initialWindow, told: initialWindow}
+}
+
+// An account is a stream's part of a ledger. Windows of streams are relative to the
+// initial one, which may change, so that they can become negative.
+type account struct {
+	granted int64 // increments, less the payload that was sent
+	server  int64 // increments that the server was told, less the payload that it has sent
+	reserve int64 // see ledger.reserved
+}
+
+// grant adds an increment of the client, unless the window would become too large.
+func (l *ledger) grant(n int64) bool {
+	if l.window+n > maxWindow {
+		return false
+	}
+	l.window += n
+	return true
+}
+
+// share is what the server should know of. While a stream is taken over, that is
+// not all of a small window.
+func (l *ledger) share() int64 {
+	switch {
+	case l.released:
+		return l.window
+	case l.taken > 0:
+		return min(serverShare, (l.window+3)/4)
+	}
+	return min(serverShare, l.window)
+}
+
+// owed is what the server should be told.
+func (l *ledger) owed() int64 {
+	return max(min(l.share()-l.server, l.window-l.server-l.reserved), 0)
+}
+
+// short reports whether the server knows of so little that it should be told at once.
+func (l *ledger) short() bool { return 2*l.server < l.share() }
+
+// tell notes that the server is told of an increment.
+func (l *ledger) tell(n int64) { l.server += n }
+
+// serverSent notes that the server has sent payload; a is nil if its stream is not
+// known.
+func (l *ledger) serverSent(a *account, n int64) {
+	l.window -= n
+	l.server -= n
+	if a != nil {
+		a.granted -= n
+		a.server -= n
+	}
+}
+
+// swallowed notes that the server has sent payload that does not reach the client.
+// What it took for it belongs to the stream.
+func (l *ledger) swallowed(a *account, n int64) {
+	l.server -= n
+	a.server -= n
+	a.reserve += n
+	l.reserved += n
+}
+
+// free is what a stream may take of the connection's window.
+func (l *ledger) free(a *account) int64 { return l.window - l.server - l.reserved + a.reserve }
+
+// streamWindow is what a stream may send, as far as its own window goes.
+func (l *ledger) streamWindow(a *account) int64 { return l.initial + a.granted }
+
+// spend takes n bytes of both windows, and refund gives them back.
+func (l *ledger) spend(a *account, n int64) {
+	l.window -= n
+	a.granted -= n
+	r := min(n, a.reserve)
+	a.reserve -= r
+	l.reserved -= r
+}
+
+func (l *ledger) refund(a *account, n int64) {
+	l.window += n
+	a.granted += n
+}
+
+// forget is called when a stream ends.
+func (l *ledger) forget(a *account) {
+	l.reserved -= a.reserve
+	a.reserve = 0
+}
+
+// grantStream adds an increment of the client, unless the window would become too
+// large.
+func (l *ledger) grantStream(a *account, n int64) bool {
+	if l.streamWindow(a)+n > maxWindow {
+		return false
+	}
+	a.granted += n
+	return true
+}
+
+// missing is what the server must be told of a stream's window to send n bytes on it.
+func (l *ledger) missing(a *account, n int64) int64 { return max(n-l.told-a.server, 0) }
+
+// setInitial notes a SETTINGS_INITIAL_WINDOW_SIZE. It returns the value for the server:
+// less if one of the streams that were taken over would exceed the largest window, since
+// the server knows nothing of what was sent on it.
+func (l *ledger) setInitial(n int64, taken []*account) int64 {
+	l.initial, l.told = n, n
+	for _, a := range taken {
+		l.told = min(l.told, max(maxWindow-a.server, 0))
+	}
+	return l.told
+}

@@ -1,0 +1,350 @@
+package http2body
+
+import (
+	"cmp"
+	"errors"
+	"net/http"
+	"slices"
+	"time"
+
+	"golang.org/x/net/http2"
+
+	"github.com/caddy-ktls/caddy-ktls/ktls"
+)
+
+// A Stream is an HTTP/2 stream that a client has opened. Its methods are for one
+// goroutine, that of the handler.
+type Stream struct {
+	conn   *Conn
+	id     uint32
+	below  http.ResponseWriter // the server's own, set by Settle
+	held   []byte              // bytes of the body that Write has kept
+	frames *frameBuffers       // of Write
+
+	// Guarded by conn.mu.
+	account
+	passed   int64 // payload of the server's that has reached the client's side
+	settling bool  // Settle waits for passed
+	taken    bool
+	filler   int64 // bytes that the server is still to write, to be swallowed
+	queued   bool  // in conn.queue
+	turn     bool  // the turn is this stream's
+	err      error // why it has ended
+
+	wake chan struct{} // made when the stream is asked for
+}
+
+const (
+	// MaxPayload is the payload of a whole frame: with the frame's header it makes
+	// one TLS record.
+	MaxPayload = 16384 - frameHeaderLen
+	// turnFrames is how many frames a stream sends in one turn.
+	turnFrames = 4
+	// maxHeld is what Write keeps for the next frame, as the server's own buffer does.
+	maxHeld = 4 << 10
+	// maxFiller is how much filler is written at once.
+	maxFiller = 64 << 10
+)
+
+// ErrMismatch says that more of the body has gone out than was written: the stream is
+// not the one of this response.
+var ErrMismatch = errors.New("http2body: not the stream of this response")
+
+// ErrShort says that a file has become too short, before a frame.
+var ErrShort = errors.New("http2body: the file has become shorter")
+
+// Settle has the server, whose writer for this stream is w, send everything that was
+// written: the header, and n bytes of the body. It returns when that is through.
+func (s *Stream) Settle(w http.ResponseWriter, n int64) error {
+	if err := http.NewResponseController(w).Flush(); err != nil {
+		return err
+	}
+	s.below = w
+	c := s.conn
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s.settling = true
+	c.settling++
+	defer func() {
+		s.settling = false
+		c.settling--
+	}()
+	for s.passed < n || c.writing {
+		if err := s.ended(); err != nil {
+			return err
+		}
+		s.wait()
+	}
+	if s.passed > n {
+		return ErrMismatch
+	}
+	return s.ended()
+}
+
+// Take takes over the stream, after Settle, of which some of the body must have been
+// sent: then its header has been too. Everything else of the body is sent by SendFile
+// and Write.
+func (s *Stream) Take() {
+	s.conn.mu.Lock()
+	defer s.conn.mu.Unlock()
+	if s.err == nil && !s.taken {
+		s.taken = true
+		s.conn.taken++
+	}
+}
+
+// ended returns why nothing can be sent on the stream. conn.mu is held.
+func (s *Stream) ended() error { return cmp.Or(s.conn.err, s.err, s.conn.stopped) }
+
+// notify has the stream's goroutine look again.
+func (s *Stream) notify() {
+	select {
+	case s.wake <- struct{}{}:
+	default: // it will, or nobody waits
+	}
+}
+
+// wait waits until something has changed. conn.mu is held, but not meanwhile.
+func (s *Stream) wait() {
+	s.conn.mu.Unlock()
+	<-s.wake
+	s.conn.mu.Lock()
+}
+
+// begin waits for window and for the turn, and takes both, for up to most bytes. It
+// returns for how many. They are to be sent in frames, and then the turn is to be
+// ended. If wait is not set and there is something to wait for, it returns 0.
+func (s *Stream) begin(most int64, wait bool) (int64, error) {
+	c := s.conn
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for {
+		if err := s.ended(); err != nil {
+			c.leave(s)
+			return 0, err
+		}
+		if s.turn {
+			s.turn = false
+			if n := min(most, turnFrames*MaxPayload, c.streamWindow(&s.account), c.free(&s.account)); n > 0 {
+				c.spend(&s.account, n)
+				return n, nil
+			}
+			c.busy = false // the window is gone meanwhile
+		}
+		if c.filling == s {
+			if err := s.fill(most); err != nil {
+				c.leave(s)
+				return 0, err
+			}
+			continue
+		}
+		if !s.queued && c.streamWindow(&s.account) > 0 {
+			if !wait && (c.busy || len(c.queue) > 0 || len(c.servers) > 0) {
+				return 0, nil
+			}
+			s.queued = true
+			c.queue = append(c.queue, s)
+		}
+		if c.dispatch(); s.turn || c.filling == s {
+			continue
+		}
+		if !wait {
+			c.leave(s)
+			return 0, nil
+		}
+		s.wait()
+	}
+}
+
+// end ends the turn. rest is what was not sent after all.
+func (s *Stream) end(rest int64) {
+	c := s.conn
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.refund(&s.account, rest)
+	c.busy = false
+	c.dispatch()
+}
+
+// serverWaits reports whether the server has something to write.
+func (s *Stream) serverWaits() bool {
+	s.conn.mu.Lock()
+	defer s.conn.mu.Unlock()
+	return len(s.conn.servers) > 0
+}
+
+// zeros is what the server is given to write if it has window that we need.
+var zeros [maxFiller]byte
+
+// fill has the server use up window for nothing, so that it becomes ours. It is
+// called when there is no other, and most bytes are to be sent. conn.mu is held, but
+// not while the server writes.
+func (s *Stream) fill(most int64) error {
+	c := s.conn
+	s.filler = min(most, c.server, c.streamWindow(&s.account), maxFiller)
+	if s.filler > 0 {
+		c.letFill(s)
+		n := s.filler
+		c.mu.Unlock()
+		_, err := s.below.Write(zeros[:n])
+		if err == nil {
+			err = http.NewResponseController(s.below).Flush()
+		}
+		c.mu.Lock()
+		for err == nil && s.filler > 0 {
+			if err = s.ended(); err == nil {
+				s.wait()
+			}
+		}
+		if err != nil {
+			return cmp.Or(s.ended(), err)
+		}
+	}
+	c.filling = nil
+	s.queued = true
+	c.queue = slices.Insert(c.queue, 0, s)
+	return nil
+}
+
+// letFill gives the server window on the stream for its filler. c.mu is held.
+func (c *Conn) letFill(s *Stream) {
+	if n := c.missing(&s.account, s.filler); n > 0 {
+		s.account.server += n
+		c.in.insert(c.wire, windowUpdate(s.id, n))
+	}
+}
+
+// SendFile sends n bytes of f from offset on, and up to ahead bytes more that follow
+// as long as that takes no waiting. It returns how many it has sent, and how many of
+// these the kernel has refused to send without a copy. After ErrShort none of the
+// missing bytes are promised; after another error the connection is of no use.
+func (s *Stream) SendFile(f ktls.File, offset, n, ahead int64) (sent, copied int64, err error) {
+	if err := s.Flush(); err != nil {
+		return 0, 0, err
+	}
+	begun := time.Now()
+	var checked time.Time
+	for sent < n+ahead {
+		if sent >= n && time.Since(begun) > aheadTime {
+			break
+		}
+		k, err := s.begin(n+ahead-sent, sent < n)
+		if err != nil {
+			return sent, copied, err
+		}
+		if k == 0 {
+			break
+		}
+		if now := time.Now(); now.Sub(checked) > checkTime {
+			if checked = now; shorter(f, offset+sent+k) {
+				s.end(k)
+				return sent, copied, ErrShort
+			}
+		}
+		m, c, err := s.sendFrames(f, offset+sent, k)
+		sent += m
+		copied += c
+		if err != nil {
+			return sent, copied, s.conn.fail(err)
+		}
+		s.end(k - m)
+	}
+	return sent, copied, nil
+}
+
+const (
+	// aheadTime bounds how long SendFile sends ahead: whoever calls it has set a
+	// deadline for the bytes that it must send only.
+	aheadTime = 50 * time.Millisecond
+	// checkTime is how long a file's length is believed.
+	checkTime = 5 * time.Millisecond
+)
+
+// sendFrames sends up to n bytes of f, fewer if the server waits for the turn.
+func (s *Stream) sendFrames(f ktls.File, offset, n int64) (sent, copied int64, err error) {
+	for sent < n && (sent == 0 || !s.serverWaits()) {
+		m := min(n-sent, MaxPayload)
+		var header [frameHeaderLen]byte
+		c, err := s.conn.wire.SendFile(s.header(header[:0], m), f, offset+sent, m)
+		if err != nil {
+			return sent, copied, err
+		}
+		sent += m
+		copied += c
+	}
+	return sent, copied, nil
+}
+
+func (s *Stream) header(b []byte, n int64) []byte {
+	return frameHeader{length: int(n), typ: http2.FrameData, stream: s.id}.append(b)
+}
+
+// shorter reports whether a file has lost some of its first n bytes.
+func shorter(f ktls.File, n int64) bool {
+	info, err := f.Stat()
+	return err != nil || info.Size() < n
+}
+
+// frameBuffers are the frames of one turn: for each a header and its payload, of
+// which the first may be in two parts.
+type frameBuffers struct {
+	headers [turnFrames][frameHeaderLen]byte
+	buffers [2*turnFrames + 1][]byte
+}
+
+// Write sends p in whole frames, as far as there are such. A short rest is kept for
+// the next call, Flush or SendFile, unless p is the end of the body. It returns how
+// many bytes of p were sent or kept.
+func (s *Stream) Write(p []byte, end bool) (n int, err error) {
+	for {
+		total := len(s.held) + len(p) - n
+		if total == 0 || total <= maxHeld && !end {
+			s.held = append(s.held, p[n:]...)
+			return len(p), nil
+		}
+		if rest := total % MaxPayload; !end && rest <= maxHeld && rest < total {
+			total -= rest
+		}
+		k, err := s.begin(int64(total), true)
+		if err != nil {
+			return n, err
+		}
+		held := min(len(s.held), int(k))
+		if err := s.conn.wire.WriteBuffers(s.cut(s.held[:held], p[n:][:int(k)-held])); err != nil {
+			return n, s.conn.fail(err)
+		}
+		s.end(0)
+		s.held = slices.Delete(s.held, 0, held)
+		n += int(k) - held
+	}
+}
+
+// cut returns the frames of a payload that is in two parts.
+func (s *Stream) cut(a, b []byte) [][]byte {
+	if s.frames == nil {
+		s.frames = new(frameBuffers)
+	}
+	buffers := s.frames.buffers[:0]
+	for i := 0; len(a)+len(b) > 0; i++ {
+		n := min(len(a)+len(b), MaxPayload)
+		m := min(n, len(a))
+		buffers = append(buffers, s.header(s.frames.headers[i][:0], int64(n)))
+		if m > 0 {
+			buffers = append(buffers, a[:m])
+		}
+		if n > m {
+			buffers = append(buffers, b[:n-m])
+		}
+		a, b = a[m:], b[n-m:]
+	}
+	return buffers
+}
+
+// Flush sends what Write has kept.
+func (s *Stream) Flush() error {
+	if len(s.held) == 0 {
+		return nil
+	}
+	_, err := s.Write(nil, true)
+	return err
+}

@@ -1,0 +1,105 @@
+package http2body
+
+import "slices"
+
+// turns say who writes to the connection. All fields are guarded by Conn.mu.
+type turns struct {
+	busy     bool            // somebody has the turn
+	writing  bool            // and it is the server
+	between  bool            // the server is not in the middle of a frame or a header block
+	servers  []chan struct{} // writes of the server that wait; closed when it is their turn
+	queue    []*Stream       // streams that wait and have window of their own, in order of arrival
+	filling  *Stream         // the server is sending a filler on it, see Stream.fill
+	settling int             // streams that wait for the server, see Stream.Settle
+}
+
+// beginWrite takes the turn for the server.
+func (c *Conn) beginWrite() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.err == nil && c.busy {
+		ready := make(chan struct{})
+		c.servers = append(c.servers, ready)
+		c.mu.Unlock()
+		<-ready
+		c.mu.Lock()
+	}
+	c.busy, c.writing = true, true
+	return c.err
+}
+
+func (c *Conn) endWrite(between bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.busy, c.writing, c.between = false, false, between
+	if c.settling > 0 {
+		for _, s := range c.streams {
+			if s.settling {
+				s.notify()
+			}
+		}
+	}
+	c.dispatch()
+}
+
+// dispatch gives the turn to whoever is next. c.mu is held.
+func (c *Conn) dispatch() {
+	for !c.busy && c.err == nil {
+		if len(c.servers) > 0 {
+			c.busy, c.writing = true, true
+			close(c.servers[0])
+			c.servers = c.servers[1:]
+			return
+		}
+		if len(c.queue) == 0 {
+			if c.filling == nil && c.short() {
+				c.topUp()
+			}
+			return
+		}
+		s := c.queue[0]
+		switch {
+		case s.ended() != nil, c.streamWindow(&s.account) <= 0: // it finds out by itself
+		case !c.between:
+			return
+		case c.free(&s.account) > 0:
+			c.busy, s.turn = true, true
+		case c.server > 0 && c.filling == nil:
+			c.filling = s
+		default: // the client has to grant more
+			return
+		}
+		c.queue = c.queue[1:]
+		s.queued = false
+		s.notify()
+		if c.filling == s {
+			return
+		}
+	}
+}
+
+// leave takes a stream out of the queue, or has it give back its turn. c.mu is held.
+func (c *Conn) leave(s *Stream) {
+	if s.queued {
+		s.queued = false
+		c.queue = slices.DeleteFunc(c.queue, func(other *Stream) bool { return other == s })
+	}
+	if s.turn {
+		s.turn, c.busy = false, false
+	}
+	if c.filling == s {
+		c.filling = nil
+	}
+	c.dispatch()
+}
+
+// wakeAll wakes everybody when the connection has failed. c.mu is held.
+func (c *Conn) wakeAll() {
+	for _, ready := range c.servers {
+		close(ready)
+	}
+	c.servers = nil
+	for _, s := range c.streams {
+		s.notify()
+	}
+}
