@@ -43,8 +43,19 @@ func (w *writer) readFrames(r io.Reader) (total int64, err error) {
 	default:
 		return w.copy(r)
 	}
+	if isFile && w.path == sending {
+		if w.lengthKnown {
+			file = limited(file, w.length-w.written)
+		}
+		if w.shorter(file) {
+			w.tooShort()
+		}
+	}
 	if w.path == sending && !w.taken {
 		total, err = w.beginFrames(r)
+		if isFile && err == nil && total < min(file.Len, sniffLen) {
+			w.tooShort()
+		}
 		if err != nil || !w.taken && w.path == sending {
 			return total, err
 		}
@@ -81,18 +92,12 @@ func (f framesWriter) Write(p []byte) (int, error) { return f.w.writeFrames(p) }
 // stream if there is more.
 func (w *writer) beginFrames(r io.Reader) (int64, error) {
 	w.conn.tls.Offload()
-	n := w.beginning()
-	total, err := w.copyN(r, n)
-	if err == nil && total == n && !w.complete() {
+	n, err := w.copyN(r, sniffLen)
+	w.next += n
+	if err == nil && n == sniffLen && !w.complete() {
 		err = w.takeOver()
 	}
-	return total, err
-}
-
-// beginning is how much of a body the server is to send. If the client has granted
-// nothing beyond what every connection begins with, that is as much as goes.
-func (w *writer) beginning() int64 {
-	return max(sniffLen, w.conn.frames.Load().Untouched())
+	return n, err
 }
 
 // complete reports whether all of the body has been written.
@@ -120,12 +125,6 @@ func (w *writer) takeOver() error {
 
 // sendFrames sends a part of a file, and moves the reader.
 func (w *writer) sendFrames(file ktls.FileRange) (int64, error) {
-	if w.lengthKnown {
-		file = limited(file, w.length-w.written)
-	}
-	if w.shorter(file) {
-		w.tooShort()
-	}
 	sent, copied, err := w.stream.SendFile(file.File, file.Offset, file.Len, w.aheadFrames(file))
 	if errors.Is(err, http2body.ErrShort) {
 		w.tooShort()
@@ -173,7 +172,7 @@ func (w *writer) writeFrames(p []byte) (total int, err error) {
 	}
 	if !w.taken {
 		w.conn.tls.Offload()
-		total, err = w.writeServer(p[:min(int64(len(p)), w.beginning())])
+		total, err = w.writeServer(p[:min(len(p), sniffLen)])
 		if err == nil && !w.complete() {
 			err = w.takeOver()
 		}

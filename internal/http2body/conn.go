@@ -218,15 +218,3 @@ func (c *Conn) Stream(id uint32) *Stream {
 	s.wake = make(chan struct{}, 1)
 	return s
 }
-
-// Untouched returns how much of the connection's window the server has, if it has all
-// of it, else 0: as long as a client has granted nothing beyond what every connection
-// begins with, a body had better begin by the server.
-func (c *Conn) Untouched() int64 {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.window > c.server {
-		return 0
-	}
-	return c.server
-}

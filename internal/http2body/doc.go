@@ -14,12 +14,12 @@
 // is held back from it, and is what this package may send. For a stream that was taken
 // over the server is told of no increments at all.
 //
-// The server believes to have 65,535 bytes from the beginning, and nobody can take
-// them away. A client that grants no more gives something back only for what it has
-// got. If our own part is used up, we therefore have the server send a filler of zeros
-// on a stream that was taken over. The filler goes nowhere, and what the server has
-// spent for it is ours. So all of the client's window can be used, and no transfer
-// waits for increments that the client has no reason to send.
+// The server has 65,535 bytes from the beginning, and nobody can take them away. A
+// client that has granted no more waits until it gets some of them. So if our part is
+// used up, we have the server send a filler of zeros on a stream that was taken over.
+// The filler goes nowhere, and what the server has spent for it is ours. All of the
+// client's window can be used that way, and no transfer waits for an increment that the
+// client has no reason to send.
 //
 // # Turns
 //

@@ -209,7 +209,6 @@ func (c *Conn) settings(payload []byte) {
 		for _, s := range c.streams {
 			if s.taken {
 				taken = append(taken, &s.account)
-				s.notify()
 			}
 		}
 		binary.BigEndian.PutUint32(value, uint32(c.setInitial(n, taken)))

@@ -17,13 +17,14 @@ type ledger struct {
 	server   int64 // the part of it that the server knows of
 	reserved int64 // the part of the rest that belongs to single streams
 	initial  int64 // the client's SETTINGS_INITIAL_WINDOW_SIZE
-	told     int64 // and what the server was told of it
+	next     int64 // and what it is when the server has acknowledged the last one
+	told     int64 // what the server was told of it
 	taken    int   // streams that were taken over
 	released bool  // the server is to have everything
 }
 
 func newLedger() ledger {
-	return ledger{window: initialWindow, server: initialWindow, initial: initialWindow, told: initialWindow}
+	return ledger{window: initialWindow, server: initialWindow, initial: initialWindow, next: initialWindow, told: initialWindow}
 }
 
 // An account is a stream's part of a ledger. Windows of streams are relative to the
@@ -115,7 +116,7 @@ func (l *ledger) forget(a *account) {
 // grantStream adds an increment of the client, unless the window would become too
 // large.
 func (l *ledger) grantStream(a *account, n int64) bool {
-	if l.streamWindow(a)+n > maxWindow {
+	if max(l.initial, l.next)+a.granted+n > maxWindow {
 		return false
 	}
 	a.granted += n
@@ -125,13 +126,19 @@ func (l *ledger) grantStream(a *account, n int64) bool {
 // missing is what the server must be told of a stream's window to send n bytes on it.
 func (l *ledger) missing(a *account, n int64) int64 { return max(n-l.told-a.server, 0) }
 
-// setInitial notes a SETTINGS_INITIAL_WINDOW_SIZE. It returns the value for the server:
-// less if one of the streams that were taken over would exceed the largest window, since
-// the server knows nothing of what was sent on it.
+// setInitial notes a SETTINGS_INITIAL_WINDOW_SIZE. A client may count on a smaller one
+// from the acknowledgment on, and may take a larger one into account only then (RFC
+// 9113, section 6.5.3), so the smaller of both holds until that. It returns the value
+// for the server: less if one of the streams that were taken over would exceed the
+// largest window, since the server knows nothing of what was sent on it.
 func (l *ledger) setInitial(n int64, taken []*account) int64 {
-	l.initial, l.told = n, n
+	l.initial, l.next, l.told = min(l.initial, n), n, n
 	for _, a := range taken {
 		l.told = min(l.told, max(maxWindow-a.server, 0))
 	}
 	return l.told
 }
+
+// acknowledge is called when the server acknowledges settings. For several it may do
+// that once.
+func (l *ledger) acknowledge() { l.initial = l.next }

@@ -86,6 +86,12 @@ func (o *outbound) between() bool {
 func (c *Conn) sent(h frameHeader) (drop bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if h.typ == http2.FrameSettings && h.flags.Has(http2.FlagSettingsAck) {
+		c.acknowledge()
+		for _, s := range c.streams {
+			s.notify()
+		}
+	}
 	s, n := c.streams[h.stream], int64(h.length)
 	if h.typ == http2.FrameData && n > 0 {
 		switch {

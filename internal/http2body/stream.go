@@ -19,6 +19,7 @@ type Stream struct {
 	id     uint32
 	below  http.ResponseWriter // the server's own, set by Settle
 	held   []byte              // bytes of the body that Write has kept
+	waited bool                // since it was last set to false
 	frames *frameBuffers       // of Write
 
 	// Guarded by conn.mu.
@@ -106,6 +107,7 @@ func (s *Stream) notify() {
 
 // wait waits until something has changed. conn.mu is held, but not meanwhile.
 func (s *Stream) wait() {
+	s.waited = true
 	s.conn.mu.Unlock()
 	<-s.wake
 	s.conn.mu.Lock()
@@ -235,7 +237,8 @@ func (s *Stream) SendFile(f ktls.File, offset, n, ahead int64) (sent, copied int
 		if k == 0 {
 			break
 		}
-		if now := time.Now(); now.Sub(checked) > checkTime {
+		if now := time.Now(); s.waited || now.Sub(checked) > checkTime {
+			s.waited = false
 			if checked = now; shorter(f, offset+sent+k) {
 				s.end(k)
 				return sent, copied, ErrShort
@@ -256,7 +259,7 @@ const (
 	// aheadTime bounds how long SendFile sends ahead: whoever calls it has set a
 	// deadline for the bytes that it must send only.
 	aheadTime = 50 * time.Millisecond
-	// checkTime is how long a file's length is believed.
+	// checkTime is how long a file's length is believed, if there is nothing to wait for.
 	checkTime = 5 * time.Millisecond
 )
 
