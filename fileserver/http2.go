@@ -22,11 +22,31 @@ func (w wire) Read(p []byte) (int, error)          { return w.tls.Read(p) }
 func (w wire) Write(p []byte) (int, error)         { return w.tls.Write(p) }
 func (w wire) SetReadDeadline(t time.Time) error   { return w.tls.SetReadDeadline(t) }
 func (w wire) WriteBuffers(buffers [][]byte) error { return w.tls.WriteBuffers(buffers) }
+func (w wire) Cork(on bool)                        { w.tls.Cork(on) }
 func (w wire) Abort()                              { _ = w.tls.NetConn().Close() }
 
-func (w wire) SendFile(header []byte, f ktls.File, offset, n int64) (copied int64, err error) {
-	_, copied, err = w.sendFile(header, f, offset, n, 0)
-	return copied, err
+func (w wire) SendFrames(header []byte, f ktls.File, offset, n int64, count int) (copied int64, err error) {
+	sent, err := w.tls.SendFrames(header, f, offset, n, count)
+	if w.server.Sent != nil {
+		w.server.Sent(sent)
+	}
+	if !errors.Is(err, ktls.ErrNoSendfile) {
+		return 0, err
+	}
+	// The header of a frame is out.
+	for whole := int64(count) * n; sent < whole; {
+		m, err := w.copyFile(f, offset+sent, n-sent%n)
+		copied += m
+		if sent += m; err != nil {
+			return copied, err
+		}
+		if sent < whole {
+			if _, err := w.tls.Write(header); err != nil {
+				return copied, err
+			}
+		}
+	}
+	return copied, nil
 }
 
 func (w *writer) http2() bool { return w.request.ProtoMajor == 2 }
@@ -52,8 +72,12 @@ func (w *writer) readFrames(r io.Reader) (total int64, err error) {
 		}
 	}
 	if w.path == sending && !w.taken {
-		total, err = w.beginFrames(r)
-		if isFile && err == nil && total < min(file.Len, sniffLen) {
+		n := int64(sniffLen)
+		if isFile {
+			n = http2body.Beginning(file.Offset, n)
+		}
+		total, err = w.beginFrames(r, n)
+		if isFile && err == nil && total < min(file.Len, n) {
 			w.tooShort()
 		}
 		if err != nil || !w.taken && w.path == sending {
@@ -88,16 +112,16 @@ type framesWriter struct{ w *writer }
 
 func (f framesWriter) Write(p []byte) (int, error) { return f.w.writeFrames(p) }
 
-// beginFrames has the server send the beginning of a body, and takes over the
+// beginFrames has the server send the first n bytes of a body, and takes over the
 // stream if there is more.
-func (w *writer) beginFrames(r io.Reader) (int64, error) {
+func (w *writer) beginFrames(r io.Reader, n int64) (int64, error) {
 	w.conn.tls.Offload()
-	n, err := w.copyN(r, sniffLen)
-	w.next += n
-	if err == nil && n == sniffLen && !w.complete() {
+	total, err := w.copyN(r, n)
+	w.next += total
+	if err == nil && total == n && !w.complete() {
 		err = w.takeOver()
 	}
-	return n, err
+	return total, err
 }
 
 // complete reports whether all of the body has been written.
@@ -155,7 +179,7 @@ func (w *writer) tooShort() {
 
 // maxFrames bounds a part of a file and what goes ahead: a number of whole frames, of
 // about 1 MiB.
-const maxFrames = 64 * http2body.MaxPayload
+const maxFrames = 64 * http2body.FilePayload
 
 // aheadFrames is what ahead is over HTTP/1.1.
 func (w *writer) aheadFrames(file ktls.FileRange) int64 {

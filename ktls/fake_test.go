@@ -76,6 +76,12 @@ func (k *fakeKernel) sendFile(f File, offset, n int64, _ waiter) (int64, error) 
 	return k.SendFile(f, offset, n)
 }
 
+func (k *fakeKernel) sendFrames(header []byte, f File, offset, n int64, count int) (int64, error) {
+	return k.SendFrames(header, n, count, func(done, left int64) (int64, error) {
+		return k.sendFile(f, offset+done, left, nil)
+	})
+}
+
 func (k *fakeKernel) sendControl(typ recordType, body []byte, wait bool) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()

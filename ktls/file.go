@@ -160,6 +160,44 @@ func (c *Conn) SendFile(header []byte, f File, offset, n, ahead int64) (sent int
 	return sent, nil
 }
 
+// SendFrames sends count parts of f, of n bytes each, one behind the other from offset
+// on, and header before each. It returns how many bytes of f it sent. The connection
+// must be offloaded. A header and its part share a record if they fit one.
+//
+// After ErrNoSendfile a header was sent for which the rest of its part may be sent by
+// Write. A file that ends too early gives io.ErrUnexpectedEOF; after that and any other
+// error the connection is of no more use but to be closed.
+func (c *Conn) SendFrames(header []byte, f File, offset, n int64, count int) (sent int64, err error) {
+	c.lock()
+	defer c.unlock()
+	if c.Reason() != Offloaded {
+		return 0, errNotOffloaded
+	}
+	if err := c.flush(); err != nil {
+		return 0, c.fail(err)
+	}
+	sent, err = c.kernel.sendFrames(header, f, offset, n, count)
+	c.open = sent < n*int64(count)
+	switch {
+	case errors.Is(err, ErrNoSendfile):
+		return sent, err
+	case err == nil && c.open:
+		err = io.ErrUnexpectedEOF
+	}
+	return sent, c.fail(err)
+}
+
+// Cork has TCP hold back what does not fill a segment, until it is told otherwise or
+// a call that sends has to wait for room. It is for who sends much by many calls. See
+// TCP_CORK in tcp(7).
+func (c *Conn) Cork(on bool) {
+	c.lock()
+	defer c.unlock()
+	if c.Reason() == Offloaded {
+		c.kernel.cork(on)
+	}
+}
+
 // ErrNoSendfile says that the kernel refuses to send a file by sendfile(2): the file
 // system can't, or a sandbox forbids it. It matches errors.ErrUnsupported.
 var ErrNoSendfile = fmt.Errorf("ktls: the kernel refuses to send the file: %w", errors.ErrUnsupported)

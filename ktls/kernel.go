@@ -23,6 +23,11 @@ type kernel interface {
 	// last record may be left open. With ErrNoSendfile it has sent none. What
 	// it waits for beside room, it waits for by w.
 	sendFile(f File, offset, n int64, w waiter) (int64, error)
+	// sendFrames sends count parts of f, of n bytes each, one behind the other from
+	// offset on, and header before each. It returns how many bytes of f it sent, too
+	// few only at the end of the file or with an error, and then the last record may
+	// be left open. After ErrNoSendfile it is, behind a header.
+	sendFrames(header []byte, f File, offset, n int64, count int) (int64, error)
 	// cork has TCP hold back what does not fill a segment, until it is told
 	// otherwise or a call that sends has to wait for room.
 	cork(on bool)

@@ -73,6 +73,12 @@ func (s *fakeSocket) sendFile(f File, offset, n int64, _ waiter) (int64, error) 
 	}
 }
 
+func (s *fakeSocket) sendFrames(header []byte, f File, offset, n int64, count int) (int64, error) {
+	return s.fake.SendFrames(header, n, count, func(done, left int64) (int64, error) {
+		return s.sendFile(f, offset+done, left, nil)
+	})
+}
+
 // splice has the kernel send a part of a file to memory. Without descriptors it
 // reads.
 func splice(f File, offset, n int64) ([]byte, error) {

@@ -34,16 +34,21 @@ type output struct {
 	offset, n int64
 	sent      int64
 
+	header []byte // sendFrames: what comes before each frame, of which p is left
+	frame  int64  // its content, of which n is left
+	frames int    // that are left
+
 	// Methods, since a method value is a closure too.
 	try    func(fd uintptr) bool
 	opened func(in uintptr)
+	framed func(in uintptr)
 	splice func() int64
 }
 
 func (s *socket) output() *output {
 	if s.out == nil {
 		o := &output{socket: s, place: place{limiter: limiter}}
-		o.try, o.opened, o.splice = o.tryOnce, o.sendOpened, o.sendSpliced
+		o.try, o.opened, o.framed, o.splice = o.tryOnce, o.sendOpened, o.sendFramed, o.sendSpliced
 		s.out = o
 	}
 	return s.out
@@ -177,4 +182,35 @@ func (o *output) sendSpliced() int64 {
 	var n int
 	n, o.err = unix.Sendfile(o.fd, o.in, &o.offset, int(o.n))
 	return int64(max(n, 0))
+}
+
+// sendFrames goes on with the frames that are left.
+func (o *output) sendFrames() {
+	if err := o.file.Control(o.framed); err != nil {
+		o.err = err
+	}
+}
+
+func (o *output) sendFramed(in uintptr) {
+	o.in = int(in)
+	for o.frames > 0 {
+		if len(o.p) > 0 {
+			if o.err = o.socket.faulty("sendmsg"); o.err == nil {
+				o.sendmsg()
+			}
+			if o.err != nil {
+				return
+			}
+			continue
+		}
+		n := o.sendSpliced()
+		if n == 0 {
+			return // an error, or the end of the file
+		}
+		o.sent += n
+		if o.n -= n; o.n == 0 {
+			o.frames--
+			o.p, o.n = o.header, o.frame
+		}
+	}
 }

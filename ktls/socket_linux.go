@@ -266,18 +266,48 @@ func (s *socket) sendFile(f File, offset, n int64, w waiter) (sent int64, err er
 	o.file = nil
 	sent = o.sent
 	s.count(sent, sent < n)
+	if err != nil {
+		return sent, refused(err, f, offset+sent, sent == 0)
+	}
+	return sent, s.alive(sent)
+}
+
+func (s *socket) sendFrames(header []byte, f File, offset, n int64, count int) (sent int64, err error) {
+	file, err := f.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	o := s.output()
+	o.file, o.offset, o.n, o.sent, o.flags = file, offset, n, 0, unix.MSG_NOSIGNAL|unix.MSG_MORE
+	o.p, o.header, o.frame, o.frames = header, header, n, count
+	err = s.write(true, "sendfile", (*output).sendFrames)
+	for range count - o.frames {
+		s.count(int64(len(header))+n, false)
+	}
+	if o.frames > 0 {
+		s.count(int64(len(header)-len(o.p))+n-o.n, true)
+	}
+	begun := o.n < n
+	sent = o.sent
+	o.file, o.p, o.header = nil, nil, nil
+	if err != nil {
+		return sent, refused(err, f, offset+sent, !begun)
+	}
+	return sent, s.alive(sent)
+}
+
+// refused returns ErrNoSendfile for an error of sendfile(2) after which the file can
+// be read. whole says that the call has sent nothing that would have to be continued.
+func refused(err error, f File, offset int64, whole bool) error {
 	switch {
-	case err == nil:
-		return sent, s.alive(sent)
 	// File systems that can't splice refuse, and so may a sandbox.
 	case errors.Is(err, unix.EINVAL), errors.Is(err, unix.EPERM), errors.Is(err, errors.ErrUnsupported):
-		return sent, ErrNoSendfile
+		return ErrNoSendfile
 	// These may be the file system's too: then read(2) may do better.
-	case sent == 0 && (errors.Is(err, unix.EIO) || errors.Is(err, unix.ENOMEM)) && readable(f, offset):
-		return 0, ErrNoSendfile
-	default:
-		return sent, err
+	case whole && (errors.Is(err, unix.EIO) || errors.Is(err, unix.ENOMEM)) && readable(f, offset):
+		return ErrNoSendfile
 	}
+	return err
 }
 
 // readable reports whether a file can be read at an offset.

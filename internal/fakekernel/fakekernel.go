@@ -147,6 +147,24 @@ func (k *Kernel) SendFile(f io.ReaderAt, offset, n int64) (int64, error) {
 	return int64(len(b)), nil
 }
 
+// SendFrames sends count frames of a file, of n bytes each, and header before each.
+// file sends up to left bytes by SendFile, when done bytes of the file have been sent.
+func (k *Kernel) SendFrames(header []byte, n int64, count int, file func(done, left int64) (int64, error)) (sent int64, err error) {
+	for range count {
+		if _, err := k.Send(header, true); err != nil {
+			return sent, err
+		}
+		for left := n; left > 0; {
+			m, err := file(sent, left)
+			if sent += m; err != nil || m == 0 {
+				return sent, err
+			}
+			left -= m
+		}
+	}
+	return sent, nil
+}
+
 // SendControl sends a record other than application data.
 func (k *Kernel) SendControl(typ byte, body []byte) error {
 	k.mu.Lock()
@@ -161,9 +179,6 @@ func (k *Kernel) SendControl(typ byte, body []byte) error {
 func (k *Kernel) Cork(on bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if on == k.corked {
-		k.Complain("cork(%v) again", on)
-	}
 	k.corked = on
 }
 

@@ -20,11 +20,13 @@ type Wire interface {
 	// WriteBuffers writes all of several buffers, which it may alter. It is
 	// called only for streams that were taken over.
 	WriteBuffers(buffers [][]byte) error
-	// SendFile writes header, and then n bytes of f from offset on, without
-	// copying them if it can. It returns how many it had to copy, and
-	// io.ErrUnexpectedEOF if there are fewer. It is called only for streams that
-	// were taken over.
-	SendFile(header []byte, f ktls.File, offset, n int64) (copied int64, err error)
+	// SendFrames writes count parts of f, of n bytes each, one behind the other from
+	// offset on, and header before each, without copying the parts if it can. It
+	// returns how many bytes of f it had to copy, and io.ErrUnexpectedEOF if there are
+	// fewer. It is called only for streams that were taken over.
+	SendFrames(header []byte, f ktls.File, offset, n int64, count int) (copied int64, err error)
+	// Cork has TCP hold back what does not fill a segment, or not any more.
+	Cork(on bool)
 	// Abort cuts the connection off after a write that has failed.
 	Abort()
 }

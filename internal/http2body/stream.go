@@ -36,9 +36,14 @@ type Stream struct {
 }
 
 const (
-	// MaxPayload is the payload of a whole frame: with the frame's header it makes
-	// one TLS record.
-	MaxPayload = 16384 - frameHeaderLen
+	// maxPayload is the payload of a whole frame from memory: with the frame's header
+	// it makes one TLS record.
+	maxPayload = 16384 - frameHeaderLen
+	// FilePayload is that of a whole frame from a file: a multiple of what the cipher
+	// takes at once, see Beginning.
+	FilePayload = maxPayload &^ (cipherBlock - 1)
+	// cipherBlock is the length of a block of AES, in bytes.
+	cipherBlock = 16
 	// turnFrames is how many frames a stream sends in one turn.
 	turnFrames = 4
 	// maxHeld is what Write keeps for the next frame, as the server's own buffer does.
@@ -46,6 +51,14 @@ const (
 	// maxFiller is how much filler is written at once.
 	maxFiller = 64 << 10
 )
+
+// Beginning returns how much of a file's part from offset on the server should send
+// before SendFile: at least n bytes. Behind the header of a frame the pages of the file
+// then begin at a multiple of a cipher's block in each record. A block that lies in two
+// pages takes more: 4 % of all work with Linux 6.12.
+func Beginning(offset, n int64) int64 {
+	return n + (frameHeaderLen-(offset+n)%cipherBlock+cipherBlock)%cipherBlock
+}
 
 // ErrMismatch says that more of the body has gone out than was written: the stream is
 // not the one of this response.
@@ -127,7 +140,7 @@ func (s *Stream) begin(most int64, wait bool) (int64, error) {
 		}
 		if s.turn {
 			s.turn = false
-			if n := min(most, turnFrames*MaxPayload, c.streamWindow(&s.account), c.free(&s.account)); n > 0 {
+			if n := min(most, turnFrames*maxPayload, c.streamWindow(&s.account), c.free(&s.account)); n > 0 {
 				c.spend(&s.account, n)
 				return n, nil
 			}
@@ -166,13 +179,6 @@ func (s *Stream) end(rest int64) {
 	c.refund(&s.account, rest)
 	c.busy = false
 	c.dispatch()
-}
-
-// serverWaits reports whether the server has something to write.
-func (s *Stream) serverWaits() bool {
-	s.conn.mu.Lock()
-	defer s.conn.mu.Unlock()
-	return len(s.conn.servers) > 0
 }
 
 // zeros is what the server is given to write if it has window that we need.
@@ -224,13 +230,14 @@ func (s *Stream) SendFile(f ktls.File, offset, n, ahead int64) (sent, copied int
 	if err := s.Flush(); err != nil {
 		return 0, 0, err
 	}
+	defer s.conn.wire.Cork(false)
 	begun := time.Now()
 	var checked time.Time
 	for sent < n+ahead {
 		if sent >= n && time.Since(begun) > aheadTime {
 			break
 		}
-		k, err := s.begin(n+ahead-sent, sent < n)
+		k, err := s.begin(min(n+ahead-sent, turnFrames*FilePayload), sent < n)
 		if err != nil {
 			return sent, copied, err
 		}
@@ -244,13 +251,14 @@ func (s *Stream) SendFile(f ktls.File, offset, n, ahead int64) (sent, copied int
 				return sent, copied, ErrShort
 			}
 		}
-		m, c, err := s.sendFrames(f, offset+sent, k)
-		sent += m
+		s.conn.wire.Cork(true)
+		c, err := s.sendFrames(f, offset+sent, k)
 		copied += c
 		if err != nil {
 			return sent, copied, s.conn.fail(err)
 		}
-		s.end(k - m)
+		sent += k
+		s.end(0)
 	}
 	return sent, copied, nil
 }
@@ -263,19 +271,23 @@ const (
 	checkTime = 5 * time.Millisecond
 )
 
-// sendFrames sends up to n bytes of f, fewer if the server waits for the turn.
-func (s *Stream) sendFrames(f ktls.File, offset, n int64) (sent, copied int64, err error) {
-	for sent < n && (sent == 0 || !s.serverWaits()) {
-		m := min(n-sent, MaxPayload)
-		var header [frameHeaderLen]byte
-		c, err := s.conn.wire.SendFile(s.header(header[:0], m), f, offset+sent, m)
-		if err != nil {
-			return sent, copied, err
-		}
-		sent += m
+// sendFrames sends n bytes of f.
+func (s *Stream) sendFrames(f ktls.File, offset, n int64) (copied int64, err error) {
+	if whole := n / FilePayload; whole > 0 {
+		copied, err = s.sendEqual(f, offset, FilePayload, int(whole))
+		offset += whole * FilePayload
+	}
+	if rest := n % FilePayload; rest > 0 && err == nil {
+		var c int64
+		c, err = s.sendEqual(f, offset, rest, 1)
 		copied += c
 	}
-	return sent, copied, nil
+	return copied, err
+}
+
+// sendEqual sends count frames of n bytes each.
+func (s *Stream) sendEqual(f ktls.File, offset, n int64, count int) (copied int64, err error) {
+	return s.conn.wire.SendFrames(s.header(make([]byte, 0, frameHeaderLen), n), f, offset, n, count)
 }
 
 func (s *Stream) header(b []byte, n int64) []byte {
@@ -305,7 +317,7 @@ func (s *Stream) Write(p []byte, end bool) (n int, err error) {
 			s.held = append(s.held, p[n:]...)
 			return len(p), nil
 		}
-		if rest := total % MaxPayload; !end && rest <= maxHeld && rest < total {
+		if rest := total % maxPayload; !end && rest <= maxHeld && rest < total {
 			total -= rest
 		}
 		k, err := s.begin(int64(total), true)
@@ -329,7 +341,7 @@ func (s *Stream) cut(a, b []byte) [][]byte {
 	}
 	buffers := s.frames.buffers[:0]
 	for i := 0; len(a)+len(b) > 0; i++ {
-		n := min(len(a)+len(b), MaxPayload)
+		n := min(len(a)+len(b), maxPayload)
 		m := min(n, len(a))
 		buffers = append(buffers, s.header(s.frames.headers[i][:0], int64(n)))
 		if m > 0 {
