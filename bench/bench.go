@@ -25,8 +25,8 @@ type bench struct {
 	// connectCost has what a connection with one request costs, in nanoseconds or
 	// instructions.
 	connectCost map[Case][]float64
-	// verified are the cases whose bodies were compared.
-	verified map[Case]bool
+	// verified has what was compared: server, protocol and address.
+	verified map[string]bool
 	// speed is in requests per second, in native mode.
 	speed map[Case]float64
 }
@@ -46,7 +46,7 @@ type event struct {
 func newBench(ctx context.Context, p Parameters, kernel string, programs programs, dir string, report func(event)) (*bench, error) {
 	b := &bench{
 		parameters: p, programs: programs, dir: dir, site: site{filepath.Join(dir, "site")}, report: report,
-		servers: map[string]*server{}, connectCost: map[Case][]float64{}, verified: map[Case]bool{}, speed: map[Case]float64{},
+		servers: map[string]*server{}, connectCost: map[Case][]float64{}, verified: map[string]bool{}, speed: map[Case]float64{},
 	}
 	if err := os.MkdirAll(b.site.dir, 0o755); err != nil {
 		return nil, err
@@ -64,7 +64,7 @@ func newBench(ctx context.Context, p Parameters, kernel string, programs program
 		report(event{Note: "nginx is not installed, so it was not measured"})
 	}
 	for _, name := range allServers {
-		if !slices.Contains(p.Servers, name) {
+		if !p.starts(name) {
 			continue
 		}
 		s := &server{name: name, host: "127.0.0.1", dir: filepath.Join(dir, name)}
@@ -73,6 +73,9 @@ func newBench(ctx context.Context, p Parameters, kernel string, programs program
 		}
 		if err := s.choosePorts(); err != nil {
 			return nil, err
+		}
+		if p.proxies() && name != plain {
+			s.backend = b.servers[plain].port
 		}
 		if err := s.start(ctx, programs, b.site, dir); err != nil {
 			return nil, err
@@ -90,7 +93,7 @@ func (b *bench) warmUp(ctx context.Context) error {
 	}
 	for _, s := range b.servers {
 		for _, protocol := range b.parameters.Protocols {
-			l := load{url: s.url(protocol, switchSize), protocol: protocol, requests: 64, connections: 16, size: switchSize}
+			l := load{url: s.url(Case{Protocol: protocol, Size: switchSize}), protocol: protocol, requests: 64, connections: 16, size: switchSize}
 			if s.name != plain {
 				l.cipher = allCiphers[0]
 			}
@@ -160,7 +163,7 @@ func (b *bench) measure(ctx context.Context, s *server, step step) (Sample, erro
 	switch step.Workload {
 	case connect:
 		return sample, b.measureConnect(ctx, s, step, &sample)
-	case transfer:
+	case transfer, proxy:
 		return sample, b.measureTransfer(ctx, s, step, &sample)
 	case syscalls:
 		return sample, b.measureSyscalls(ctx, s, step, &sample)
@@ -172,13 +175,13 @@ func (b *bench) measure(ctx context.Context, s *server, step step) (Sample, erro
 
 // compareBody compares what a server sends with the file, once.
 func (b *bench) compareBody(ctx context.Context, s *server, c Case) error {
-	c = Case{Protocol: c.Protocol, Size: c.Size, Server: c.Server}
-	if b.verified[c] {
+	url := s.name + c.Protocol + s.url(c)
+	if b.verified[url] {
 		return nil
 	}
-	if err := verify(ctx, s, b.site, c.Protocol, c.Size, b.roots); err != nil {
+	if err := verify(ctx, s, b.site, c, b.roots); err != nil {
 		return err
 	}
-	b.verified[c] = true
+	b.verified[url] = true
 	return nil
 }

@@ -13,6 +13,8 @@ const (
 	connect = "connect"
 	// transfer makes requests on connections that are kept.
 	transfer = "transfer"
+	// proxy is a transfer of bodies that reverse_proxy hands on.
+	proxy = "proxy"
 	// idle leaves connections open after one request each, and looks at the
 	// server's memory.
 	idle = "idle"
@@ -21,6 +23,8 @@ const (
 	// memory is a transfer from a machine whose memory accesses go through the
 	// model of a cache.
 	memory = "memory"
+	// proxyMemory is memory with bodies that reverse_proxy hands on.
+	proxyMemory = "proxy-memory"
 )
 
 const (
@@ -28,19 +32,22 @@ const (
 	http2 = "http2"
 )
 
-// The servers. The first three are the same program.
+// The servers. The first four are the same program.
 const (
-	plain     = "plain"      // Caddy over http://, the floor
-	stock     = "stock"      // Caddy over https://
-	ktls      = "ktls"       // Caddy over https:// with the directive ktls
-	nginx     = "nginx"      // nginx over https://
-	nginxKTLS = "nginx-ktls" // nginx over https:// with OpenSSL's kernel TLS
+	plain = "plain" // Caddy over http://, the floor
+	stock = "stock" // Caddy over https://
+	ktls  = "ktls"  // Caddy over https:// with the directive ktls
+	// ktlsHandshake is ktls with the option install handshake. It takes part where
+	// bodies are proxied, as a connection with no files is moved no other way.
+	ktlsHandshake = "ktls-handshake"
+	nginx         = "nginx"      // nginx over https://
+	nginxKTLS     = "nginx-ktls" // nginx over https:// with OpenSSL's kernel TLS
 )
 
 var (
-	allWorkloads = []string{connect, transfer, idle, syscalls, memory}
+	allWorkloads = []string{connect, transfer, proxy, idle, syscalls, memory, proxyMemory}
 	allProtocols = []string{http1, http2}
-	allServers   = []string{plain, stock, ktls, nginx, nginxKTLS}
+	allServers   = []string{plain, stock, ktls, ktlsHandshake, nginx, nginxKTLS}
 )
 
 // cipherSuites are the names that TLS has for the ciphers of -ciphers.
@@ -81,8 +88,16 @@ type Sample struct {
 
 // offloaded says whether the kernel has to encrypt the case's connections.
 func (c Case) offloaded() bool {
-	return c.Server == nginxKTLS || c.Server == ktls && c.Size >= switchSize
+	return c.Server == nginxKTLS || c.Server == ktlsHandshake || c.bySendfile()
 }
+
+// bySendfile says whether the module has to send the bodies by sendfile(2).
+func (c Case) bySendfile() bool {
+	return c.Server == ktls && c.Size >= switchSize && !c.proxied()
+}
+
+// proxied says whether the bodies come from a backend.
+func (c Case) proxied() bool { return c.Workload == proxy || c.Workload == proxyMemory }
 
 // perRequest says that the cost of a case is given per request, as it is for
 // small bodies, most of whose cost is not for their bytes; else it is per KiB.

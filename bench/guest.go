@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"slices"
 	"sync"
 )
 
@@ -20,10 +19,11 @@ type job struct {
 	Serve bool `json:"serve"`
 }
 
-// The ports of a guest that serves: that of the first of allServers, and that of
-// the control, through which the host reads counters and ends it.
+// The ports of a guest that serves: that of the first of allServers, that of its
+// proxied bodies, and that of the control, through which the host reads counters and ends it.
 const (
 	guestPort   = 8440
+	proxyPort   = 8480
 	h2cPort     = 8430
 	controlPort = 8400
 )
@@ -79,12 +79,15 @@ func serve(ctx context.Context, j job, p programs, report func(event)) error {
 		http.ServeFile(w, r, filepath.Join(dir, "cert.pem"))
 	})
 	for i, name := range allServers {
-		if !slices.Contains(j.Parameters.Servers, name) {
+		if !j.Parameters.starts(name) {
 			continue
 		}
 		s := &server{name: name, host: "0.0.0.0", port: guestPort + i, h2c: h2cPort, dir: filepath.Join(dir, name)}
 		if s.caddy() {
 			s.admin = guestPort + 20 + i
+		}
+		if j.Parameters.proxies() && name != plain {
+			s.proxy, s.backend = proxyPort+i, guestPort+rank(allServers, plain)
 		}
 		if err := s.start(ctx, p, site, dir); err != nil {
 			return err

@@ -30,7 +30,7 @@ func (b *bench) measureIdle(ctx context.Context, s *server, step step, sample *S
 	for i := range clients {
 		// A client each, so that no connection is used twice.
 		clients[i] = newClient(step.Protocol, b.roots)
-		if err := fetch(ctx, clients[i], s.url(step.Protocol, step.Size), step.Size); err != nil {
+		if err := fetch(ctx, clients[i], s.url(step.Case), step.Size); err != nil {
 			return err
 		}
 	}

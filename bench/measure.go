@@ -16,7 +16,7 @@ func (b *bench) loadFor(s *server, c Case, requests int) load {
 		threads = max(1, min(c.Connections, runtime.NumCPU()/2))
 	}
 	return load{
-		url: s.url(c.Protocol, c.Size), protocol: c.Protocol, cipher: c.Cipher, requests: requests,
+		url: s.url(c), protocol: c.Protocol, cipher: c.Cipher, requests: requests,
 		connections: c.Connections, threads: threads, size: c.Size,
 	}
 }
@@ -146,7 +146,7 @@ func (b *bench) measureNative(ctx context.Context, s *server, step step, sample 
 	probed := make(chan probe, 1)
 	if step.Cipher == "" || step.Cipher == allCiphers[0] {
 		go func() {
-			times, bytes := firstBytes(probing, step.Protocol, s.url(step.Protocol, step.Size), step.Size, b.roots)
+			times, bytes := firstBytes(probing, step.Protocol, s.url(step.Case), step.Size, b.roots)
 			probed <- probe{times, bytes}
 		}()
 	} else {

@@ -13,25 +13,30 @@ import (
 	"time"
 )
 
-// The workload memory: how many connections, each with one body.
+// The workloads memory and proxy-memory: how many connections, each with one body.
 const memoryConnections = 16
 
-// memorySteps returns the samples of the workload memory. They are on the main
-// kernel, and come from one machine in which all servers run.
+// memorySteps returns the samples of the workloads memory and proxy-memory. They
+// are on the main kernel, and come from one machine in which all servers run.
 func (p *Parameters) memorySteps() []step {
-	if !slices.Contains(p.Workloads, memory) {
-		return nil
-	}
 	var steps []step
-	for _, protocol := range p.Protocols {
-		for repetition := range p.MemoryRepetitions {
-			for _, name := range p.Servers {
-				c := Case{p.mainKernel(), memory, protocol, p.MemoryBytes, memoryConnections, allCiphers[0], name}
-				if name == plain {
-					c.Cipher = ""
+	for _, workload := range []string{memory, proxyMemory} {
+		if !slices.Contains(p.Workloads, workload) {
+			continue
+		}
+		for _, protocol := range p.Protocols {
+			for repetition := range p.MemoryRepetitions {
+				c := Case{p.mainKernel(), workload, protocol, p.MemoryBytes, memoryConnections, allCiphers[0], ""}
+				for _, c.Server = range p.serversOf(c) {
+					s := step{c, repetition + 1, memoryConnections, 0.3 * float64(c.Size) * memoryConnections / (1 << 20)}
+					if c.Server == plain {
+						s.Cipher = ""
+					}
+					if c.proxied() {
+						s.estimate *= 1.5
+					}
+					steps = append(steps, s)
 				}
-				seconds := 0.3 * float64(c.Size) * memoryConnections / (1 << 20)
-				steps = append(steps, step{c, repetition + 1, memoryConnections, seconds})
 			}
 		}
 	}
@@ -43,7 +48,7 @@ func (h *host) buildPlugin(ctx context.Context) (string, error) {
 	plugin := filepath.Join(h.work, "memtraffic.so")
 	source := filepath.Join(h.root, "bench", "memtraffic", "memtraffic.c")
 	if err := h.command(ctx, h.root, "gcc", "-O2", "-fPIC", "-shared", "-fvisibility=hidden", "-o", plugin, source, "-lpthread"); err != nil {
-		return "", fmt.Errorf("the workload memory needs a plugin for QEMU, and that gcc; -workloads can leave it out: %w", err)
+		return "", fmt.Errorf("memory traffic needs a plugin for QEMU, and that gcc; -workloads can leave it out: %w", err)
 	}
 	return plugin, nil
 }
@@ -55,12 +60,12 @@ func (r *run) countMemory(ctx context.Context, h *host, plugin string, steps []s
 	// The clock goes by instructions: by the host's, what the kernel and Go do
 	// within a time slice would be hundreds of times less than on a real machine.
 	options := []string{"--icount", "--qemu-arg", "-plugin", "--qemu-arg", fmt.Sprintf("%s,cmd=%s,out=%s,kib=2048", plugin, c.cmd, c.out)}
-	o := outside{run: r, cache: c, ports: map[string]int{}, site: site{h.work}}
+	o := outside{run: r, cache: c, ports: map[string]int{}, proxies: map[string]int{}, site: site{h.work}}
 	p := r.results.Parameters
 	if err := o.site.add(p.MemoryBytes); err != nil {
 		return err
 	}
-	free, err := freePorts(len(allServers) + 2)
+	free, err := freePorts(2*len(allServers) + 2)
 	if err != nil {
 		return err
 	}
@@ -70,7 +75,7 @@ func (r *run) countMemory(ctx context.Context, h *host, plugin string, steps []s
 		return port
 	}
 	for i, name := range allServers {
-		o.ports[name] = forward(guestPort + i)
+		o.ports[name], o.proxies[name] = forward(guestPort+i), forward(proxyPort+i)
 	}
 	o.h2c, o.control = forward(h2cPort), forward(controlPort)
 	limit := time.Duration(10*total(steps)+600) * time.Second
@@ -133,6 +138,7 @@ type outside struct {
 	run     *run
 	cache   *cacheModel
 	ports   map[string]int // by server
+	proxies map[string]int // by server, of proxied bodies
 	h2c     int            // port of HTTP/2 without TLS
 	control int            // port of the guest's control
 	site    site
@@ -161,9 +167,9 @@ func (o *outside) measure(ctx context.Context, steps []step) error {
 	o.roots = x509.NewCertPool()
 	o.roots.AppendCertsFromPEM([]byte(certificate))
 	for i, step := range steps {
-		s := &server{name: step.Server, port: o.ports[step.Server], h2c: o.h2c}
+		s := &server{name: step.Server, port: o.ports[step.Server], proxy: o.proxies[step.Server], h2c: o.h2c}
 		if step.repetition == 1 {
-			if err := verify(ctx, s, o.site, step.Protocol, step.Size, o.roots); err != nil {
+			if err := verify(ctx, s, o.site, step.Case, o.roots); err != nil {
 				return err
 			}
 			// The first run is not counted: its memory is new.
@@ -191,7 +197,7 @@ func (o *outside) traffic(ctx context.Context, s *server, c Case) (map[string]fl
 	if err != nil {
 		return nil, err
 	}
-	l := load{url: s.url(c.Protocol, c.Size), protocol: c.Protocol, cipher: c.Cipher, requests: c.Connections, connections: c.Connections, size: c.Size}
+	l := load{url: s.url(c), protocol: c.Protocol, cipher: c.Cipher, requests: c.Connections, connections: c.Connections, size: c.Size}
 	r, err := l.run(ctx)
 	if err != nil {
 		return nil, err

@@ -10,12 +10,12 @@ import (
 type witness struct {
 	server      *server
 	Connections int64   `json:"connections"` // that kernels have taken over
-	Sendfile    float64 `json:"sendfile"`    // bytes that the module has sent so, of the server ktls
+	Sendfile    float64 `json:"sendfile"`    // bytes that the module has sent so
 }
 
 func newWitness(ctx context.Context, s *server) (w witness, err error) {
 	w.server = s
-	if w.Connections, err = kernelConnections(); err == nil && s.name == ktls {
+	if w.Connections, err = kernelConnections(); err == nil && s.module() {
 		w.Sendfile, err = s.metric(ctx, "caddy_ktls_sendfile_bytes_total")
 	}
 	return w, err
@@ -62,9 +62,9 @@ func (w witness) compare(now witness, c Case, connections int, bytes int64) erro
 		return fmt.Errorf("this is not what it is to be: the kernel has encrypted %d connections "+
 			"(TlsTxSw in /proc/net/tls_stat; does another program use kernel TLS?)", taken)
 	// The rest of a body that otherwise goes out by sendfile may be copied.
-	case c.Server == ktls && c.offloaded() && sent < 0.95*float64(bytes):
+	case c.bySendfile() && sent < 0.95*float64(bytes):
 		return fmt.Errorf("this is not what it is to be: %.0f of %d bytes have gone out by sendfile", sent, bytes)
-	case c.Server == ktls && !c.offloaded() && sent != 0:
+	case !c.bySendfile() && sent != 0:
 		return fmt.Errorf("this is not what it is to be: %.0f bytes have gone out by sendfile", sent)
 	}
 	return nil

@@ -30,8 +30,10 @@ type Parameters struct {
 	Seconds float64 `json:"seconds"`
 	// RunBytes is how many bytes of bodies a run in counted mode is to have.
 	RunBytes int64 `json:"run_bytes"`
-	// MemoryBytes is the length of each body of the workload memory, and
-	// MemoryRepetitions how often it is measured.
+	// ProxySizes are the sizes of bodies of the workload proxy.
+	ProxySizes []int64 `json:"proxy_sizes"`
+	// MemoryBytes is the length of each body of the workloads memory and
+	// proxy-memory, and MemoryRepetitions how often they are measured.
 	MemoryBytes       int64 `json:"memory_bytes"`
 	MemoryRepetitions int   `json:"memory_repetitions"`
 	// MaxBytes leaves out cases in which the bodies of one request on each of
@@ -58,13 +60,14 @@ func defaultParameters(counted bool) Parameters {
 		Seconds:     3,
 		RunBytes:    16 << 20,
 		MaxBytes:    16 << 30,
+		ProxySizes:  []int64{1 << 20, 64 << 20},
 	}
 	if counted {
 		p.Kernels = slices.Clone(allKernels)
 		p.Repetitions, p.Idle, p.MaxBytes = 3, 200, 64<<20
 		p.MemoryBytes, p.MemoryRepetitions = 8<<20, 2
 	} else {
-		p.Workloads = []string{connect, transfer, idle, syscalls}
+		p.Workloads = []string{connect, transfer, proxy, idle, syscalls}
 	}
 	return p
 }
@@ -116,8 +119,8 @@ func (p *Parameters) register(flags *flag.FlagSet) {
 	if p.Counted {
 		flags.Var(oneOf(&p.Kernels, allKernels), "kernels", "kernels to boot")
 		flags.Var(sizeFlag(&p.RunBytes), "run-bytes", "bytes of bodies in a run")
-		flags.Var(sizeFlag(&p.MemoryBytes), "memory-bytes", "size of each body of the workload memory")
-		flags.IntVar(&p.MemoryRepetitions, "memory-repetitions", p.MemoryRepetitions, "how often the workload memory is measured")
+		flags.Var(sizeFlag(&p.MemoryBytes), "memory-bytes", "size of each body of the workloads memory and proxy-memory")
+		flags.IntVar(&p.MemoryRepetitions, "memory-repetitions", p.MemoryRepetitions, "how often the workloads memory and proxy-memory are measured")
 		flags.BoolVar(&p.Full, "full", false, "measure everything on each kernel")
 	} else {
 		known = p.Workloads
@@ -128,6 +131,7 @@ func (p *Parameters) register(flags *flag.FlagSet) {
 	flags.Var(oneOf(&p.Protocols, allProtocols), "protocols", "HTTP versions")
 	flags.Var(oneOf(&p.Ciphers, allCiphers), "ciphers", "ciphers; others than the first with 1 MiB bodies only")
 	flags.Var(listFlag[int64]{&p.Sizes, parseSize, formatSize}, "sizes", "sizes of bodies")
+	flags.Var(listFlag[int64]{&p.ProxySizes, parseSize, formatSize}, "proxy-sizes", "sizes of bodies of the workload proxy")
 	flags.Var(listFlag[int]{&p.Connections, parseCount, strconv.Itoa}, "connections", "numbers of connections")
 	flags.IntVar(&p.Repetitions, "repetitions", p.Repetitions, "how often each case is measured")
 	flags.IntVar(&p.Idle, "idle", p.Idle, "connections of the workload idle")

@@ -164,25 +164,32 @@ func TestWitness(t *testing.T) {
 	for _, test := range []struct {
 		name        string
 		server      string
+		workload    string
 		size        int64
 		connections int64
 		sendfile    float64
 		ok          bool
 	}{
-		{"ktls, large body", ktls, large, 2, 2 * large, true},
-		{"ktls, large body that was copied", ktls, large, 2, large, false},
-		{"ktls, large body, one connection not moved", ktls, large, 1, 2 * large, false},
-		{"ktls, small body", ktls, small, 0, 0, true},
-		{"ktls, small body, moved", ktls, small, 1, 0, false},
-		{"ktls, small body by sendfile", ktls, small, 0, small, false},
-		{"stock", stock, large, 0, 0, true},
-		{"stock, moved", stock, large, 1, 0, false},
-		{"nginx-ktls", nginxKTLS, small, 2, 0, true},
-		{"nginx-ktls, not moved", nginxKTLS, small, 0, 0, false},
+		{"ktls, large body", ktls, transfer, large, 2, 2 * large, true},
+		{"ktls, large body that was copied", ktls, transfer, large, 2, large, false},
+		{"ktls, large body, one connection not moved", ktls, transfer, large, 1, 2 * large, false},
+		{"ktls, small body", ktls, transfer, small, 0, 0, true},
+		{"ktls, small body, moved", ktls, transfer, small, 1, 0, false},
+		{"ktls, small body by sendfile", ktls, transfer, small, 0, small, false},
+		{"ktls, proxied", ktls, proxy, large, 0, 0, true},
+		{"ktls, proxied, moved", ktls, proxy, large, 1, 0, false},
+		{"ktls-handshake, proxied", ktlsHandshake, proxy, large, 2, 0, true},
+		{"ktls-handshake, proxied, not moved", ktlsHandshake, proxyMemory, large, 1, 0, false},
+		{"ktls-handshake, proxied by sendfile", ktlsHandshake, proxyMemory, large, 2, 2 * large, false},
+		{"ktls-handshake, small body", ktlsHandshake, connect, small, 2, 0, true},
+		{"stock", stock, transfer, large, 0, 0, true},
+		{"stock, moved", stock, transfer, large, 1, 0, false},
+		{"nginx-ktls", nginxKTLS, transfer, small, 2, 0, true},
+		{"nginx-ktls, not moved", nginxKTLS, transfer, small, 0, 0, false},
 	} {
 		before := witness{Connections: 10, Sendfile: 100}
 		now := witness{Connections: 10 + test.connections, Sendfile: 100 + test.sendfile}
-		err := before.compare(now, Case{Server: test.server, Size: test.size}, 2, 2*test.size)
+		err := before.compare(now, Case{Server: test.server, Workload: test.workload, Size: test.size}, 2, 2*test.size)
 		if (err == nil) != test.ok {
 			t.Errorf("%s: %v", test.name, err)
 		}

@@ -51,8 +51,38 @@ func (p *Parameters) wants(kernel string, size int64, connections int) bool {
 	return true
 }
 
+// proxies says whether bodies from a backend are measured.
+func (p *Parameters) proxies() bool {
+	return slices.Contains(p.Workloads, proxy) || slices.Contains(p.Workloads, proxyMemory)
+}
+
+// starts says whether a server has to run. The server plain is the backend too.
+func (p *Parameters) starts(server string) bool {
+	if server == plain && p.proxies() {
+		return true
+	}
+	return slices.Contains(p.Servers, server) && (server != ktlsHandshake || p.proxies())
+}
+
+// serversOf returns the servers that are compared in a case.
+func (p *Parameters) serversOf(c Case) []string {
+	return slices.DeleteFunc(slices.Clone(p.Servers), func(server string) bool {
+		switch {
+		case c.Workload == proxy:
+			return server != stock && server != ktls && server != ktlsHandshake
+		case c.Workload == proxyMemory:
+			return server != stock && server != ktlsHandshake
+		// The cost of its connections has to be known.
+		case c.Workload == connect && c.Size == connectSize && slices.Contains(p.Workloads, proxy):
+			return false
+		}
+		return server == ktlsHandshake
+	})
+}
+
 // cells returns the cases on a kernel, without servers, in the order in which
-// they are measured. The workload memory is none of them: the host does it.
+// they are measured. The workloads memory and proxy-memory are none of them: the
+// host does these.
 func (p *Parameters) cells(kernel string) []Case {
 	var cells []Case
 	has := func(workload string) bool { return slices.Contains(p.Workloads, workload) }
@@ -65,7 +95,7 @@ func (p *Parameters) cells(kernel string) []Case {
 		}
 		first := p.Ciphers[0]
 		// A transfer's cost is without that of its connections, so these come first.
-		if has(connect) || has(transfer) {
+		if has(connect) || has(transfer) || has(proxy) {
 			add(connect, connectSize, p.Connects, first)
 			if has(connect) && slices.Contains(p.Sizes, switchSize) {
 				add(connect, switchSize, p.Connects, first)
@@ -83,6 +113,11 @@ func (p *Parameters) cells(kernel string) []Case {
 				if !p.reduced(kernel) {
 					add(transfer, 1<<20, min(16, slices.Max(p.Connections)), cipher)
 				}
+			}
+		}
+		if has(proxy) && !p.reduced(kernel) {
+			for _, size := range p.ProxySizes {
+				add(proxy, size, 1, first)
 			}
 		}
 		if has(syscalls) && !p.reduced(kernel) {
@@ -111,9 +146,10 @@ func (p *Parameters) steps(kernel string) []step {
 			repetitions = min(2, repetitions)
 		}
 		for repetition := range repetitions {
-			for i := range p.Servers {
+			servers := p.serversOf(cell)
+			for i := range servers {
 				c := cell
-				c.Server = p.Servers[(i+repetition)%len(p.Servers)]
+				c.Server = servers[(i+repetition)%len(servers)]
 				if c.Server == plain {
 					if c.Cipher != p.Ciphers[0] {
 						continue
@@ -160,6 +196,9 @@ func (p *Parameters) estimate(s step) float64 {
 		0.06*float64(s.requests)*float64(s.Size)/(1<<20)
 	if s.Server == plain {
 		seconds /= 3
+	}
+	if s.proxied() {
+		seconds *= 1.5
 	}
 	if s.Workload == syscalls {
 		seconds += 5

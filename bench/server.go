@@ -21,10 +21,13 @@ type server struct {
 	port  int
 	h2c   int // port for HTTP/2 without TLS, of the server plain
 	admin int // port of Caddy's admin endpoint, 0 for nginx
-	dir   string
-	log   string
-	pids  []int
-	done  chan struct{} // closed when it has ended
+	// proxy is the port of a site of its own, so that files have no route more,
+	// which has everything from the port backend. Both are 0 if there is none.
+	proxy, backend int
+	dir            string
+	log            string
+	pids           []int
+	done           chan struct{} // closed when it has ended
 }
 
 // programs are the paths of what is run. nginx may be empty: there is none.
@@ -40,18 +43,24 @@ func findNginx() string {
 	return ""
 }
 
-func (s *server) caddy() bool { return s.name == plain || s.name == stock || s.name == ktls }
+func (s *server) caddy() bool { return s.name == plain || s.name == stock || s.module() }
 
-// url is the address of the file of that size.
-func (s *server) url(protocol string, size int64) string {
+// module says whether the server has the directive ktls.
+func (s *server) module() bool { return s.name == ktls || s.name == ktlsHandshake }
+
+// url is the address of the body of a case.
+func (s *server) url(c Case) string {
 	scheme, port := "https", s.port
 	if s.name == plain {
 		scheme = "http"
-		if protocol == http2 {
+		if c.Protocol == http2 {
 			port = s.h2c
 		}
 	}
-	return fmt.Sprintf("%s://localhost:%d/%s", scheme, port, formatSize(size))
+	if c.proxied() {
+		port = s.proxy
+	}
+	return fmt.Sprintf("%s://localhost:%d/%s", scheme, port, formatSize(c.Size))
 }
 
 // config is the server's whole configuration.
@@ -76,8 +85,15 @@ func (s *server) caddyfile(site site, certificates string) string {
 	case ktls:
 		directive = "\tktls\n"
 		servers = fmt.Sprintf(servers, "\t\tlistener_wrappers {\n\t\t\tktls\n\t\t}\n")
+	case ktlsHandshake:
+		directive = "\tktls {\n\t\tinstall handshake\n\t}\n"
+		servers = fmt.Sprintf(servers, "\t\tlistener_wrappers {\n\t\t\tktls {\n\t\t\t\tinstall handshake\n\t\t\t}\n\t\t}\n")
 	default:
 		servers = fmt.Sprintf(servers, "")
+	}
+	proxied := ""
+	if s.backend != 0 {
+		proxied = fmt.Sprintf("https://localhost:%d {\n\tbind %s\n%s%s\treverse_proxy 127.0.0.1:%d\n}\n", s.proxy, s.host, directive, tls, s.backend)
 	}
 	return fmt.Sprintf(`{
 	admin localhost:%d
@@ -93,7 +109,7 @@ func (s *server) caddyfile(site site, certificates string) string {
 %s%s	root %s
 	file_server
 }
-`, s.admin, servers, address, s.host, directive, tls, site.dir)
+%s`, s.admin, servers, address, s.host, directive, tls, site.dir, proxied)
 }
 
 // nginxConfig has nginx close no connection by itself, and write no log.
@@ -199,13 +215,13 @@ func (s *server) ready(ctx context.Context) error {
 
 // choosePorts takes ports that are free. Caddy's admin endpoint has one too.
 func (s *server) choosePorts() error {
-	ports, err := freePorts(3)
+	ports, err := freePorts(4)
 	if err != nil {
 		return err
 	}
 	s.port = ports[0]
 	if s.caddy() {
-		s.admin, s.h2c = ports[1], ports[2]
+		s.admin, s.h2c, s.proxy = ports[1], ports[2], ports[3]
 	}
 	return nil
 }

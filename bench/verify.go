@@ -33,9 +33,9 @@ func newClient(protocol string, roots *x509.CertPool) *http.Client {
 	}}
 }
 
-// verify fetches a file and compares it with what the site has.
-func verify(ctx context.Context, s *server, site site, protocol string, size int64, roots *x509.CertPool) error {
-	client := newClient(protocol, roots)
+// verify fetches the body of a case and compares it with what the site has.
+func verify(ctx context.Context, s *server, site site, c Case, roots *x509.CertPool) error {
+	client, size := newClient(c.Protocol, roots), c.Size
 	defer client.CloseIdleConnections()
 	f, err := os.Open(site.file(size))
 	if err != nil {
@@ -43,11 +43,11 @@ func verify(ctx context.Context, s *server, site site, protocol string, size int
 	}
 	defer f.Close()
 	if size <= wholeSize {
-		return verifyPart(ctx, client, s.url(protocol, size), protocol, f, 0, size, false)
+		return verifyPart(ctx, client, s.url(c), c.Protocol, f, 0, size, false)
 	}
 	const part = 1 << 20
 	for _, offset := range []int64{0, size / 2, size - part} {
-		if err := verifyPart(ctx, client, s.url(protocol, size), protocol, f, offset, part, true); err != nil {
+		if err := verifyPart(ctx, client, s.url(c), c.Protocol, f, offset, part, true); err != nil {
 			return err
 		}
 	}

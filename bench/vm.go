@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -131,7 +132,7 @@ func (h *host) boot(ctx context.Context, j job, timeout time.Duration, options [
 // guestMemory returns MiB: everything in the guest is in memory.
 func (p *Parameters) guestMemory() int {
 	var files int64
-	for _, size := range p.Sizes {
+	for _, size := range slices.Concat(p.Sizes, p.ProxySizes) {
 		files += size
 	}
 	return 2048 + int(files>>20)*5/4
