@@ -27,6 +27,8 @@ type bench struct {
 	connectCost map[Case][]float64
 	// verified has what was compared: server, protocol and address.
 	verified map[string]bool
+	// sequences are the times of the workload sequence, in microseconds.
+	sequences map[Case][]float64
 	// speed is in requests per second, in native mode.
 	speed map[Case]float64
 }
@@ -46,7 +48,7 @@ type event struct {
 func newBench(ctx context.Context, p Parameters, kernel string, programs programs, dir string, report func(event)) (*bench, error) {
 	b := &bench{
 		parameters: p, programs: programs, dir: dir, site: site{filepath.Join(dir, "site")}, report: report,
-		servers: map[string]*server{}, connectCost: map[Case][]float64{}, verified: map[string]bool{}, speed: map[Case]float64{},
+		servers: map[string]*server{}, connectCost: map[Case][]float64{}, verified: map[string]bool{}, sequences: map[Case][]float64{}, speed: map[Case]float64{},
 	}
 	if err := os.MkdirAll(b.site.dir, 0o755); err != nil {
 		return nil, err
@@ -165,6 +167,8 @@ func (b *bench) measure(ctx context.Context, s *server, step step) (Sample, erro
 		return sample, b.measureConnect(ctx, s, step, &sample)
 	case transfer, proxy:
 		return sample, b.measureTransfer(ctx, s, step, &sample)
+	case sequence:
+		return sample, b.measureSequence(ctx, step, &sample)
 	case syscalls:
 		return sample, b.measureSyscalls(ctx, s, step, &sample)
 	case idle:

@@ -15,6 +15,9 @@ const (
 	transfer = "transfer"
 	// proxy is a transfer of bodies that reverse_proxy hands on.
 	proxy = "proxy"
+	// sequence makes one request after the other on one connection, and takes the
+	// time of each.
+	sequence = "sequence"
 	// idle leaves connections open after one request each, and looks at the
 	// server's memory.
 	idle = "idle"
@@ -45,7 +48,7 @@ const (
 )
 
 var (
-	allWorkloads = []string{connect, transfer, proxy, idle, syscalls, memory, proxyMemory}
+	allWorkloads = []string{connect, transfer, proxy, sequence, idle, syscalls, memory, proxyMemory}
 	allProtocols = []string{http1, http2}
 	allServers   = []string{plain, stock, ktls, ktlsHandshake, nginx, nginxKTLS}
 )

@@ -17,6 +17,7 @@ import (
 const usage = `usage: bench native  [FLAG...]   measure on this machine's kernel, which needs TLS
        bench counted [FLAG...]   count in virtual machines, on any Linux machine
        bench check   [FLAG...]   count a little, and compare with bounds
+       bench timed   [FLAG...]   take times in virtual machines, for the workload sequence
        bench report DIR...       write report and pictures anew, of runs merged
        bench [FLAG...]           native if the kernel has TLS, else counted
 
@@ -50,7 +51,7 @@ func command(ctx context.Context, arguments []string) error {
 		}
 		fmt.Fprintf(os.Stderr, "bench: this machine's kernel, %s, has no TLS (\"modprobe tls\" as root may help): counting in virtual machines instead, which says nothing about time\n", kernelRelease())
 		return measure(ctx, "counted", arguments)
-	case "native", "counted", "check":
+	case "native", "counted", "check", "timed":
 		return measure(ctx, name, arguments)
 	case "guest":
 		if len(arguments) != 1 {
@@ -73,8 +74,11 @@ func kernelTLS() bool {
 // measure runs one of the modes.
 func measure(ctx context.Context, mode string, arguments []string) error {
 	p := defaultParameters(mode != "native")
-	if mode == "check" {
+	switch mode {
+	case "check":
 		p = checkParameters()
+	case "timed":
+		p = timedParameters()
 	}
 	flags := flag.NewFlagSet("bench "+mode, flag.ContinueOnError)
 	out := flags.String("out", filepath.Join("results", mode), "folder for results.json, report.md, benchstat.txt and pictures")

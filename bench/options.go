@@ -41,6 +41,8 @@ type Parameters struct {
 	MaxBytes int64 `json:"max_bytes"`
 	// Full measures everything on each kernel, not on the main one only.
 	Full bool `json:"full"`
+	// Timed boots machines with two CPUs and an ordinary clock.
+	Timed bool `json:"timed,omitempty"`
 }
 
 var allKernels = []string{"6.1", "6.12", "7.2"}
@@ -67,8 +69,16 @@ func defaultParameters(counted bool) Parameters {
 		p.Repetitions, p.Idle, p.MaxBytes = 3, 200, 64<<20
 		p.MemoryBytes, p.MemoryRepetitions = 8<<20, 2
 	} else {
-		p.Workloads = []string{connect, transfer, proxy, idle, syscalls}
+		p.Workloads = []string{connect, transfer, proxy, sequence, idle, syscalls}
 	}
+	return p
+}
+
+// timedParameters are those of a run that takes times in virtual machines, which
+// only a workload with its servers in turn can stand.
+func timedParameters() Parameters {
+	p := defaultParameters(true)
+	p.Timed, p.Kernels, p.Workloads, p.Servers = true, []string{"6.12"}, []string{sequence}, []string{stock, ktls}
 	return p
 }
 
@@ -116,6 +126,9 @@ func oneOf(list *[]string, known []string) listFlag[string] {
 // register adds the flags that select what is measured.
 func (p *Parameters) register(flags *flag.FlagSet) {
 	known := allWorkloads
+	if p.Timed {
+		known = p.Workloads
+	}
 	if p.Counted {
 		flags.Var(oneOf(&p.Kernels, allKernels), "kernels", "kernels to boot")
 		flags.Var(sizeFlag(&p.RunBytes), "run-bytes", "bytes of bodies in a run")

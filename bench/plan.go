@@ -120,6 +120,11 @@ func (p *Parameters) cells(kernel string) []Case {
 				add(proxy, size, 1, first)
 			}
 		}
+		if has(sequence) && !p.reduced(kernel) {
+			for _, size := range sequenceSizes {
+				add(sequence, size, 1, first)
+			}
+		}
 		if has(syscalls) && !p.reduced(kernel) {
 			add(syscalls, 4<<20, 1, first)
 		}
@@ -138,7 +143,7 @@ func (p *Parameters) steps(kernel string) []step {
 	for _, cell := range p.cells(kernel) {
 		repetitions := p.Repetitions
 		switch {
-		case cell.Workload == syscalls || cell.Workload == idle:
+		case cell.Workload == syscalls || cell.Workload == idle || cell.Workload == sequence:
 			repetitions = 1
 		case p.Counted && cell.Size*int64(cell.Connections) > p.MaxBytes:
 			repetitions = 1
@@ -170,6 +175,9 @@ func (p *Parameters) steps(kernel string) []step {
 func (p *Parameters) requests(c Case) int {
 	if c.Workload == connect || c.Workload == idle {
 		return c.Connections
+	}
+	if c.Workload == sequence {
+		return sequenceRounds
 	}
 	n := int(max(1, min(p.RunBytes/c.Size, 800)))
 	switch {

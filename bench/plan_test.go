@@ -69,7 +69,7 @@ func TestSteps(t *testing.T) {
 // The server ktls-handshake takes part where bodies are proxied, and where the cost
 // of its connections is needed for that. The server plain is the backend then.
 func TestServers(t *testing.T) {
-	all := []string{connect, transfer, proxy, idle, syscalls, memory, proxyMemory}
+	all := []string{connect, transfer, proxy, sequence, idle, syscalls, memory, proxyMemory}
 	for _, test := range []struct {
 		name      string
 		workloads []string
@@ -77,6 +77,7 @@ func TestServers(t *testing.T) {
 		want      string
 	}{
 		{"transfer", all, Case{Workload: transfer}, "stock ktls"},
+		{"sequence", all, Case{Workload: sequence}, "stock ktls"},
 		{"memory", all, Case{Workload: memory}, "stock ktls"},
 		{"proxy", all, Case{Workload: proxy}, "stock ktls ktls-handshake"},
 		{"proxy-memory", all, Case{Workload: proxyMemory}, "stock ktls-handshake"},
@@ -119,6 +120,27 @@ func TestProxied(t *testing.T) {
 	s.name, s.backend = stock, 0
 	if c := s.config(site{"/"}, "/"); strings.Contains(c, "reverse_proxy") || strings.Contains(c, "ktls") {
 		t.Error(c)
+	}
+}
+
+// The workload sequence is measured once, and in timed mode nothing else is.
+func TestTimed(t *testing.T) {
+	p := timedParameters()
+	want := len(allProtocols) * len(sequenceSizes) * len(p.Servers)
+	steps := p.steps("6.12")
+	if len(steps) != want || len(p.memorySteps()) != 0 {
+		t.Errorf("%d steps, want %d", len(steps), want)
+	}
+	for _, s := range steps {
+		if s.Workload != sequence || s.requests != sequenceRounds || s.Connections != 1 {
+			t.Errorf("%s: %d requests", s.Case, s.requests)
+		}
+	}
+	flags := flag.NewFlagSet("", flag.ContinueOnError)
+	flags.SetOutput(io.Discard)
+	p.register(flags)
+	if err := flags.Parse([]string{"-workloads", transfer}); err == nil {
+		t.Error("no error for another workload")
 	}
 }
 

@@ -12,6 +12,7 @@ var titles = map[string]string{
 	"instr/conn":        "Instructions of the server for a new connection with one request",
 	"instr/req":         "Instructions of the server for a request",
 	"instr/KiB":         "Instructions of the server per KiB of body",
+	"request-us":        "Time of a request, median, in microseconds",
 	"cpu-us/conn":       "CPU time of the server for a new connection with one request, in microseconds",
 	"conn/s":            "New connections a second",
 	"cpu-us/req":        "CPU time of the server for a request, in microseconds",
@@ -33,12 +34,15 @@ var titles = map[string]string{
 
 // unitOrder is the order of the tables of a workload.
 var unitOrder = []string{
-	"instr/conn", "instr/req", "instr/KiB", "MiB/s", "req/s", "conn/s", "cpu-s/GiB", "cpu-us/req", "cpu-us/conn",
+	"instr/conn", "instr/req", "instr/KiB", "MiB/s", "req/s", "conn/s", "cpu-s/GiB", "cpu-us/req", "cpu-us/conn", "request-us",
 	"ttfb-p50-ms", "ttfb-p99-ms", "rss-MiB", "heap+stack-B/conn", "rss-B/conn", "border-B/B", "syscalls/MiB",
 	"traffic-B/B", "fills-B/B", "writebacks-B/B", "guest-instr/KiB",
 }
 
 const countedMeaning = `Counted in virtual machines, by emulation. A number of instructions is a number of instructions: of the server's processes, in user space and in the kernel on their behalf. It repeats within a few percent (Go's garbage collector is most of the rest), whatever else the machine does, and it can be compared between the servers in this report. It is no time: the emulated CPU waits for no memory, and has no instructions that encrypt more than one block at once (VAES), which the kernel, Go and OpenSSL use in different measure. The client and the server are on one CPU and talk over loopback, but for the memory traffic.
+`
+
+const timedMeaning = `Timed in virtual machines, by emulation, with two CPUs. The times contain the client and the emulator, and whatever else the machine did. They can be compared between the servers in this report, which took turns; they say nothing about a real machine.
 `
 
 const nativeMeaning = `Measured on the kernel of this machine. Clients and server share its CPUs and talk over loopback: throughput is that of both together, CPU time is the server's alone. The time to the first byte is that of one more client beside the load, from its request written to the first byte of the answer; it has the cipher that Go chooses.
@@ -51,9 +55,12 @@ func report(r *Results, pictures []string) string {
 	if r.Partial {
 		b.WriteString("**This is a part: the run was not finished.**\n\n")
 	}
-	if r.Mode == "counted" {
+	switch r.Mode {
+	case "counted":
 		b.WriteString(countedMeaning)
-	} else {
+	case "timed":
+		b.WriteString(timedMeaning)
+	default:
 		b.WriteString(nativeMeaning)
 	}
 	b.WriteString("\nThe cost of a transfer is without that of making its connections. Each connection has one request at a time. Tables have the median, in parentheses the least and the most of the repetitions, and behind × the ratio to `stock`, Caddy without the directive. bench/README.md says what each quantity is.\n")
@@ -88,7 +95,7 @@ func writeMachine(b *strings.Builder, r *Results) {
 	row("CPU flags", strings.Join(m.Flags, " "))
 	row("CPUs", fmt.Sprint(m.Cores))
 	row("Memory", m.MemoryKB)
-	if r.Mode == "counted" {
+	if r.Mode != "native" {
 		row("Kernel of the host", m.Kernel)
 	}
 	for _, k := range r.Kernels {

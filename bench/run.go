@@ -160,7 +160,10 @@ func counted(ctx context.Context, r *run) error {
 			continue
 		}
 		limit := time.Duration(10*total(steps)+600) * time.Second
-		options := []string{"--icount", "--memory", strconv.Itoa(p.guestMemory())}
+		options := []string{"--memory", strconv.Itoa(p.guestMemory())}
+		if !p.Timed {
+			options = append(options, "--icount")
+		}
 		if err := h.boot(ctx, job{Parameters: p, Kernel: kernel}, limit, options, func(e event) {
 			if r.learn(kernel, e); e.Machine != nil {
 				r.progress.done += bootSeconds
