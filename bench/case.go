@@ -89,9 +89,11 @@ type Sample struct {
 	Calls map[string]int64 `json:"calls,omitempty"`
 }
 
-// offloaded says whether the kernel has to encrypt the case's connections.
+// offloaded says whether the kernel has to encrypt the case's connections. Over HTTP/2
+// the module offloads a connection for any large body, over HTTP/1.1 for files only.
 func (c Case) offloaded() bool {
-	return c.Server == nginxKTLS || c.Server == ktlsHandshake || c.bySendfile()
+	return c.Server == nginxKTLS || c.Server == ktlsHandshake || c.bySendfile() ||
+		c.Server == ktls && c.Protocol == http2 && c.Size >= switchSize
 }
 
 // bySendfile says whether the module has to send the bodies by sendfile(2).

@@ -18,12 +18,11 @@ import (
 // A wire is the http2body.Wire of a connection.
 type wire struct{ *Conn }
 
-func (w wire) Read(p []byte) (int, error)          { return w.tls.Read(p) }
-func (w wire) Write(p []byte) (int, error)         { return w.tls.Write(p) }
-func (w wire) SetReadDeadline(t time.Time) error   { return w.tls.SetReadDeadline(t) }
-func (w wire) WriteBuffers(buffers [][]byte) error { return w.tls.WriteBuffers(buffers) }
-func (w wire) Cork(on bool)                        { w.tls.Cork(on) }
-func (w wire) Abort()                              { _ = w.tls.NetConn().Close() }
+func (w wire) Read(p []byte) (int, error)        { return w.tls.Read(p) }
+func (w wire) Write(p []byte) (int, error)       { return w.tls.Write(p) }
+func (w wire) SetReadDeadline(t time.Time) error { return w.tls.SetReadDeadline(t) }
+func (w wire) Cork(on bool)                      { w.tls.Cork(on) }
+func (w wire) Abort()                            { _ = w.tls.NetConn().Close() }
 
 func (w wire) SendFrames(header []byte, f ktls.File, offset, n int64, count int) (copied int64, err error) {
 	sent, err := w.tls.SendFrames(header, f, offset, n, count)

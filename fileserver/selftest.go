@@ -286,9 +286,8 @@ func (c *selfTestConn) Write(p []byte) (int, error) {
 // A selfTestWire is never written to but by the server.
 type selfTestWire struct{ net.Conn }
 
-func (selfTestWire) Cork(bool)                   {}
-func (selfTestWire) Abort()                      {}
-func (selfTestWire) WriteBuffers([][]byte) error { return errors.ErrUnsupported }
+func (selfTestWire) Cork(bool) {}
+func (selfTestWire) Abort()    {}
 func (selfTestWire) SendFrames([]byte, ktls.File, int64, int64, int) (int64, error) {
 	return 0, errors.ErrUnsupported
 }

@@ -288,24 +288,6 @@ func (c *Conn) send(p []byte, more bool) (int, error) {
 	return n, c.fail(err)
 }
 
-// WriteBuffers sends all of several buffers, one behind the other, and alters the
-// slice. The connection must be offloaded. The kernel fills its records across the
-// buffers, so that together they should be a multiple of 16,384 bytes, or a little
-// less. After an error the connection is of no more use but to be closed.
-func (c *Conn) WriteBuffers(buffers [][]byte) error {
-	c.lock()
-	defer c.unlock()
-	if c.Reason() != Offloaded {
-		return errNotOffloaded
-	}
-	if err := c.flush(); err != nil {
-		return c.fail(err)
-	}
-	err := c.kernel.sendBuffers(buffers)
-	c.open = false
-	return c.fail(err)
-}
-
 // fail makes an error of a send after the switch permanent: what the kernel has
 // of the data is not known, so nothing may follow. After Close nothing but its end
 // follows anyhow, which a call that comes too late must not hinder.

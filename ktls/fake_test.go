@@ -64,8 +64,6 @@ func (k *fakeKernel) records() uint64 { return k.Counts().Records }
 
 func (k *fakeKernel) send(p []byte, more bool) (int, error) { return k.Send(p, more) }
 
-func (k *fakeKernel) sendBuffers(b [][]byte) error { return k.SendBuffers(b) }
-
 func (k *fakeKernel) sendFile(f File, offset, n int64, _ waiter) (int64, error) {
 	if k.beforeFile != nil {
 		k.beforeFile()

@@ -15,9 +15,6 @@ type kernel interface {
 	// send sends application data. With more set the last record may stay
 	// open for the data that follow at once.
 	send(p []byte, more bool) (int, error)
-	// sendBuffers sends all of several buffers, one behind the other, and alters
-	// the slice. Records are filled across them.
-	sendBuffers(buffers [][]byte) error
 	// sendFile sends at most n bytes of f from offset on and returns how
 	// many it sent, 0 at the end of the file. If that is less than n, the
 	// last record may be left open. With ErrNoSendfile it has sent none. What

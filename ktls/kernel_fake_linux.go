@@ -50,7 +50,6 @@ func (s *fakeSocket) install(info []byte, overhead int) error {
 func (s *fakeSocket) rekey(info []byte) error               { return s.fake.Rekey(info) }
 func (s *fakeSocket) records() uint64                       { return s.fake.Counts().Records }
 func (s *fakeSocket) send(p []byte, more bool) (int, error) { return s.fake.Send(p, more) }
-func (s *fakeSocket) sendBuffers(b [][]byte) error          { return s.fake.SendBuffers(b) }
 func (s *fakeSocket) cork(on bool)                          { s.fake.Cork(on) }
 func (s *fakeSocket) unsent() (int, error)                  { return s.system.unsent() }
 func (s *fakeSocket) acked() (uint64, error)                { return s.system.acked() }

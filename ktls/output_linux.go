@@ -25,9 +25,8 @@ type output struct {
 	fd     int
 	err    error
 
-	p, oob  []byte // sendmsg: what is left, and its control message
-	flags   int
-	buffers [][]byte // sendmsg of several
+	p, oob []byte // sendmsg: what is left, and its control message
+	flags  int
 
 	file      syscall.RawConn // sendfile
 	in        int             // its descriptor
@@ -141,17 +140,6 @@ func (o *output) sendmsg() {
 	var n int
 	n, o.err = unix.SendmsgN(o.fd, o.p, o.oob, nil, o.flags)
 	o.p = o.p[max(n, 0):]
-}
-
-func (o *output) sendmsgBuffers() {
-	var n int
-	n, o.err = unix.SendmsgBuffers(o.fd, o.buffers, nil, nil, o.flags)
-	for n = max(n, 0); len(o.buffers) > 0 && n >= len(o.buffers[0]); o.buffers = o.buffers[1:] {
-		n -= len(o.buffers[0])
-	}
-	if n > 0 {
-		o.buffers[0] = o.buffers[0][n:]
-	}
 }
 
 // errNoPlace says that sendfile(2) has to wait for its place, which is not done

@@ -185,24 +185,6 @@ func (s *socket) send(p []byte, more bool) (sent int, err error) {
 	return sent, err
 }
 
-func (s *socket) sendBuffers(buffers [][]byte) (err error) {
-	total := 0
-	for _, b := range buffers {
-		total += len(b)
-	}
-	o := s.output()
-	o.buffers, o.flags = buffers, unix.MSG_NOSIGNAL
-	for len(o.buffers) > 0 && err == nil {
-		err = s.write(true, "sendmsg", (*output).sendmsgBuffers)
-	}
-	o.buffers = nil
-	if err != nil {
-		return err
-	}
-	s.count(int64(total), false)
-	return s.alive(int64(total))
-}
-
 func (s *socket) sendControl(typ recordType, body []byte, wait bool) error {
 	o := s.output()
 	o.p, o.oob, o.flags = body, recordTypeMessage(typ), unix.MSG_NOSIGNAL

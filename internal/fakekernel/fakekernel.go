@@ -120,13 +120,6 @@ func (k *Kernel) Send(p []byte, more bool) (int, error) {
 	return len(p), nil
 }
 
-// SendBuffers sends application data that are in several buffers.
-func (k *Kernel) SendBuffers(buffers [][]byte) error {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return k.data(bytes.Join(buffers, nil), false)
-}
-
 // SendFile sends at most n bytes of f from offset on, and returns how many.
 func (k *Kernel) SendFile(f io.ReaderAt, offset, n int64) (int64, error) {
 	k.mu.Lock()

@@ -17,9 +17,6 @@ type Wire interface {
 	Read(p []byte) (int, error)
 	Write(p []byte) (int, error)
 	SetReadDeadline(t time.Time) error
-	// WriteBuffers writes all of several buffers, which it may alter. It is
-	// called only for streams that were taken over.
-	WriteBuffers(buffers [][]byte) error
 	// SendFrames writes count parts of f, of n bytes each, one behind the other from
 	// offset on, and header before each, without copying the parts if it can. It
 	// returns how many bytes of f it had to copy, and io.ErrUnexpectedEOF if there are

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"slices"
+	"sync"
 	"time"
 
 	"golang.org/x/net/http2"
@@ -20,7 +21,6 @@ type Stream struct {
 	below  http.ResponseWriter // the server's own, set by Settle
 	held   []byte              // bytes of the body that Write has kept
 	waited bool                // since it was last set to false
-	frames *frameBuffers       // of Write
 
 	// Guarded by conn.mu.
 	account
@@ -36,9 +36,10 @@ type Stream struct {
 }
 
 const (
-	// maxPayload is the payload of a whole frame from memory: with the frame's header
-	// it makes one TLS record.
-	maxPayload = 16384 - frameHeaderLen
+	// wholeFrame is the length of a frame from memory that makes one TLS record (RFC
+	// 8446, section 5.1), and maxPayload that of its payload.
+	wholeFrame = 1 << 14
+	maxPayload = wholeFrame - frameHeaderLen
 	// FilePayload is that of a whole frame from a file: a multiple of what the cipher
 	// takes at once, see Beginning.
 	FilePayload = maxPayload &^ (cipherBlock - 1)
@@ -300,17 +301,14 @@ func shorter(f ktls.File, n int64) bool {
 	return err != nil || info.Size() < n
 }
 
-// frameBuffers are the frames of one turn: for each a header and its payload, of
-// which the first may be in two parts.
-type frameBuffers struct {
-	headers [turnFrames][frameHeaderLen]byte
-	buffers [2*turnFrames + 1][]byte
-}
-
 // Write sends p in whole frames, as far as there are such. A short rest is kept for
 // the next call, Flush or SendFile, unless p is the end of the body. It returns how
 // many bytes of p were sent or kept.
 func (s *Stream) Write(p []byte, end bool) (n int, err error) {
+	// Frames that lie in one piece, of whole pages, take the kernel less than frames
+	// whose headers are elsewhere: that is worth the copy.
+	buf := turnBuffers.Get().(*[turnFrames * wholeFrame]byte)
+	defer turnBuffers.Put(buf)
 	for {
 		total := len(s.held) + len(p) - n
 		if total == 0 || total <= maxHeld && !end {
@@ -325,7 +323,8 @@ func (s *Stream) Write(p []byte, end bool) (n int, err error) {
 			return n, err
 		}
 		held := min(len(s.held), int(k))
-		if err := s.conn.wire.WriteBuffers(s.cut(s.held[:held], p[n:][:int(k)-held])); err != nil {
+		frames := s.frames(buf[:0], s.held[:held], p[n:][:int(k)-held])
+		if err := s.conn.pass(frames); err != nil {
 			return n, s.conn.fail(err)
 		}
 		s.end(0)
@@ -334,25 +333,18 @@ func (s *Stream) Write(p []byte, end bool) (n int, err error) {
 	}
 }
 
-// cut returns the frames of a payload that is in two parts.
-func (s *Stream) cut(a, b []byte) [][]byte {
-	if s.frames == nil {
-		s.frames = new(frameBuffers)
+var turnBuffers = sync.Pool{New: func() any { return new([turnFrames * wholeFrame]byte) }}
+
+// frames appends the frames of a payload that is in two parts.
+func (s *Stream) frames(b, first, second []byte) []byte {
+	for len(first)+len(second) > 0 {
+		n := min(len(first)+len(second), maxPayload)
+		m := min(n, len(first))
+		b = s.header(b, int64(n))
+		b = append(append(b, first[:m]...), second[:n-m]...)
+		first, second = first[m:], second[n-m:]
 	}
-	buffers := s.frames.buffers[:0]
-	for i := 0; len(a)+len(b) > 0; i++ {
-		n := min(len(a)+len(b), maxPayload)
-		m := min(n, len(a))
-		buffers = append(buffers, s.header(s.frames.headers[i][:0], int64(n)))
-		if m > 0 {
-			buffers = append(buffers, a[:m])
-		}
-		if n > m {
-			buffers = append(buffers, b[:n-m])
-		}
-		a, b = a[m:], b[n-m:]
-	}
-	return buffers
+	return b
 }
 
 // Flush sends what Write has kept.
