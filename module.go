@@ -364,6 +364,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 
 // done counts and logs a response that has been handled.
 func (h *Handler) done(response *fileserver.Response, r *http.Request) {
+	response.Done()
 	h.count.done(response)
 	if entry := h.logger.Check(zap.DebugLevel, "response"); entry != nil {
 		entry.Write(zap.String("remote", r.RemoteAddr), zap.String("uri", r.RequestURI),

@@ -36,6 +36,7 @@ func Example() {
 	sent := make(chan int64, 1)
 	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w, response := fileserver.Insert(w, r, options)
+		defer response.Done()
 		files.ServeHTTP(w, r)
 		sent <- response.Sent() + response.Copied()
 	})

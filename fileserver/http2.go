@@ -142,6 +142,7 @@ func (w *writer) takeOver() error {
 	default:
 		w.stream.Take()
 		w.taken = true
+		w.ownDeadline()
 	}
 	return nil
 }

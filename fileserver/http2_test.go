@@ -2,13 +2,16 @@ package fileserver
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/tls"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"strconv"
 	"testing"
+	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"golang.org/x/net/http2"
@@ -139,7 +142,8 @@ func newHTTP2Site(t testing.TB, handler http.HandlerFunc) (s *site, logged chan 
 	served := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer func() { s.handled <- struct{}{} }()
 		recorder := caddyhttp.NewResponseRecorder(w, nil, nil)
-		inserted, _ := Insert(recorder, r, options)
+		inserted, response := Insert(recorder, r, options)
+		defer response.Done()
 		handler(inserted, r)
 		logged <- recorder.Size()
 	})
@@ -224,5 +228,48 @@ func TestHTTP2Bodies(t *testing.T) {
 			}
 			s.CloseIdleConnections()
 		})
+	}
+}
+
+// A deadline resets the stream of a client that grants nothing more, and no other. It
+// has passed only when it is not set again.
+func TestHTTP2Deadline(t *testing.T) {
+	requireKernelTLS(t)
+	name, body := randomFile(t, 16<<20) // more than the client grants
+	ended := make(chan error, 10)
+	s, _ := newHTTP2Site(t, func(w http.ResponseWriter, r *http.Request) {
+		f, err := os.Open(name)
+		must(t, err)
+		defer f.Close()
+		w.Header().Set("Content-Length", strconv.Itoa(len(body)))
+		control := http.NewResponseController(w)
+		must(t, control.SetWriteDeadline(time.Now().Add(time.Hour)))
+		_, err = io.CopyN(w, f, 1<<20)
+		must(t, err)
+		must(t, control.SetWriteDeadline(time.Now().Add(time.Millisecond)))
+		must(t, control.SetWriteDeadline(time.Time{}))
+		time.Sleep(10 * time.Millisecond)
+		_, err = io.CopyN(w, f, 1<<20)
+		must(t, err)
+		if r.URL.Path == "/stalled" {
+			must(t, control.SetWriteDeadline(time.Now().Add(100*time.Millisecond)))
+		}
+		_, err = io.Copy(w, f)
+		ended <- err
+	})
+	defer s.CloseIdleConnections()
+	stalled, err := s.Get(s.url + "/stalled")
+	must(t, err)
+	defer stalled.Body.Close()
+	if err := <-ended; err == nil {
+		t.Error("the handler of a stalled stream is told of no error")
+	}
+	if got, err := io.ReadAll(stalled.Body); err == nil || !bytes.HasPrefix(body, got) {
+		t.Errorf("%d bytes, %v", len(got), err)
+	}
+	<-s.handled
+	_, got, err := s.get(t)
+	if err := cmp.Or(err, <-ended); err != nil || !bytes.Equal(got, body) {
+		t.Errorf("then %d bytes, %v", len(got), err)
 	}
 }

@@ -104,6 +104,7 @@ type writer struct {
 	stream     *http2body.Stream
 	taken      bool // from the server
 	noSendfile bool // the kernel refuses the file
+	deadline   writeDeadline
 
 	// The file that was copied from last, up to where, and up to where it
 	// was to be copied.
