@@ -166,9 +166,12 @@ func (s *selfTest) tryHTTP2(w http.ResponseWriter, conn *selfTestConn, right map
 	if s.streamID(w) != selfTestStream {
 		return
 	}
-	stream := conn.frames.Stream(selfTestStream)
+	stream, err := conn.frames.Stream(selfTestStream)
+	if err != nil {
+		return
+	}
 	n, err := io.WriteString(w, "text")
-	if stream == nil || err != nil {
+	if err != nil {
 		return
 	}
 	// The server sends nothing else of this length.

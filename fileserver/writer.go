@@ -1,6 +1,7 @@
 package fileserver
 
 import (
+	"errors"
 	"io"
 	"net/http"
 	"strconv"
@@ -392,8 +393,13 @@ func (w *writer) obstacle() Reason {
 		if id > 0 && id%2 == 0 { // the server's own streams have even numbers
 			return ReasonPushed
 		}
-		if w.stream = w.conn.frames.Load().Stream(id); w.stream == nil {
+		var err error
+		w.stream, err = w.conn.frames.Load().Stream(id)
+		switch {
+		case errors.Is(err, http2body.ErrUnknown):
 			return ReasonStreamUnknown
+		case err != nil: // the client has reset it
+			return Reason(ktls.Closing.String())
 		}
 	case w.encoded, !w.lengthKnown && w.request.ProtoAtLeast(1, 1):
 		return ReasonChunked

@@ -205,15 +205,22 @@ func (c *Conn) end(s *Stream, err error) {
 	c.dispatch()
 }
 
-// Stream returns the stream of a number, for a response that begins; nil if it is not
-// open, or was asked for before.
-func (c *Conn) Stream(id uint32) *Stream {
+// ErrUnknown says that the client has opened no stream of a number, or that it was
+// asked for before.
+var ErrUnknown = errors.New("http2body: the stream is not known")
+
+// Stream returns the stream of a number, for a response that begins. It returns
+// ErrUnknown, or another error if the stream has ended.
+func (c *Conn) Stream(id uint32) (*Stream, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s := c.streams[id]
-	if s == nil || s.wake != nil {
-		return nil
+	switch {
+	case s == nil && id <= c.last && id%2 == 1:
+		return nil, errEnded
+	case s == nil || s.wake != nil:
+		return nil, ErrUnknown
 	}
 	s.wake = make(chan struct{}, 1)
-	return s
+	return s, nil
 }
