@@ -95,11 +95,10 @@ func (c *Conn) Write(p []byte) (int, error) {
 	if err := c.beginWrite(); err != nil {
 		return 0, err
 	}
-	err := c.out.write(c, p)
-	c.endWrite(c.out.between())
-	if err != nil {
-		return 0, c.fail(err)
+	if err := c.out.write(c, p); err != nil {
+		return 0, c.fail(err) // nobody has the turn after that
 	}
+	c.endWrite(c.out.between())
 	return len(p), nil
 }
 
