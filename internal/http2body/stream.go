@@ -27,6 +27,7 @@ type Stream struct {
 	passed   int64 // payload of the server's that has reached the client's side
 	settling bool  // Settle waits for passed
 	taken    bool
+	need     int64 // bytes that begin waits for
 	filler   int64 // bytes that the server is still to write, to be swallowed
 	queued   bool  // in conn.queue
 	turn     bool  // the turn is this stream's
@@ -129,11 +130,13 @@ func (s *Stream) wait() {
 
 // begin waits for window and for the turn, and takes both, for up to most bytes. It
 // returns for how many. They are to be sent in frames, and then the turn is to be
-// ended. If wait is not set and there is something to wait for, it returns 0.
-func (s *Stream) begin(most int64, wait bool) (int64, error) {
+// ended. need is how many of them must be sent; if that is 0 and there is something to
+// wait for, it returns 0.
+func (s *Stream) begin(need, most int64) (int64, error) {
 	c := s.conn
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	s.need = need
 	for {
 		if err := s.ended(); err != nil {
 			c.leave(s)
@@ -148,14 +151,14 @@ func (s *Stream) begin(most int64, wait bool) (int64, error) {
 			c.busy = false // the window is gone meanwhile
 		}
 		if c.filling == s {
-			if err := s.fill(most); err != nil {
+			if err := s.fill(); err != nil {
 				c.leave(s)
 				return 0, err
 			}
 			continue
 		}
 		if !s.queued && c.streamWindow(&s.account) > 0 {
-			if !wait && (c.busy || len(c.queue) > 0 || len(c.servers) > 0) {
+			if need == 0 && (c.busy || len(c.queue) > 0 || len(c.servers) > 0) {
 				return 0, nil
 			}
 			s.queued = true
@@ -164,7 +167,7 @@ func (s *Stream) begin(most int64, wait bool) (int64, error) {
 		if c.dispatch(); s.turn || c.filling == s {
 			continue
 		}
-		if !wait {
+		if need == 0 {
 			c.leave(s)
 			return 0, nil
 		}
@@ -186,11 +189,10 @@ func (s *Stream) end(rest int64) {
 var zeros [maxFiller]byte
 
 // fill has the server use up window for nothing, so that it becomes ours. It is
-// called when there is no other, and most bytes are to be sent. conn.mu is held, but
-// not while the server writes.
-func (s *Stream) fill(most int64) error {
+// called when there is no other. conn.mu is held, but not while the server writes.
+func (s *Stream) fill() error {
 	c := s.conn
-	s.filler = min(most, c.server, c.streamWindow(&s.account), maxFiller)
+	s.filler = min(s.need, c.server, c.streamWindow(&s.account), maxFiller)
 	if s.filler > 0 {
 		c.letFill(s)
 		n := s.filler
@@ -238,7 +240,7 @@ func (s *Stream) SendFile(f ktls.File, offset, n, ahead int64) (sent, copied int
 		if sent >= n && time.Since(begun) > aheadTime {
 			break
 		}
-		k, err := s.begin(min(n+ahead-sent, turnFrames*FilePayload), sent < n)
+		k, err := s.begin(max(n-sent, 0), min(n+ahead-sent, turnFrames*FilePayload))
 		if err != nil {
 			return sent, copied, err
 		}
@@ -318,7 +320,7 @@ func (s *Stream) Write(p []byte, end bool) (n int, err error) {
 		if rest := total % maxPayload; !end && rest <= maxHeld && rest < total {
 			total -= rest
 		}
-		k, err := s.begin(int64(total), true)
+		k, err := s.begin(int64(total), int64(total))
 		if err != nil {
 			return n, err
 		}

@@ -64,7 +64,7 @@ func (c *Conn) dispatch() {
 			return
 		case c.free(&s.account) > 0:
 			c.busy, s.turn = true, true
-		case c.server > 0 && c.filling == nil:
+		case c.filling == nil && c.server > 0 && s.need > 0:
 			c.filling = s
 		default: // the client has to grant more
 			return
