@@ -32,7 +32,8 @@ func newLedger() ledger {
 type account struct {
 	granted int64 // increments, less the payload that was sent
 	server  int64 // increments that the server was told, less the payload that it has sent
-	reserve int64 // see ledger.reserved
+	reserve int64 // filler, less what was sent for it, see ledger.reserved
+	drawn   int64 // what the last spend has taken of reserve
 }
 
 // grant adds an increment of the client, unless the window would become too large.
@@ -83,8 +84,19 @@ func (l *ledger) serverSent(a *account, n int64) {
 func (l *ledger) swallowed(a *account, n int64) {
 	l.server -= n
 	a.server -= n
+	l.keep(a, n)
+}
+
+// keep adds to a stream's reserve.
+func (l *ledger) keep(a *account, n int64) {
 	a.reserve += n
 	l.reserved += n
+}
+
+// fillable is how much filler is of use for a stream that has need of n bytes. All
+// filler of a body may not be more than the body, or the server refuses it.
+func (l *ledger) fillable(a *account, n int64) int64 {
+	return min(n, l.streamWindow(a)) - a.reserve
 }
 
 // free is what a stream may take of the connection's window.
@@ -93,24 +105,25 @@ func (l *ledger) free(a *account) int64 { return l.window - l.server - l.reserve
 // streamWindow is what a stream may send, as far as its own window goes.
 func (l *ledger) streamWindow(a *account) int64 { return l.initial + a.granted }
 
-// spend takes n bytes of both windows, and refund gives them back.
+// spend takes n bytes of both windows, those that are reserved first.
 func (l *ledger) spend(a *account, n int64) {
 	l.window -= n
 	a.granted -= n
-	r := min(n, a.reserve)
-	a.reserve -= r
-	l.reserved -= r
+	a.drawn = min(n, a.reserve)
+	l.keep(a, -a.drawn)
 }
 
-func (l *ledger) refund(a *account, n int64) {
-	l.window += n
-	a.granted += n
+// refund gives back what was spent and not sent. What was reserved is so again.
+func (l *ledger) refund(a *account, spent, sent int64) {
+	l.window += spent - sent
+	a.granted += spent - sent
+	l.keep(a, max(a.drawn-sent, 0))
 }
 
 // forget is called when a stream ends.
 func (l *ledger) forget(a *account) {
-	l.reserved -= a.reserve
-	a.reserve = 0
+	l.keep(a, -a.reserve)
+	a.drawn = 0
 }
 
 // grantStream adds an increment of the client, unless the window would become too

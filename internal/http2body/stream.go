@@ -51,7 +51,7 @@ const (
 	// maxHeld is what Write keeps for the next frame, as the server's own buffer does.
 	maxHeld = 4 << 10
 	// maxFiller is how much filler is written at once.
-	maxFiller = 64 << 10
+	maxFiller = turnFrames * maxPayload
 )
 
 // Beginning returns how much of a file's part from offset on the server should send
@@ -161,8 +161,7 @@ func (s *Stream) begin(need, most int64) (int64, error) {
 			if need == 0 && (c.busy || len(c.queue) > 0 || len(c.servers) > 0) {
 				return 0, nil
 			}
-			s.queued = true
-			c.queue = append(c.queue, s)
+			c.enqueue(s)
 		}
 		if c.dispatch(); s.turn || c.filling == s {
 			continue
@@ -175,12 +174,12 @@ func (s *Stream) begin(need, most int64) (int64, error) {
 	}
 }
 
-// end ends the turn. rest is what was not sent after all.
-func (s *Stream) end(rest int64) {
+// end ends the turn, in which so much was sent of what begin has returned.
+func (s *Stream) end(begun, sent int64) {
 	c := s.conn
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.refund(&s.account, rest)
+	c.refund(&s.account, begun, sent)
 	c.busy = false
 	c.dispatch()
 }
@@ -192,7 +191,7 @@ var zeros [maxFiller]byte
 // called when there is no other. conn.mu is held, but not while the server writes.
 func (s *Stream) fill() error {
 	c := s.conn
-	s.filler = min(s.need, c.server, c.streamWindow(&s.account), maxFiller)
+	s.filler = min(c.fillable(&s.account, s.need), c.server, maxFiller)
 	if s.filler > 0 {
 		c.letFill(s)
 		n := s.filler
@@ -212,8 +211,7 @@ func (s *Stream) fill() error {
 		}
 	}
 	c.filling = nil
-	s.queued = true
-	c.queue = slices.Insert(c.queue, 0, s)
+	c.enqueue(s)
 	return nil
 }
 
@@ -250,7 +248,7 @@ func (s *Stream) SendFile(f ktls.File, offset, n, ahead int64) (sent, copied int
 		if now := time.Now(); s.waited || now.Sub(checked) > checkTime {
 			s.waited = false
 			if checked = now; shorter(f, offset+sent+k) {
-				s.end(k)
+				s.end(k, 0)
 				return sent, copied, ErrShort
 			}
 		}
@@ -261,7 +259,7 @@ func (s *Stream) SendFile(f ktls.File, offset, n, ahead int64) (sent, copied int
 			return sent, copied, s.conn.fail(err)
 		}
 		sent += k
-		s.end(0)
+		s.end(k, k)
 	}
 	return sent, copied, nil
 }
@@ -329,7 +327,7 @@ func (s *Stream) Write(p []byte, end bool) (n int, err error) {
 		if err := s.conn.pass(frames); err != nil {
 			return n, s.conn.fail(err)
 		}
-		s.end(0)
+		s.end(k, k)
 		s.held = slices.Delete(s.held, 0, held)
 		n += int(k) - held
 	}

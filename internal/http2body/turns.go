@@ -64,7 +64,7 @@ func (c *Conn) dispatch() {
 			return
 		case c.free(&s.account) > 0:
 			c.busy, s.turn = true, true
-		case c.filling == nil && c.server > 0 && s.need > 0:
+		case c.filling == nil && c.server > 0 && c.fillable(&s.account, s.need) > 0:
 			c.filling = s
 		default: // the client has to grant more
 			return
@@ -76,6 +76,17 @@ func (c *Conn) dispatch() {
 			return
 		}
 	}
+}
+
+// enqueue has a stream wait for its turn. One that has a reserve has waited before,
+// and needs nothing of the others' window. c.mu is held.
+func (c *Conn) enqueue(s *Stream) {
+	s.queued = true
+	if s.reserve > 0 {
+		c.queue = slices.Insert(c.queue, 0, s)
+		return
+	}
+	c.queue = append(c.queue, s)
 }
 
 // leave takes a stream out of the queue, or has it give back its turn. c.mu is held.
