@@ -156,6 +156,7 @@ func (c *Conn) Release() {
 
 // topUp has the server told what it is owed. c.mu is held.
 func (c *Conn) topUp() {
+	c.payDebts()
 	if n := c.owed(); n > 0 {
 		c.tell(n)
 		c.in.insert(c.wire, windowUpdate(0, n))
@@ -194,9 +195,7 @@ func (c *Conn) end(s *Stream, err error) {
 		c.taken--
 	}
 	c.forget(&s.account)
-	if c.filling == s {
-		c.filling = nil
-	}
+	c.stopFilling(s)
 	if delete(c.streams, s.id); len(c.streams) == 0 {
 		c.streams = nil // most connections are idle most of the time
 	}

@@ -179,6 +179,7 @@ func (c *Conn) granted(frame []byte, n int64) []byte {
 	if !c.grant(n) {
 		return tooMuch(0)
 	}
+	c.payDebts()
 	n = c.owed()
 	c.tell(n)
 	c.dispatch()

@@ -20,6 +20,8 @@ type ledger struct {
 	next     int64 // and what it is when the server has acknowledged the last one
 	told     int64 // what the server was told of it
 	taken    int   // streams that were taken over
+	filler   int64 // what the server is still to write for nothing, see Stream.fill
+	debts    int64 // the sum of all accounts' debts
 	released bool  // the server is to have everything
 }
 
@@ -34,6 +36,7 @@ type account struct {
 	server  int64 // increments that the server was told, less the payload that it has sent
 	reserve int64 // filler, less what was sent for it, see ledger.reserved
 	drawn   int64 // what the last spend has taken of reserve
+	debt    int64 // what others have used of the reserve
 }
 
 // grant adds an increment of the client, unless the window would become too large.
@@ -57,9 +60,14 @@ func (l *ledger) share() int64 {
 	return min(serverShare, l.window)
 }
 
-// owed is what the server should be told.
+// owed is what the server should be told. While it writes a filler, it is to have no
+// more than that: then nothing is left over if others have used some of it.
 func (l *ledger) owed() int64 {
-	return max(min(l.share()-l.server, l.window-l.server-l.reserved), 0)
+	share := l.share()
+	if l.filler > 0 {
+		share = min(share, l.filler)
+	}
+	return max(min(share-l.server, l.pool()), 0)
 }
 
 // short reports whether the server knows of so little that it should be told at once.
@@ -93,14 +101,47 @@ func (l *ledger) keep(a *account, n int64) {
 	l.reserved += n
 }
 
+// owe makes debt of a reserve. The stream gets it of the next that the client grants.
+func (l *ledger) owe(a *account, n int64) {
+	l.keep(a, -n)
+	a.debt += n
+	l.debts += n
+}
+
+// pay pays a stream's debt, as far as the stream can use it.
+func (l *ledger) pay(a *account) {
+	if n := min(a.debt, l.pool(), l.streamWindow(a)-a.reserve); n > 0 {
+		l.owe(a, -n)
+	}
+}
+
+// trim takes from a stream what it can't use, after its window was made smaller.
+func (l *ledger) trim(a *account) {
+	if n := a.reserve - max(l.streamWindow(a), 0); n > 0 {
+		l.owe(a, n)
+	}
+}
+
+// lend returns what the server is to be told, so that it can go on with a stream's
+// filler, of which others have used the window.
+func (l *ledger) lend(a *account) int64 {
+	n := max(min(l.filler-l.server, l.free(a)), 0)
+	l.owe(a, max(n-l.pool(), 0))
+	l.tell(n)
+	return n
+}
+
 // fillable is how much filler is of use for a stream that has need of n bytes. All
 // filler of a body may not be more than the body, or the server refuses it.
 func (l *ledger) fillable(a *account, n int64) int64 {
-	return min(n, l.streamWindow(a)) - a.reserve
+	return min(n-a.debt, l.streamWindow(a)) - a.reserve
 }
 
-// free is what a stream may take of the connection's window.
-func (l *ledger) free(a *account) int64 { return l.window - l.server - l.reserved + a.reserve }
+// pool is what nobody has of the connection's window.
+func (l *ledger) pool() int64 { return l.window - l.server - l.reserved }
+
+// free is what a stream may take of it.
+func (l *ledger) free(a *account) int64 { return l.pool() + a.reserve }
 
 // streamWindow is what a stream may send, as far as its own window goes.
 func (l *ledger) streamWindow(a *account) int64 { return l.initial + a.granted }
@@ -118,12 +159,16 @@ func (l *ledger) refund(a *account, spent, sent int64) {
 	l.window += spent - sent
 	a.granted += spent - sent
 	l.keep(a, max(a.drawn-sent, 0))
+	n := min(a.debt, max(sent-a.drawn, 0)) // there is as much less of the body
+	a.debt -= n
+	l.debts -= n
 }
 
 // forget is called when a stream ends.
 func (l *ledger) forget(a *account) {
 	l.keep(a, -a.reserve)
-	a.drawn = 0
+	l.debts -= a.debt
+	a.debt, a.drawn = 0, 0
 }
 
 // grantStream adds an increment of the client, unless the window would become too

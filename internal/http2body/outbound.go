@@ -99,7 +99,9 @@ func (c *Conn) sent(h frameHeader) (drop bool) {
 			c.serverSent(nil, n)
 		case s.taken:
 			c.swallowed(&s.account, n)
-			s.filler = max(s.filler-n, 0)
+			if c.filling == s {
+				c.filler = max(c.filler-n, 0)
+			}
 			s.notify()
 			drop = true
 		default:

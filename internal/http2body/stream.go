@@ -28,7 +28,6 @@ type Stream struct {
 	settling bool  // Settle waits for passed
 	taken    bool
 	need     int64 // bytes that begin waits for
-	filler   int64 // bytes that the server is still to write, to be swallowed
 	queued   bool  // in conn.queue
 	turn     bool  // the turn is this stream's
 	err      error // why it has ended
@@ -191,17 +190,16 @@ var zeros [maxFiller]byte
 // called when there is no other. conn.mu is held, but not while the server writes.
 func (s *Stream) fill() error {
 	c := s.conn
-	s.filler = min(c.fillable(&s.account, s.need), c.server, maxFiller)
-	if s.filler > 0 {
+	if n := min(c.fillable(&s.account, s.need), c.server, maxFiller); n > 0 {
+		c.filler = n
 		c.letFill(s)
-		n := s.filler
 		c.mu.Unlock()
 		_, err := s.below.Write(zeros[:n])
 		if err == nil {
 			err = http.NewResponseController(s.below).Flush()
 		}
 		c.mu.Lock()
-		for err == nil && s.filler > 0 {
+		for err == nil && c.filler > 0 {
 			if err = s.ended(); err == nil {
 				s.wait()
 			}
@@ -210,14 +208,14 @@ func (s *Stream) fill() error {
 			return cmp.Or(s.ended(), err)
 		}
 	}
-	c.filling = nil
+	c.stopFilling(s)
 	c.enqueue(s)
 	return nil
 }
 
 // letFill gives the server window on the stream for its filler. c.mu is held.
 func (c *Conn) letFill(s *Stream) {
-	if n := c.missing(&s.account, s.filler); n > 0 {
+	if n := c.missing(&s.account, c.filler); n > 0 {
 		s.account.server += n
 		c.in.insert(c.wire, windowUpdate(s.id, n))
 	}

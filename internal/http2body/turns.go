@@ -52,12 +52,12 @@ func (c *Conn) dispatch() {
 			return
 		}
 		if len(c.queue) == 0 {
-			if c.filling == nil && c.short() {
-				c.topUp()
-			}
+			c.trimAll()
+			c.helpServer()
 			return
 		}
-		s := c.queue[0]
+		i := c.next()
+		s := c.queue[i]
 		switch {
 		case s.ended() != nil, c.streamWindow(&s.account) <= 0: // it finds out by itself
 		case !c.between:
@@ -66,10 +66,13 @@ func (c *Conn) dispatch() {
 			c.busy, s.turn = true, true
 		case c.filling == nil && c.server > 0 && c.fillable(&s.account, s.need) > 0:
 			c.filling = s
+		case c.trimAll():
+			continue
 		default: // the client has to grant more
+			c.helpServer()
 			return
 		}
-		c.queue = c.queue[1:]
+		c.queue = slices.Delete(c.queue, i, i+1)
 		s.queued = false
 		s.notify()
 		if c.filling == s {
@@ -78,15 +81,60 @@ func (c *Conn) dispatch() {
 	}
 }
 
-// enqueue has a stream wait for its turn. One that has a reserve has waited before,
-// and needs nothing of the others' window. c.mu is held.
-func (c *Conn) enqueue(s *Stream) {
-	s.queued = true
-	if s.reserve > 0 {
-		c.queue = slices.Insert(c.queue, 0, s)
+// next returns which stream of the queue is next. One that has a reserve has waited
+// before, and needs nothing of what others wait for. c.mu is held.
+func (c *Conn) next() int {
+	if c.reserved == 0 {
+		return 0
+	}
+	return max(slices.IndexFunc(c.queue, func(s *Stream) bool { return s.reserve > 0 }), 0)
+}
+
+// helpServer tells the server of window that no stream can use now. c.mu is held.
+func (c *Conn) helpServer() {
+	switch s := c.filling; {
+	case s == nil && c.short():
+		c.topUp()
+	case s != nil && c.server == 0:
+		if n := c.lend(&s.account); n > 0 {
+			c.in.insert(c.wire, windowUpdate(0, n))
+		}
+	}
+}
+
+// trimAll lets others have what streams without window have in reserve, if the server
+// has no window. It reports whether there was something. c.mu is held.
+func (c *Conn) trimAll() bool {
+	before := c.reserved
+	if c.server == 0 && before > 0 {
+		for _, s := range c.streams {
+			c.trim(&s.account)
+		}
+	}
+	return c.reserved < before
+}
+
+// payDebts gives streams what was granted and they are owed. c.mu is held.
+func (c *Conn) payDebts() {
+	if c.debts == 0 {
 		return
 	}
+	for _, s := range c.streams {
+		c.pay(&s.account)
+	}
+}
+
+// enqueue has a stream wait for its turn. c.mu is held.
+func (c *Conn) enqueue(s *Stream) {
+	s.queued = true
 	c.queue = append(c.queue, s)
+}
+
+// stopFilling notes that no filler is to come on a stream. c.mu is held.
+func (c *Conn) stopFilling(s *Stream) {
+	if c.filling == s {
+		c.filling, c.filler = nil, 0
+	}
 }
 
 // leave takes a stream out of the queue, or has it give back its turn. c.mu is held.
@@ -98,9 +146,7 @@ func (c *Conn) leave(s *Stream) {
 	if s.turn {
 		s.turn, c.busy = false, false
 	}
-	if c.filling == s {
-		c.filling = nil
-	}
+	c.stopFilling(s)
 	c.dispatch()
 }
 
