@@ -149,7 +149,9 @@ func (c *Conn) received(h frameHeader, frame []byte) []byte {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if h.typ == http2.FrameSettings {
-		c.settings(frame[frameHeaderLen:])
+		if !c.settings(frame[frameHeaderLen:]) {
+			return append(frame, tooMuch(0)...)
+		}
 		return frame
 	}
 	n := int64(binary.BigEndian.Uint32(frame[frameHeaderLen:]) & maxWindow)
@@ -197,9 +199,10 @@ func tooMuch(stream uint32) []byte {
 	return append(frame, frame...)
 }
 
-// settings follows the client's settings, and alters what the server must not know.
-// c.mu is held.
-func (c *Conn) settings(payload []byte) {
+// settings follows the client's settings, and alters what the server must not know. It
+// returns false if a window becomes too large that only we know of. c.mu is held.
+func (c *Conn) settings(payload []byte) (ok bool) {
+	ok = true
 	for ; len(payload) > 0; payload = payload[6:] {
 		id, value := binary.BigEndian.Uint16(payload), payload[2:6]
 		n := int64(binary.BigEndian.Uint32(value))
@@ -213,9 +216,13 @@ func (c *Conn) settings(payload []byte) {
 			}
 		}
 		binary.BigEndian.PutUint32(value, uint32(c.setInitial(n, taken)))
+		for _, a := range taken {
+			ok = ok && c.streamWindow(a) <= maxWindow
+		}
 	}
 	if c.filling != nil {
 		c.letFill(c.filling)
 	}
 	c.dispatch()
+	return ok
 }
