@@ -1,0 +1,318 @@
+package http2body
+
+import (
+	"encoding/binary"
+	"testing"
+)
+
+// The server has what it needs, and while a stream is taken over not all of a small
+// window.
+func TestLedgerShare(t *testing.T) {
+	for _, tt := range []struct {
+		name                string
+		ledger              ledger
+		share, owed, stream int64
+		short               bool
+	}{
+		{name: "at first", ledger: newLedger(), share: 65_535},
+		{name: "a little more", ledger: ledger{window: 100_000, server: 65_535}, share: 100_000, owed: 34_465, stream: 34_465},
+		{name: "taken over", ledger: ledger{window: 100_000, server: 10_000, taken: 1}, share: 25_000, owed: 15_000, stream: 90_000, short: true},
+		{name: "taken over, rounded up", ledger: ledger{window: 5, taken: 1}, share: 2, owed: 2, stream: 5, short: true},
+		{name: "taken over, one byte", ledger: ledger{window: 1, taken: 1}, share: 1, owed: 1, stream: 1, short: true},
+		{name: "more than its share", ledger: ledger{window: 70_000, server: 65_535, taken: 1}, share: 17_500, stream: 4465},
+		{name: "large", ledger: ledger{window: maxWindow, server: 65_535}, share: serverShare, owed: serverShare - 65_535, stream: maxWindow - 65_535, short: true},
+		{name: "large and taken over", ledger: ledger{window: maxWindow, server: serverShare, taken: 1}, share: serverShare, stream: maxWindow - serverShare},
+		{name: "just half", ledger: ledger{window: maxWindow, server: serverShare / 2}, share: serverShare, owed: serverShare / 2, stream: maxWindow - serverShare/2},
+		{name: "less than half", ledger: ledger{window: maxWindow, server: serverShare/2 - 1}, share: serverShare, owed: serverShare/2 + 1, stream: maxWindow - serverShare/2 + 1, short: true},
+		{name: "released", ledger: ledger{window: maxWindow, server: 1, released: true}, share: maxWindow, owed: maxWindow - 1, stream: maxWindow - 1, short: true},
+		{name: "reserved", ledger: ledger{window: 1000, reserved: 900, taken: 1}, share: 250, owed: 100, stream: 100, short: true},
+		{name: "all reserved", ledger: ledger{window: 1000, reserved: 1000, taken: 1}, share: 250, short: true},
+		{name: "a filler", ledger: ledger{window: 1000, filler: 10, taken: 1}, share: 250, owed: 10, stream: 1000, short: true},
+		{name: "a filler in the end", ledger: ledger{window: 1000, server: 10, filler: 10, taken: 1}, share: 250, stream: 990, short: true},
+		{name: "nothing", ledger: ledger{}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			l := &tt.ledger
+			if got := l.share(); got != tt.share {
+				t.Errorf("the share is %d, want %d", got, tt.share)
+			}
+			if got := l.owed(); got != tt.owed {
+				t.Errorf("owed %d, want %d", got, tt.owed)
+			}
+			if got := l.free(&account{}); got != tt.stream {
+				t.Errorf("free %d, want %d", got, tt.stream)
+			}
+			if got := l.short(); got != tt.short {
+				t.Errorf("short %v, want %v", got, tt.short)
+			}
+		})
+	}
+}
+
+// A window is refused from 2^31 bytes on.
+func TestLedgerOverflow(t *testing.T) {
+	for _, tt := range []struct {
+		name      string
+		window, n int64
+		ok        bool
+	}{
+		{"the largest", 0, maxWindow, true},
+		{"up to the largest", initialWindow, maxWindow - initialWindow, true},
+		{"one more", initialWindow, maxWindow - initialWindow + 1, false},
+		{"one beyond the largest", maxWindow, 1, false},
+		{"from below 0", -10, maxWindow, true}, // of streams only
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			l := ledger{window: tt.window}
+			want := tt.window
+			if tt.ok {
+				want += tt.n
+			}
+			if got := l.grant(tt.n); got != tt.ok || l.window != want {
+				t.Errorf("connection: %v, window %d; want %v, %d", got, l.window, tt.ok, want)
+			}
+			l = ledger{initial: 100}
+			a := account{granted: tt.window - 100}
+			if got := l.grantStream(&a, tt.n); got != tt.ok || l.streamWindow(&a) != want {
+				t.Errorf("stream: %v, window %d; want %v, %d", got, l.streamWindow(&a), tt.ok, want)
+			}
+		})
+	}
+}
+
+// The server is told the client's initial window, unless one of the streams whose
+// windows it does not know would exceed the largest.
+func TestSetInitial(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		n      int64
+		server []int64 // of the accounts
+		told   int64
+	}{
+		{"no stream", maxWindow, nil, maxWindow},
+		{"nothing told", maxWindow, []int64{0}, maxWindow},
+		{"told", maxWindow, []int64{0, 1000, 10}, maxWindow - 1000},
+		{"told all", maxWindow, []int64{maxWindow}, 0},
+		{"sent", maxWindow, []int64{-1000}, maxWindow},
+		{"small", 100, []int64{1000}, 100},
+		{"none", 0, []int64{maxWindow}, 0},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			l := newLedger()
+			var taken []*account
+			for _, n := range tt.server {
+				taken = append(taken, &account{server: n})
+			}
+			if told := l.setInitial(tt.n, taken); told != tt.told || l.told != tt.told || l.initial != tt.n {
+				t.Errorf("told %d (%d), want %d; initial %d", told, l.told, tt.told, l.initial)
+			}
+			for _, a := range taken {
+				if n := l.missing(a, 100); l.told+a.server+n < 100 || l.told+a.server+n > maxWindow {
+					t.Errorf("of an account of %d bytes %d are missing", a.server, n)
+				}
+			}
+		})
+	}
+}
+
+// What was taken from a reserve and not sent is reserved again.
+func TestRefund(t *testing.T) {
+	for _, tt := range []struct {
+		name                 string
+		reserve, spent, sent int64
+		left                 int64 // of the reserve
+		ended                bool
+	}{
+		{name: "all sent", reserve: 10, spent: 10, sent: 10},
+		{name: "none sent", reserve: 10, spent: 10, left: 10},
+		{name: "some sent", reserve: 10, spent: 10, sent: 4, left: 6},
+		{name: "less than the reserve", reserve: 10, spent: 5, sent: 4, left: 6},
+		{name: "more than the reserve", reserve: 10, spent: 30, sent: 4, left: 6},
+		{name: "more than the reserve sent", reserve: 10, spent: 30, sent: 20},
+		{name: "no reserve", spent: 30, sent: 20},
+		{name: "after the end", reserve: 10, spent: 10, sent: 4, ended: true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			l := newLedger()
+			l.server = tt.reserve
+			var a account
+			l.swallowed(&a, tt.reserve)
+			l.spend(&a, tt.spent)
+			if tt.ended {
+				l.forget(&a)
+			}
+			l.refund(&a, tt.spent, tt.sent)
+			if a.reserve != tt.left || l.reserved != tt.left {
+				t.Errorf("%d bytes are reserved, %d altogether; want %d", a.reserve, l.reserved, tt.left)
+			}
+			if l.window != initialWindow-tt.sent || l.streamWindow(&a) != initialWindow-tt.sent {
+				t.Errorf("windows %d, %d after %d bytes", l.window, l.streamWindow(&a), tt.sent)
+			}
+		})
+	}
+}
+
+// A modelAccount is what is to be true of an account.
+type modelAccount struct {
+	account
+	ended               bool
+	granted, sent       int64
+	told, serverSent    int64
+	filled, ours, spent int64 // swallowed; sent by us; taken for a turn that isn't over
+}
+
+// Whatever happens, nothing is lost, and nobody has more than there is.
+func FuzzLedger(f *testing.F) {
+	f.Add([]byte{0, 1, 0, 0, 0, 1, 0, 1, 1, 1})
+	f.Add([]byte("\x0a\x03\x00\xff\xff\x04\x00\x10\x00\x05\x01\x02\x00\x06\x00\x02\x00\x00\x7f\xff\x07\x01\x00"))
+	for op := range 13 {
+		seed := make([]byte, 0, 200)
+		for i := range 40 {
+			seed = append(seed, byte(op+i*i), byte(i), byte(i%3), byte(i*7), byte(200-i))
+		}
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, ops []byte) {
+		l := newLedger()
+		window, told := int64(initialWindow), int64(initialWindow) // granted and told in all
+		var sent, serverSent, swallowed int64
+		accounts := []*modelAccount{{}, {}, {}}
+		l.taken = 2 // the first of them is the server's
+		for len(ops) >= 5 {
+			op, a := ops[0]%13, accounts[ops[1]%3]
+			ours := accounts[1+ops[1]%2]
+			n := int64(binary.BigEndian.Uint16(ops[2:])) << (ops[4] % 17)
+			ops = ops[5:]
+			switch op {
+			case 0:
+				ok := l.window+n <= maxWindow
+				if l.grant(n) != ok {
+					t.Fatalf("%d granted to %d: %v", n, l.window, !ok)
+				}
+				if ok {
+					window += n
+				}
+			case 1:
+				ok := l.streamWindow(&a.account)+n <= maxWindow
+				if l.grantStream(&a.account, n) != ok {
+					t.Fatalf("%d granted to %+v: %v", n, a, !ok)
+				}
+				if ok {
+					a.granted += n
+					if a == accounts[0] {
+						a.server += n
+						a.told += n
+					}
+				}
+			case 2: // the server sends on its own stream, or one that isn't known
+				n = min(n, l.server)
+				if ops == nil || n%2 == 0 {
+					l.serverSent(nil, n)
+				} else {
+					n = max(min(n, l.told+accounts[0].server), 0)
+					l.serverSent(&accounts[0].account, n)
+					accounts[0].sent += n
+					accounts[0].serverSent += n
+				}
+				sent += n
+				serverSent += n
+			case 3, 4: // a filler is swallowed
+				if l.filler == 0 || ours.ended {
+					continue
+				}
+				n = min(n, l.server, l.filler)
+				l.swallowed(&ours.account, n)
+				l.filler -= n
+				ours.filled += n
+				ours.serverSent += n
+				swallowed += n
+				serverSent += n
+			case 5: // it begins
+				if l.filler == 0 && !ours.ended {
+					l.filler = max(min(l.fillable(&ours.account, n), l.server), 0)
+				}
+			case 6:
+				if l.filler > 0 && l.server == 0 && !ours.ended {
+					told += l.lend(&ours.account)
+				}
+			case 7, 8:
+				if n = min(n, l.streamWindow(&ours.account), l.free(&ours.account)); n > 0 && ours.spent == 0 && !ours.ended {
+					l.spend(&ours.account, n)
+					ours.spent = n
+				}
+			case 9, 10:
+				if ours.spent == 0 {
+					continue
+				}
+				n = min(n, ours.spent)
+				l.refund(&ours.account, ours.spent, n)
+				sent += n
+				ours.sent += n
+				ours.ours += n
+				ours.spent = 0
+			case 11:
+				if n > maxWindow {
+					continue
+				}
+				taken := []*account{&accounts[1].account, &accounts[2].account}
+				got := l.setInitial(n, taken)
+				if got > n || got < 0 {
+					t.Fatalf("%d told of %d", got, n)
+				}
+				for _, a := range taken {
+					if n%2 == 0 {
+						l.trim(a)
+					}
+					if got < n && got > 0 && got+a.server > maxWindow {
+						t.Fatalf("%d told, with %+v", got, a)
+					}
+				}
+			case 12:
+				switch {
+				case n%5 == 0:
+					ours.ended = true
+					l.forget(&ours.account)
+				default:
+					for _, a := range accounts[1:] {
+						l.pay(&a.account)
+						if l.pool() > 0 && !a.ended && a.debt > 0 && l.streamWindow(&a.account) > a.reserve {
+							t.Fatalf("%d bytes of debt, of %+v", a.debt, l)
+						}
+					}
+					n := l.owed()
+					if n > 0 && (l.server+n > l.share() || l.filler > 0 && l.server+n > l.filler) {
+						t.Fatalf("%d owed by %+v", n, l)
+					}
+					l.tell(n)
+					told += n
+				}
+			}
+			// What is taken for a turn is nobody else's.
+			pending := accounts[1].spent + accounts[2].spent
+			if l.window != window-sent-pending || l.server != told-serverSent {
+				t.Fatalf("op %d: %+v; granted %d, sent %d; told %d, sent by the server %d", op, l, window, sent, told, serverSent)
+			}
+			if l.server < 0 || l.server > l.window || l.reserved < 0 || l.reserved+l.server > l.window {
+				t.Fatalf("op %d: %+v", op, l)
+			}
+			if l.window > 0 && l.share() <= 0 || l.share() > l.window {
+				t.Fatalf("op %d: share %d of %+v", op, l.share(), l)
+			}
+			var reserved, debts int64
+			for _, a := range accounts {
+				reserved += a.reserve
+				debts += a.debt
+				if got, want := l.streamWindow(&a.account), l.initial+a.granted-a.sent-a.spent; got != want {
+					t.Fatalf("op %d: stream's window %d, want %d", op, got, want)
+				}
+				// No more filler is ever asked for than was and will be sent.
+				if drawn := min(a.drawn, a.spent); !a.ended && (a.reserve < 0 || a.filled > a.ours+a.reserve+a.debt+drawn) {
+					t.Fatalf("op %d: %+v", op, a)
+				}
+			}
+			if reserved != l.reserved || debts != l.debts {
+				t.Fatalf("op %d: %d reserved and %d of debt of %+v", op, reserved, debts, l)
+			}
+		}
+	})
+}

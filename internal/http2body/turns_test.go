@@ -1,0 +1,559 @@
+package http2body
+
+import (
+	"bytes"
+	"errors"
+
+	"net"
+	"net/http"
+	"os"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+)
+
+// Two files take turns of four frames.
+func TestTurns(t *testing.T) {
+	server, w := newConn()
+	c := server.conn
+	const frames = 40
+	body := randomBytes(frames*MaxPayload, 1)
+	file := openFile(t, body)
+	server.receive(update(0, 1<<30), update(0, 1<<30))
+	streams := []*Stream{server.take(t, 1), server.take(t, 3)}
+	server.receive(update(1, 1<<30), update(3, 1<<30))
+	var finished atomic.Bool
+	w.writing = func(int) error { // the other one is to wait before this turn is over
+		eventually(c, func() bool { return len(c.queue) == 1 || finished.Load() })
+		return nil
+	}
+	done(t, "sending", func() {
+		var senders sync.WaitGroup
+		for _, s := range streams {
+			senders.Go(func() {
+				defer finished.Store(true)
+				if n, _, err := s.SendFile(file, 0, int64(len(body)), 0); n != int64(len(body)) || err != nil {
+					t.Errorf("%d bytes, %v", n, err)
+				}
+			})
+		}
+		senders.Wait()
+	})
+	got, order := bodies(t, w.taken())
+	if !bytes.Equal(got[1], body) || !bytes.Equal(got[3], body) {
+		t.Error("other bytes were sent")
+	}
+	for i, id := range order {
+		if want := order[0] ^ uint32(i/turnFrames%2)*2; id != want {
+			t.Fatalf("frame %d is of stream %d: %v", i, id, order)
+		}
+	}
+}
+
+// What waits ends at once, whatever it waits for.
+func TestEndsWhileWaiting(t *testing.T) {
+	broken := errors.New("broken")
+	ends := []struct {
+		name string
+		end  func(s *stubServer)
+		err  error
+	}{
+		{"the client resets", func(s *stubServer) { s.receive(reset(1)) }, errReset},
+		{"the connection is closed", func(s *stubServer) { s.conn.Close(nil) }, net.ErrClosed},
+		{"the connection fails", func(s *stubServer) { s.conn.Close(broken) }, broken},
+		{"the server gives up", func(s *stubServer) { s.conn.stop(errGoAway) }, errGoAway},
+	}
+	body := randomBytes(200_000, 1)
+	for _, wait := range []struct {
+		name  string
+		begin func(t *testing.T, s *stubServer, w *testWire) (send func(*Stream) error, waits func() bool)
+	}{
+		{"for the stream's window", func(t *testing.T, s *stubServer, w *testWire) (func(*Stream) error, func() bool) {
+			s.receive(update(0, 1<<20), initialSize(0))
+			return func(stream *Stream) error {
+				_, err := stream.Write(body, true)
+				return err
+			}, func() bool { return s.conn.streams[1].need > 0 }
+		}},
+		{"for the connection's window", func(t *testing.T, s *stubServer, w *testWire) (func(*Stream) error, func() bool) {
+			must(t, s.write(5, false, body[:initialWindow]))
+			file := openFile(t, body)
+			return func(stream *Stream) error {
+				_, _, err := stream.SendFile(file, 0, 200_000, 0)
+				return err
+			}, func() bool { return len(s.conn.queue) == 1 }
+		}},
+		{"for its turn", func(t *testing.T, s *stubServer, w *testWire) (func(*Stream) error, func() bool) {
+			s.receive(update(0, 1<<20))
+			other := s.take(t, 3)
+			blocked, release := make(chan struct{}), make(chan struct{})
+			w.writing = func(int) error {
+				w.writing = nil
+				close(blocked)
+				<-release
+				return nil
+			}
+			sent := make(chan struct{})
+			go func() {
+				_, _ = other.Write(body[:100], true)
+				close(sent)
+			}()
+			<-blocked
+			t.Cleanup(func() { close(release); <-sent })
+			return func(stream *Stream) error {
+				_, err := stream.Write(body, true)
+				return err
+			}, func() bool { return len(s.conn.queue) == 1 }
+		}},
+		{"for the end of a frame of the server", func(t *testing.T, s *stubServer, w *testWire) (func(*Stream) error, func() bool) {
+			s.receive(update(0, 1<<20))
+			_, err := s.conn.Write(written(data(5, false, body[:100]))[:50])
+			must(t, err)
+			return func(stream *Stream) error {
+				_, err := stream.Write(body, true)
+				return err
+			}, func() bool { return len(s.conn.queue) == 1 }
+		}},
+		{"for a filler", func(t *testing.T, s *stubServer, w *testWire) (func(*Stream) error, func() bool) {
+			release := make(chan struct{})
+			t.Cleanup(func() { close(release) })
+			below := blockedWriter{stubWriter{server: s, id: 1}, release}
+			s.conn.streams[1].below = below
+			return func(stream *Stream) error {
+				_, err := stream.Write(body, true)
+				return err
+			}, func() bool { return s.conn.filler > 0 }
+		}},
+		{"for what the server has begun", func(t *testing.T, s *stubServer, w *testWire) (func(*Stream) error, func() bool) {
+			return func(stream *Stream) error { return stream.Settle(stubWriter{server: s, id: 1}, 100) },
+				func() bool { return s.conn.settling == 1 }
+		}},
+	} {
+		for _, tt := range ends {
+			t.Run(wait.name+", "+tt.name, func(t *testing.T) {
+				s, w := newConn()
+				s.open(5)
+				stream := s.take(t, 1)
+				send, waits := wait.begin(t, s, w)
+				failed := make(chan error, 1)
+				go func() { failed <- send(stream) }()
+				done(t, "waiting", func() { eventually(s.conn, waits) })
+				w.taken()
+				tt.end(s)
+				done(t, "sending", func() {
+					if err := <-failed; !errors.Is(err, tt.err) {
+						t.Errorf("ends with %v, want %v", err, tt.err)
+					}
+				})
+				if n := len(w.taken()); n > 0 {
+					t.Errorf("%d bytes were sent", n)
+				}
+			})
+		}
+	}
+}
+
+// A blockedWriter writes as a server does that is to end: the filler comes never
+// through, and the server itself returns.
+type blockedWriter struct {
+	stubWriter
+	_ chan struct{}
+}
+
+func (w blockedWriter) Write(p []byte) (int, error) { return len(p), nil }
+
+// With a client that does not read, closing the connection ends also the server's
+// write that waits for its turn.
+func TestCloseEndsServersWrite(t *testing.T) {
+	s, w := newConn()
+	s.receive(update(0, 1<<20))
+	stream := s.take(t, 1)
+	blocked, release := make(chan struct{}), make(chan struct{})
+	w.writing = func(int) error {
+		close(blocked)
+		<-release
+		return net.ErrClosed
+	}
+	var ended sync.WaitGroup
+	ended.Go(func() {
+		if _, err := stream.Write(make([]byte, 10_000), true); !errors.Is(err, net.ErrClosed) {
+			t.Errorf("the stream's write returns %v", err)
+		}
+	})
+	<-blocked
+	written1 := make(chan error)
+	go func() {
+		_, err := s.conn.Write(written(ping))
+		written1 <- err
+	}()
+	done(t, "waiting", func() { eventually(s.conn, func() bool { return len(s.conn.servers) == 1 }) })
+	s.conn.Close(nil)
+	done(t, "the server's write", func() {
+		if err := <-written1; !errors.Is(err, net.ErrClosed) {
+			t.Errorf("the server's write returns %v", err)
+		}
+	})
+	if _, err := s.conn.Write(written(ping)); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("after the end the server's write returns %v", err)
+	}
+	close(release)
+	ended.Wait()
+	if w.aborted {
+		t.Error("the connection is cut off, though it was closed")
+	}
+}
+
+// After a write that has failed nothing else is written.
+func TestFailedWrite(t *testing.T) {
+	broken := errors.New("broken")
+	for _, who := range []string{"the server", "a stream"} {
+		t.Run(who, func(t *testing.T) {
+			s, w := newConn()
+			s.receive(update(0, 1<<20))
+			first, second := s.take(t, 1), s.take(t, 3)
+			other := make(chan error, 1)
+			w.writing = func(int) error {
+				w.writing = nil
+				go func() {
+					_, err := second.Write(make([]byte, 100), true)
+					other <- err
+				}()
+				eventually(s.conn, func() bool { return len(s.conn.queue) == 1 })
+				return broken
+			}
+			var err error
+			if who == "the server" {
+				_, err = s.conn.Write(written(ping))
+			} else {
+				_, err = first.Write(make([]byte, 100), true)
+			}
+			if !errors.Is(err, broken) {
+				t.Errorf("the write returns %v", err)
+			}
+			done(t, "the other stream", func() {
+				if err := <-other; !errors.Is(err, broken) {
+					t.Errorf("the other stream ends with %v", err)
+				}
+			})
+			if n := len(w.taken()); n > 0 || !w.aborted {
+				t.Errorf("%d bytes were written after that, cut off: %v", n, w.aborted)
+			}
+		})
+	}
+}
+
+// A file that has become shorter is not begun, and what it was to use others can.
+func TestShortFile(t *testing.T) {
+	s, w := newConn()
+	s.receive(update(0, 100_000))
+	body := randomBytes(100_000, 1)
+	file := openFile(t, body)
+	must(t, os.Truncate(file.Name(), 90_000))
+	stream, other := s.take(t, 1), s.take(t, 3)
+	s.receive(update(1, 100_000), update(3, 100_000))
+	sent, _, err := stream.SendFile(file, 80_000, 20_000, 0)
+	if sent != 0 || !errors.Is(err, ErrShort) {
+		t.Errorf("%d bytes sent, %v", sent, err)
+	}
+	done(t, "the other stream", func() {
+		if n, err := other.Write(body, true); n != len(body) || err != nil {
+			t.Errorf("%d bytes, %v", n, err)
+		}
+	})
+	if got, _ := bodies(t, w.taken()); len(got[1]) > 0 || !bytes.Equal(got[3], body) {
+		t.Errorf("%d bytes of the file, %d of the other stream", len(got[1]), len(got[3]))
+	}
+}
+
+// What is sent ahead needs no waiting, and no filler.
+func TestAhead(t *testing.T) {
+	body := randomBytes(500_000, 1)
+	file := openFile(t, body)
+	for _, tt := range []struct {
+		name   string
+		window uint32
+		n      int64
+		before func(t *testing.T, s *stubServer, w *testWire)
+		sent   int64
+	}{
+		{"all", 1 << 20, 100_000, nil, 200_000},
+		{"nothing but ahead", 1 << 20, 0, nil, 100_000},
+		{"no window of the connection", 0, 0, nil, 0},
+		{"little window of the connection", 40_000, 10_000, nil, 40_000},
+		{"no window of the stream", 1 << 20, 0, func(t *testing.T, s *stubServer, w *testWire) { s.receive(initialSize(0)) }, 0},
+		{"the server writes", 1 << 20, 0, func(t *testing.T, s *stubServer, w *testWire) {
+			_, err := s.conn.Write(written(ping)[:5])
+			must(t, err)
+		}, 0},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s, w := newConn()
+			stream := s.take(t, 1)
+			if tt.window > 0 {
+				s.receive(update(0, tt.window))
+			}
+			// What the server has it keeps, since nothing of it is needed.
+			s.receive(initialSize(1 << 20))
+			if tt.before != nil {
+				tt.before(t, s, w)
+			}
+			done(t, "sending", func() {
+				sent, copied, err := stream.SendFile(file, 1000, tt.n, 100_000)
+				if sent != tt.sent || copied != 0 || err != nil {
+					t.Errorf("%d bytes sent, %d copied, %v; want %d", sent, copied, err, tt.sent)
+				}
+			})
+			if s.filled[1] > 0 {
+				t.Errorf("%d bytes of filler", s.filled[1])
+			}
+			if tt.sent > 0 {
+				if got, _ := bodies(t, w.taken()); !bytes.Equal(got[1], body[1000:1000+tt.sent]) {
+					t.Error("other bytes were sent")
+				}
+			}
+		})
+	}
+}
+
+// A body of all the window that every connection begins with goes out without anything
+// that the client grants, and the server is never asked to write more than the body.
+func TestFiller(t *testing.T) {
+	body := randomBytes(initialWindow, 1)
+	for _, tt := range []struct {
+		name string
+		n    int // of the body
+		// interfere is called before the first filler; it returns what is to come of
+		// stream 5.
+		interfere func(t *testing.T, s *stubServer, w *testWire) int
+	}{
+		{"alone", initialWindow, func(*testing.T, *stubServer, *testWire) int { return 0 }},
+		{"a little", 100, func(*testing.T, *stubServer, *testWire) int { return 0 }},
+		{"beside the server", 35_535, func(t *testing.T, s *stubServer, _ *testWire) int {
+			must(t, s.write(5, false, body[:30_000]))
+			return 30_000
+		}},
+		{"the server has little left for it", 50_000, func(t *testing.T, s *stubServer, _ *testWire) int {
+			must(t, s.write(5, false, body[:60_000]))
+			s.receive(update(0, 44_465))
+			return 60_000
+		}},
+		{"cut off by the server", 60_000, func(t *testing.T, s *stubServer, w *testWire) int {
+			w.writing = func(frames int) error {
+				if frames > 0 {
+					w.writing = func(int) error {
+						w.writing = nil
+						s.receive(update(0, 1)) // the server gets its share
+						return nil
+					}
+					go func() { _, _ = s.conn.Write(written(ping)) }()
+					eventually(s.conn, func() bool { return len(s.conn.servers) == 1 })
+				}
+				return nil
+			}
+			return 0
+		}},
+		{"while the client lowers the windows", 60_000, func(t *testing.T, s *stubServer, w *testWire) int {
+			s.receive(initialSize(10_000))
+			s.streams[1] += 10_000 - initialWindow
+			s.receive(update(1, 50_000))
+			return 0
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s, w := newConn()
+			s.open(5)
+			stream := s.take(t, 1)
+			server := 0
+			s.hindered = func() { server = tt.interfere(t, s, w) }
+			file := openFile(t, body[:tt.n])
+			done(t, "sending", func() {
+				if n, _, err := stream.SendFile(file, 0, int64(tt.n), 0); n != int64(tt.n) || err != nil {
+					t.Errorf("%d bytes, %v", n, err)
+				}
+			})
+			got, _ := bodies(t, w.taken())
+			if !bytes.Equal(got[1], body[:tt.n]) || !bytes.Equal(got[5], body[:server]) {
+				t.Errorf("%d bytes of ours, %d of the server's", len(got[1]), len(got[5]))
+			}
+			if s.filled[1] > tt.n {
+				t.Errorf("%d bytes of filler for a body of %d", s.filled[1], tt.n)
+			}
+			c := s.conn
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			if c.reserved != 0 || c.filling != nil || c.filler != 0 || c.busy {
+				t.Errorf("left: %+v, busy %v", c.ledger, c.busy)
+			}
+		})
+	}
+}
+
+// A stream that was given window of its own does not wait behind one that has none.
+func TestReserveGoesFirst(t *testing.T) {
+	s, w := newConn()
+	s.open(5)
+	body := randomBytes(1000, 1)
+	poor, rich := s.take(t, 1), s.take(t, 3)
+	must(t, s.write(3, false, make([]byte, 100))) // swallowed
+	must(t, s.write(5, false, make([]byte, initialWindow-100)))
+	failed := make(chan error, 1)
+	go func() {
+		_, err := poor.Write(body, true)
+		failed <- err
+	}()
+	done(t, "waiting", func() { eventually(s.conn, func() bool { return len(s.conn.queue) == 1 }) })
+	done(t, "sending", func() {
+		if n, err := rich.Write(body[:100], true); n != 100 || err != nil {
+			t.Errorf("%d bytes, %v", n, err)
+		}
+	})
+	s.receive(update(0, 2000))
+	done(t, "sending", func() { must(t, <-failed) })
+	if got, _ := bodies(t, w.taken()); !bytes.Equal(got[1], body) || !bytes.Equal(got[3], body[:100]) {
+		t.Errorf("%d and %d bytes were sent", len(got[1]), len(got[3]))
+	}
+}
+
+// Write cuts what it gets into whole frames, and keeps a short rest until it knows
+// what follows.
+func TestWrite(t *testing.T) {
+	type part struct {
+		n     int
+		end   bool
+		flush bool
+	}
+	for _, tt := range []struct {
+		name  string
+		parts []part
+		want  []int // payloads
+		held  int
+	}{
+		{"nothing", []part{{0, true, true}}, nil, 0},
+		{"a little", []part{{100, false, false}}, nil, 100},
+		{"a little and the end", []part{{100, true, false}}, []int{100}, 0},
+		{"a little flushed", []part{{100, false, true}, {100, false, false}}, []int{100}, 100},
+		{"pieces", []part{{4000, false, false}, {96, false, false}, {1, false, false}}, []int{4097}, 0},
+		{"whole frames", []part{{2 * MaxPayload, false, false}}, []int{MaxPayload, MaxPayload}, 0},
+		{"a short rest", []part{{MaxPayload + maxHeld, false, false}}, []int{MaxPayload}, maxHeld},
+		{"a long rest", []part{{MaxPayload + maxHeld + 1, false, false}}, []int{MaxPayload, maxHeld + 1}, 0},
+		{"a rest and the end", []part{{MaxPayload + 1, true, false}}, []int{MaxPayload, 1}, 0},
+		{"held and a frame", []part{{1000, false, false}, {MaxPayload - 1000, false, false}}, []int{MaxPayload}, 0},
+		{"held and more", []part{{1000, false, false}, {MaxPayload, false, false}}, []int{MaxPayload}, 1000},
+		{"five frames", []part{{5 * MaxPayload, false, false}}, slices.Repeat([]int{MaxPayload}, 5), 0},
+		{"held and four frames", []part{{1, false, false}, {4 * MaxPayload, true, false}}, append(slices.Repeat([]int{MaxPayload}, 4), 1), 0},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s, w := newConn()
+			stream := s.take(t, 1)
+			s.receive(update(0, 1<<20), update(1, 1<<20))
+			body := randomBytes(200_000, 1)
+			at := 0
+			for _, p := range tt.parts {
+				if n, err := stream.Write(body[at:at+p.n], p.end); n != p.n || err != nil {
+					t.Fatalf("%d bytes, %v", n, err)
+				}
+				if at += p.n; p.flush {
+					must(t, stream.Flush())
+				}
+			}
+			if len(stream.held) != tt.held {
+				t.Errorf("%d bytes are held, want %d", len(stream.held), tt.held)
+			}
+			out := w.taken()
+			var payloads []int
+			for p := out; len(p) > 0; p = p[frameHeaderLen+parseFrameHeader(p).length:] {
+				payloads = append(payloads, parseFrameHeader(p).length)
+			}
+			if got, _ := bodies(t, out); !slices.Equal(payloads, tt.want) || !bytes.Equal(append(got[1], stream.held...), body[:at]) {
+				t.Errorf("payloads %v, want %v", payloads, tt.want)
+			}
+		})
+	}
+}
+
+// What Write keeps goes before a file.
+func TestWriteThenSendFile(t *testing.T) {
+	s, w := newConn()
+	stream := s.take(t, 1)
+	s.receive(update(0, 1<<20))
+	body := randomBytes(50_000, 1)
+	_, err := stream.Write(body[:100], false)
+	must(t, err)
+	_, _, err = stream.SendFile(openFile(t, body), 100, 40_000, 0)
+	must(t, err)
+	_, err = stream.Write(body[40_100:], true)
+	must(t, err)
+	if got, _ := bodies(t, w.taken()); !bytes.Equal(got[1], body) {
+		t.Errorf("%d bytes, or others", len(got[1]))
+	}
+}
+
+// A stream is given once, while it is open; more of them than the server allows are
+// not remembered.
+func TestStream(t *testing.T) {
+	s, _ := newConn()
+	c := s.conn
+	s.receive(headers(1, true), headers(3, true), reset(3), headers(2, true), headers(1, true))
+	for id, want := range map[uint32]bool{1: true, 2: false, 3: false, 5: false} {
+		if (c.Stream(id) != nil) != want {
+			t.Errorf("stream %d: %v", id, !want)
+		}
+		if c.Stream(id) != nil {
+			t.Errorf("stream %d is given twice", id)
+		}
+	}
+	for id := uint32(5); id < 10_000; id += 2 {
+		s.receive(headers(id, true))
+	}
+	if len(c.streams) != maxStreams {
+		t.Errorf("%d streams are known", len(c.streams))
+	}
+}
+
+// The stream of another response is found out.
+func TestSettleMismatch(t *testing.T) {
+	s, _ := newConn()
+	s.open(1)
+	stream := s.conn.Stream(1)
+	must(t, s.write(1, false, make([]byte, 101)))
+	if err := stream.Settle(stubWriter{server: s, id: 1}, 100); !errors.Is(err, ErrMismatch) {
+		t.Errorf("settled with %v", err)
+	}
+	must(t, stream.Settle(stubWriter{server: s, id: 1}, 101))
+
+	if err := stream.Settle(struct{ http.ResponseWriter }{}, 101); err == nil {
+		t.Error("settled without a flush")
+	}
+
+}
+
+// What a stream has in reserve others can use when the client lowers its window.
+func TestReserveOfClosedStream(t *testing.T) {
+	s, w := newConn()
+	s.open(5)
+	body := randomBytes(100, 1)
+	poor, rich := s.take(t, 1), s.take(t, 3)
+	must(t, s.write(3, false, make([]byte, 100))) // swallowed
+	must(t, s.write(5, false, make([]byte, initialWindow-100)))
+	s.receive(initialSize(0), update(1, 100))
+	done(t, "sending", func() {
+		if n, err := poor.Write(body, true); n != 100 || err != nil {
+			t.Errorf("%d bytes, %v", n, err)
+		}
+	})
+	// It is not to be asked for filler again, of which there was as much as there will
+	// be of the body.
+	s.receive(update(0, 200), update(3, 1000))
+	done(t, "sending", func() {
+		if n, err := rich.Write(body, true); n != 100 || err != nil {
+			t.Errorf("%d bytes, %v", n, err)
+		}
+	})
+	if s.filled[3] > 0 {
+		t.Errorf("%d bytes of filler", s.filled[3])
+	}
+	if got, _ := bodies(t, w.taken()); !bytes.Equal(got[1], body) || !bytes.Equal(got[3], body) {
+		t.Errorf("%d and %d bytes were sent", len(got[1]), len(got[3]))
+	}
+}
