@@ -217,7 +217,7 @@ func (c *Conn) settings(payload []byte) (ok bool) {
 		}
 		binary.BigEndian.PutUint32(value, uint32(c.setInitial(n, taken)))
 		for _, a := range taken {
-			ok = ok && c.streamWindow(a) <= maxWindow
+			ok = ok && n+a.granted <= maxWindow
 		}
 	}
 	if c.filling != nil {

@@ -238,14 +238,14 @@ func TestInboundWakes(t *testing.T) {
 	})
 }
 
-// A wholeFrame is a header and its payload.
-type wholeFrame struct {
+// A rawFrame is a header and its payload.
+type rawFrame struct {
 	frameHeader
 	bytes []byte
 }
 
 // split cuts what follows the preface into whole frames.
-func split(b []byte) (frames []wholeFrame) {
+func split(b []byte) (frames []rawFrame) {
 	if len(b) < len(http2.ClientPreface) {
 		return nil
 	}
@@ -254,7 +254,7 @@ func split(b []byte) (frames []wholeFrame) {
 		if len(b) < frameHeaderLen+h.length {
 			break
 		}
-		frames = append(frames, wholeFrame{h, b[:frameHeaderLen+h.length]})
+		frames = append(frames, rawFrame{h, b[:frameHeaderLen+h.length]})
 		b = b[frameHeaderLen+h.length:]
 	}
 	return frames
@@ -280,10 +280,10 @@ func FuzzInbound(f *testing.F) {
 		if !bytes.Equal(got, whole) {
 			t.Fatalf("in pieces of %d %x is read as %x, else as %x", n, stream, got, whole)
 		}
-		others := func(frames []wholeFrame) []wholeFrame {
-			return slices.DeleteFunc(frames, func(f wholeFrame) bool { return f.typ == http2.FrameWindowUpdate && f.length == 4 })
+		others := func(frames []rawFrame) []rawFrame {
+			return slices.DeleteFunc(frames, func(f rawFrame) bool { return f.typ == http2.FrameWindowUpdate && f.length == 4 })
 		}
-		if sent, read := others(split(stream)), others(split(got)); !slices.EqualFunc(sent, read, func(a, b wholeFrame) bool {
+		if sent, read := others(split(stream)), others(split(got)); !slices.EqualFunc(sent, read, func(a, b rawFrame) bool {
 			return bytes.Equal(a.bytes, b.bytes) || isSettings(a.frameHeader) && a.frameHeader == b.frameHeader
 		}) {
 			t.Errorf("%x is read as %x", stream, got)

@@ -61,7 +61,9 @@ var servers = []string{"golang.org/x/net", "net/http"}
 func serve(t testing.TB, server string, writing func(frames int) error, handler func(*Conn, http.ResponseWriter, *http.Request)) (net.Conn, *Conn) {
 	t.Helper()
 	client, conn := net.Pipe()
-	c := New(&testWire{conn: conn, writing: writing})
+	wire := &testWire{conn: conn, writing: writing}
+	c := New(wire)
+	wire.follows = c
 	below := &served{conn, c}
 	var handlers atomic.Int64
 	served := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -476,11 +478,11 @@ func (s *modelSite) handle(c *Conn, w http.ResponseWriter, r *http.Request) {
 		}
 		return
 	}
-	stream := c.Stream(streamID(w))
-	if stream == nil { // reset already
+	stream, err := c.Stream(streamID(w))
+	if err != nil { // reset already
 		return
 	}
-	n, err := w.Write(body[:min(size, max(512, c.Untouched()))])
+	n, err := w.Write(body[:min(size, 512)])
 	if err != nil || int64(n) == size {
 		return
 	}

@@ -261,11 +261,11 @@ func TestOutboundEndsInTurn(t *testing.T) {
 	}
 	file := openFile(t, make([]byte, 60_000))
 	sent, _, err := stream.SendFile(file, 0, 60_000, 0)
-	if sent != MaxPayload || !errors.Is(err, errReset) {
+	if sent != maxPayload || !errors.Is(err, errReset) {
 		t.Errorf("%d bytes sent, %v", sent, err)
 	}
 	eventually(s.conn, func() bool { return !s.conn.busy })
-	if l := s.conn.ledger; l.window != initialWindow+1<<20-MaxPayload || l.reserved != 0 || l.taken != 0 {
+	if l := s.conn.ledger; l.window != initialWindow+1<<20-maxPayload || l.reserved != 0 || l.taken != 0 {
 		t.Errorf("%+v", l)
 	}
 }

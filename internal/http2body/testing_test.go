@@ -28,7 +28,8 @@ func must(t testing.TB, err error) {
 // A testWire is a Wire over a connection, or one without a client, which keeps what
 // is written.
 type testWire struct {
-	conn net.Conn
+	conn    net.Conn
+	follows *Conn // that writes here
 
 	// writing, if not nil, is called before n frames of ours, or before the server's
 	// bytes (0). An error of it is that of the write.
@@ -69,28 +70,39 @@ func (w *testWire) SetReadDeadline(t time.Time) error {
 	return nil
 }
 
-func (w *testWire) Write(p []byte) (int, error) { return len(p), w.write(0, p) }
-
-func (w *testWire) WriteBuffers(buffers [][]byte) error {
-	var all []byte
-	for _, b := range buffers {
-		all = append(all, b...)
-	}
+func (w *testWire) Write(p []byte) (int, error) {
 	frames := 0
-	for p := all; len(p) > 0; p = p[frameHeaderLen+parseFrameHeader(p).length:] {
-		frames++
+	if w.isOurs() {
+		for rest := p; len(rest) > 0; rest = rest[frameHeaderLen+parseFrameHeader(rest).length:] {
+			frames++
+		}
 	}
-	clear(buffers) // it may
-	return w.write(frames, all)
+	return len(p), w.write(frames, p)
 }
 
-func (w *testWire) SendFile(header []byte, f ktls.File, offset, n int64) (int64, error) {
-	p := make([]byte, n)
-	if _, err := f.ReadAt(p, offset); err != nil {
-		return 0, err
+// isOurs reports whether a stream has the turn, and not the server.
+func (w *testWire) isOurs() bool {
+	if w.follows == nil {
+		return false
 	}
-	return 0, w.write(1, append(bytes.Clone(header), p...))
+	w.follows.mu.Lock()
+	defer w.follows.mu.Unlock()
+	return w.follows.busy && !w.follows.writing
 }
+
+func (w *testWire) SendFrames(header []byte, f ktls.File, offset, n int64, count int) (int64, error) {
+	var all []byte
+	for i := range int64(count) {
+		p := make([]byte, n)
+		if _, err := f.ReadAt(p, offset+i*n); err != nil {
+			return 0, err
+		}
+		all = append(append(all, header...), p...)
+	}
+	return 0, w.write(count, all)
+}
+
+func (w *testWire) Cork(bool) {}
 
 func (w *testWire) Abort() {
 	w.mu.Lock()
@@ -262,10 +274,8 @@ func (w stubWriter) Write(p []byte) (int, error) {
 func (s *stubServer) take(t testing.TB, id uint32) *Stream {
 	t.Helper()
 	s.open(id)
-	stream := s.conn.Stream(id)
-	if stream == nil {
-		t.Fatalf("stream %d is not open", id)
-	}
+	stream, err := s.conn.Stream(id)
+	must(t, err)
 	must(t, stream.Settle(stubWriter{server: s, id: id}, 0))
 	stream.Take()
 	return stream
@@ -282,6 +292,7 @@ func (s *stubServer) open(id uint32) {
 func newConn() (*stubServer, *testWire) {
 	w := new(testWire)
 	c := New(w)
+	w.follows = c
 	readInbound(c, fromClient(settings()), 1<<20)
 	return &stubServer{conn: c, window: initialWindow, streams: map[uint32]int64{}, filled: map[uint32]int{}}, w
 }

@@ -18,7 +18,7 @@ func TestTurns(t *testing.T) {
 	server, w := newConn()
 	c := server.conn
 	const frames = 40
-	body := randomBytes(frames*MaxPayload, 1)
+	body := randomBytes(frames*maxPayload, 1)
 	file := openFile(t, body)
 	server.receive(update(0, 1<<30), update(0, 1<<30))
 	streams := []*Stream{server.take(t, 1), server.take(t, 3)}
@@ -434,14 +434,14 @@ func TestWrite(t *testing.T) {
 		{"a little and the end", []part{{100, true, false}}, []int{100}, 0},
 		{"a little flushed", []part{{100, false, true}, {100, false, false}}, []int{100}, 100},
 		{"pieces", []part{{4000, false, false}, {96, false, false}, {1, false, false}}, []int{4097}, 0},
-		{"whole frames", []part{{2 * MaxPayload, false, false}}, []int{MaxPayload, MaxPayload}, 0},
-		{"a short rest", []part{{MaxPayload + maxHeld, false, false}}, []int{MaxPayload}, maxHeld},
-		{"a long rest", []part{{MaxPayload + maxHeld + 1, false, false}}, []int{MaxPayload, maxHeld + 1}, 0},
-		{"a rest and the end", []part{{MaxPayload + 1, true, false}}, []int{MaxPayload, 1}, 0},
-		{"held and a frame", []part{{1000, false, false}, {MaxPayload - 1000, false, false}}, []int{MaxPayload}, 0},
-		{"held and more", []part{{1000, false, false}, {MaxPayload, false, false}}, []int{MaxPayload}, 1000},
-		{"five frames", []part{{5 * MaxPayload, false, false}}, slices.Repeat([]int{MaxPayload}, 5), 0},
-		{"held and four frames", []part{{1, false, false}, {4 * MaxPayload, true, false}}, append(slices.Repeat([]int{MaxPayload}, 4), 1), 0},
+		{"whole frames", []part{{2 * maxPayload, false, false}}, []int{maxPayload, maxPayload}, 0},
+		{"a short rest", []part{{maxPayload + maxHeld, false, false}}, []int{maxPayload}, maxHeld},
+		{"a long rest", []part{{maxPayload + maxHeld + 1, false, false}}, []int{maxPayload, maxHeld + 1}, 0},
+		{"a rest and the end", []part{{maxPayload + 1, true, false}}, []int{maxPayload, 1}, 0},
+		{"held and a frame", []part{{1000, false, false}, {maxPayload - 1000, false, false}}, []int{maxPayload}, 0},
+		{"held and more", []part{{1000, false, false}, {maxPayload, false, false}}, []int{maxPayload}, 1000},
+		{"five frames", []part{{5 * maxPayload, false, false}}, slices.Repeat([]int{maxPayload}, 5), 0},
+		{"held and four frames", []part{{1, false, false}, {4 * maxPayload, true, false}}, append(slices.Repeat([]int{maxPayload}, 4), 1), 0},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			s, w := newConn()
@@ -496,11 +496,11 @@ func TestStream(t *testing.T) {
 	c := s.conn
 	s.receive(headers(1, true), headers(3, true), reset(3), headers(2, true), headers(1, true))
 	for id, want := range map[uint32]bool{1: true, 2: false, 3: false, 5: false} {
-		if (c.Stream(id) != nil) != want {
-			t.Errorf("stream %d: %v", id, !want)
+		if stream, err := c.Stream(id); (stream != nil) != want || (err == nil) != want {
+			t.Errorf("stream %d: %v", id, err)
 		}
-		if c.Stream(id) != nil {
-			t.Errorf("stream %d is given twice", id)
+		if _, err := c.Stream(id); err == nil || errors.Is(err, ErrUnknown) != (id != 3) {
+			t.Errorf("stream %d is given again: %v", id, err)
 		}
 	}
 	for id := uint32(5); id < 10_000; id += 2 {
@@ -515,7 +515,8 @@ func TestStream(t *testing.T) {
 func TestSettleMismatch(t *testing.T) {
 	s, _ := newConn()
 	s.open(1)
-	stream := s.conn.Stream(1)
+	stream, err := s.conn.Stream(1)
+	must(t, err)
 	must(t, s.write(1, false, make([]byte, 101)))
 	if err := stream.Settle(stubWriter{server: s, id: 1}, 100); !errors.Is(err, ErrMismatch) {
 		t.Errorf("settled with %v", err)
