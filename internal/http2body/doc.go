@@ -19,7 +19,8 @@
 // used up, we have the server send a filler of zeros on a stream that was taken over.
 // The filler goes nowhere, and what the server has spent for it is ours. All of the
 // client's window can be used that way, and no transfer waits for an increment that the
-// client has no reason to send.
+// client has no reason to send. If other streams of the server use up what the filler
+// needs, the server is lent more, and the debt is paid from the next increments.
 //
 // # Turns
 //
