@@ -153,13 +153,13 @@ func TestInboundInserts(t *testing.T) {
 		{true, initialSize(initialWindow)},
 		{true, update(0, 100)},
 		{false, func(f *http2.Framer) error {
-			return f.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: make([]byte, 300)})
+			return f.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: make([]byte, 30)})
 		}},
 		{false, func(f *http2.Framer) error { return f.WriteContinuation(1, false, make([]byte, 5)) }},
 		{false, func(f *http2.Framer) error { return f.WriteContinuation(1, false, nil) }},
-		{true, func(f *http2.Framer) error { return f.WriteContinuation(1, true, make([]byte, 200)) }},
+		{true, func(f *http2.Framer) error { return f.WriteContinuation(1, true, make([]byte, 20)) }},
 		{true, update(1, 100)},
-		{true, data(1, false, make([]byte, 1000))},
+		{true, data(1, false, make([]byte, 100))},
 		{true, data(1, true, nil)},
 		{true, headers(3, true)},
 	} {

@@ -316,3 +316,35 @@ func FuzzLedger(f *testing.F) {
 		}
 	})
 }
+
+// What is lent of a reserve is the stream's again when the client grants more.
+func TestLend(t *testing.T) {
+	for _, tt := range []struct {
+		name                  string
+		window, filler        int64
+		lent, reserve, debt   int64
+		granted, paid, server int64 // then paid to the stream, and owed to the server
+	}{
+		{"of the pool", 300, 100, 100, 100, 0, 100, 0, 75},
+		{"of the reserve", 100, 40, 40, 60, 40, 30, 30, 0},
+		{"of both", 150, 80, 80, 70, 30, 50, 30, 20},
+		{"all there is", 100, 400, 100, 0, 100, 400, 100, 100},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			l := newLedger()
+			l.window, l.server, l.taken = tt.window, 100, 1
+			var a account
+			l.swallowed(&a, 100)
+			l.filler = tt.filler
+			if n := l.lend(&a); n != tt.lent || l.server != n || a.reserve != tt.reserve || a.debt != tt.debt || l.debts != tt.debt {
+				t.Errorf("%d lent, %+v, %+v", n, a, l)
+			}
+			l.serverSent(nil, l.server) // others use it
+			l.grant(tt.granted)
+			l.pay(&a)
+			if n := l.owed(); a.reserve-tt.reserve != tt.paid || n != tt.server {
+				t.Errorf("%d bytes paid, %d owed: %+v", a.reserve-tt.reserve, n, l)
+			}
+		})
+	}
+}

@@ -116,10 +116,7 @@ func TestEndsWhileWaiting(t *testing.T) {
 			}, func() bool { return len(s.conn.queue) == 1 }
 		}},
 		{"for a filler", func(t *testing.T, s *stubServer, w *testWire) (func(*Stream) error, func() bool) {
-			release := make(chan struct{})
-			t.Cleanup(func() { close(release) })
-			below := blockedWriter{stubWriter{server: s, id: 1}, release}
-			s.conn.streams[1].below = below
+			s.conn.streams[1].below = lazyWriter{stubWriter{server: s, id: 1}}
 			return func(stream *Stream) error {
 				_, err := stream.Write(body, true)
 				return err
@@ -154,14 +151,10 @@ func TestEndsWhileWaiting(t *testing.T) {
 	}
 }
 
-// A blockedWriter writes as a server does that is to end: the filler comes never
-// through, and the server itself returns.
-type blockedWriter struct {
-	stubWriter
-	_ chan struct{}
-}
+// A lazyWriter is that of a server that never sends what it was given.
+type lazyWriter struct{ stubWriter }
 
-func (w blockedWriter) Write(p []byte) (int, error) { return len(p), nil }
+func (lazyWriter) Write(p []byte) (int, error) { return len(p), nil }
 
 // With a client that does not read, closing the connection ends also the server's
 // write that waits for its turn.
@@ -182,15 +175,15 @@ func TestCloseEndsServersWrite(t *testing.T) {
 		}
 	})
 	<-blocked
-	written1 := make(chan error)
+	waited := make(chan error)
 	go func() {
 		_, err := s.conn.Write(written(ping))
-		written1 <- err
+		waited <- err
 	}()
 	done(t, "waiting", func() { eventually(s.conn, func() bool { return len(s.conn.servers) == 1 }) })
 	s.conn.Close(nil)
 	done(t, "the server's write", func() {
-		if err := <-written1; !errors.Is(err, net.ErrClosed) {
+		if err := <-waited; !errors.Is(err, net.ErrClosed) {
 			t.Errorf("the server's write returns %v", err)
 		}
 	})
@@ -522,11 +515,9 @@ func TestSettleMismatch(t *testing.T) {
 		t.Errorf("settled with %v", err)
 	}
 	must(t, stream.Settle(stubWriter{server: s, id: 1}, 101))
-
 	if err := stream.Settle(struct{ http.ResponseWriter }{}, 101); err == nil {
 		t.Error("settled without a flush")
 	}
-
 }
 
 // What a stream has in reserve others can use when the client lowers its window.
@@ -557,4 +548,149 @@ func TestReserveOfClosedStream(t *testing.T) {
 	if got, _ := bodies(t, w.taken()); !bytes.Equal(got[1], body) || !bytes.Equal(got[3], body) {
 		t.Errorf("%d and %d bytes were sent", len(got[1]), len(got[3]))
 	}
+}
+
+// What others have used of a filler the stream gets first when the client grants more.
+func TestDebtIsPaidFirst(t *testing.T) {
+	s, _ := newConn()
+	stream := s.take(t, 1)
+	c := s.conn
+	must(t, s.write(1, false, make([]byte, 1000))) // swallowed
+	c.owe(&stream.account, 1000)
+	c.serverSent(nil, c.window) // the rest is used
+	c.server = 0
+	s.receive(update(0, 900))
+	if got := readInbound(c, nil, 1); len(got) > 0 || stream.reserve != 900 || stream.debt != 100 || c.server != 0 {
+		t.Errorf("the server reads %x, %+v", got, stream.account)
+	}
+}
+
+// A stream that waits gets at once what another has in reserve, when that one's window
+// is lowered.
+func TestReserveGoesOver(t *testing.T) {
+	s, w := newConn()
+	s.open(5)
+	body := randomBytes(100, 1)
+	poor, _ := s.take(t, 1), s.take(t, 3)
+	must(t, s.write(3, false, make([]byte, 100))) // swallowed
+	must(t, s.write(5, false, make([]byte, initialWindow-100)))
+	s.receive(update(1, 1000))
+	failed := make(chan error, 1)
+	go func() {
+		_, err := poor.Write(body, true)
+		failed <- err
+	}()
+	done(t, "waiting", func() { eventually(s.conn, func() bool { return len(s.conn.queue) == 1 }) })
+	s.receive(initialSize(0))
+	done(t, "sending", func() { must(t, <-failed) })
+	if got, _ := bodies(t, w.taken()); !bytes.Equal(got[1], body) {
+		t.Errorf("%d bytes were sent", len(got[1]))
+	}
+}
+
+// A failingWriter does not write until it may, and then fails.
+type failingWriter struct {
+	stubWriter
+	err error
+	may <-chan struct{}
+}
+
+func (w failingWriter) Write([]byte) (int, error) {
+	<-w.may
+	return 0, w.err
+}
+
+// When a filler fails, or its stream is reset while the server has it, the next stream
+// can have one.
+func TestFillerFails(t *testing.T) {
+	broken := errors.New("broken")
+	for _, tt := range []struct {
+		name  string
+		reset bool
+		err   error
+	}{
+		{"refused", false, broken},
+		{"reset", true, errReset},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s, w := newConn()
+			first, second := s.take(t, 1), s.take(t, 3)
+			may := make(chan struct{})
+			first.below = failingWriter{stubWriter{server: s, id: 1}, broken, may}
+			failed := make(chan error, 1)
+			go func() {
+				_, err := first.Write(make([]byte, 1000), true)
+				failed <- err
+			}()
+			done(t, "waiting", func() { eventually(s.conn, func() bool { return s.conn.filler > 0 }) })
+			end := func() {
+				close(may)
+				done(t, "the filler", func() {
+					if err := <-failed; !errors.Is(err, tt.err) {
+						t.Errorf("ends with %v, want %v", err, tt.err)
+					}
+				})
+			}
+			if tt.reset {
+				s.receive(reset(1))
+				defer end()
+			} else {
+				end()
+			}
+			done(t, "sending", func() {
+				if n, err := second.Write(make([]byte, 60_000), true); n != 60_000 || err != nil {
+					t.Errorf("%d bytes, %v", n, err)
+				}
+			})
+			if got, _ := bodies(t, w.taken()); len(got[1]) > 0 || len(got[3]) != 60_000 {
+				t.Errorf("%d and %d bytes were sent", len(got[1]), len(got[3]))
+			}
+		})
+	}
+}
+
+// The server is told of more as soon as it has used half, also if a stream goes next.
+func TestServersShareFirst(t *testing.T) {
+	s, w := newConn()
+	s.open(5)
+	s.receive(update(0, 1<<30), update(5, 1<<30), initialSize(1<<30))
+	s.streams[5] += 1 << 30
+	stream := s.take(t, 1)
+	must(t, s.write(5, false, make([]byte, serverShare/2)))
+	var got []byte
+	failed := make(chan error, 1)
+	w.writing = func(frames int) error {
+		if frames > 0 {
+			w.writing = nil
+			got = readInbound(s.conn, nil, 1)
+			return nil
+		}
+		go func() {
+			_, err := stream.Write(make([]byte, 100), true)
+			failed <- err
+		}()
+		eventually(s.conn, func() bool { return len(s.conn.queue) == 1 })
+		return nil
+	}
+	must(t, s.write(5, false, make([]byte, 1)))
+	done(t, "sending", func() { must(t, <-failed) })
+	if want := written(update(0, serverShare/2+1)); !bytes.Equal(got, want) {
+		t.Errorf("the server reads %x, want %x", got, want)
+	}
+}
+
+// Settle waits until the server's write is over.
+func TestSettleWaits(t *testing.T) {
+	s, w := newConn()
+	s.open(1)
+	stream := s.conn.Stream(1)
+	settled := make(chan error, 1)
+	w.writing = func(int) error {
+		go func() { settled <- stream.Settle(stubWriter{server: s, id: 1}, 100) }()
+		// It sees that all has been sent, and yet waits.
+		done(t, "settling", func() { eventually(s.conn, func() bool { return s.conn.settling == 1 }) })
+		return nil
+	}
+	must(t, s.write(1, false, make([]byte, 100)))
+	done(t, "settling", func() { must(t, <-settled) })
 }
