@@ -103,7 +103,7 @@ func TestSetInitial(t *testing.T) {
 			for _, n := range tt.server {
 				taken = append(taken, &account{server: n})
 			}
-			if told := l.setInitial(tt.n, taken); told != tt.told || l.told != tt.told || l.initial != tt.n {
+			if told := l.setInitial(tt.n, taken); told != tt.told || l.told != tt.told || l.initial != min(tt.n, initialWindow) || l.next != tt.n {
 				t.Errorf("told %d (%d), want %d; initial %d", told, l.told, tt.told, l.initial)
 			}
 			for _, a := range taken {

@@ -281,6 +281,12 @@ func (s *stubServer) take(t testing.TB, id uint32) *Stream {
 	return stream
 }
 
+// acknowledge acknowledges the client's settings.
+func (s *stubServer) acknowledge() error {
+	_, err := s.conn.Write(written((*http2.Framer).WriteSettingsAck))
+	return err
+}
+
 func (s *stubServer) open(id uint32) {
 	s.conn.last = 0 // in any order
 	s.conn.opened(id)

@@ -18,7 +18,7 @@ func TestTurns(t *testing.T) {
 	server, w := newConn()
 	c := server.conn
 	const frames = 40
-	body := randomBytes(frames*maxPayload, 1)
+	body := randomBytes(frames*FilePayload, 1)
 	file := openFile(t, body)
 	server.receive(update(0, 1<<30), update(0, 1<<30))
 	streams := []*Stream{server.take(t, 1), server.take(t, 3)}
@@ -288,6 +288,7 @@ func TestAhead(t *testing.T) {
 			}
 			// What the server has it keeps, since nothing of it is needed.
 			s.receive(initialSize(1 << 20))
+			must(t, s.acknowledge())
 			if tt.before != nil {
 				tt.before(t, s, w)
 			}
@@ -373,6 +374,7 @@ func TestFiller(t *testing.T) {
 				t.Errorf("%d bytes of filler for a body of %d", s.filled[1], tt.n)
 			}
 			c := s.conn
+			eventually(c, func() bool { return !c.busy }) // the server may still be writing
 			c.mu.Lock()
 			defer c.mu.Unlock()
 			if c.reserved != 0 || c.filling != nil || c.filler != 0 || c.busy {
@@ -683,7 +685,8 @@ func TestServersShareFirst(t *testing.T) {
 func TestSettleWaits(t *testing.T) {
 	s, w := newConn()
 	s.open(1)
-	stream := s.conn.Stream(1)
+	stream, err := s.conn.Stream(1)
+	must(t, err)
 	settled := make(chan error, 1)
 	w.writing = func(int) error {
 		go func() { settled <- stream.Settle(stubWriter{server: s, id: 1}, 100) }()
