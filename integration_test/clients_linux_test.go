@@ -180,11 +180,17 @@ type stalled struct {
 
 // timeouts returns bothSites with these timeouts.
 func timeouts(options string) string {
+	return serverTimeouts("handshake", options) + strings.NewReplacer("file_server", "file_server\n\tlog").Replace(bothSites)
+}
+
+// serverTimeouts are global options for two servers, the second without the module,
+// with these timeouts.
+func serverTimeouts(install, options string) string {
 	return `{
 	servers 127.0.0.1:{$PORT} {
 		listener_wrappers {
 			ktls {
-				install handshake
+				install ` + install + `
 			}
 		}
 		timeouts {
@@ -197,7 +203,7 @@ func timeouts(options string) string {
 		}
 	}
 }
-` + strings.NewReplacer("file_server", "file_server\n\tlog").Replace(bothSites)
+`
 }
 
 // handled waits for the line of the access log of a request, and returns how

@@ -43,16 +43,34 @@ type h2Conn struct {
 // h2Windows say how windows begin and how they are opened.
 type h2Windows struct {
 	initial, maxFrame uint32
-	// By how much a window is opened when less is left of it; 0: never.
+	// By how much a window is opened when less is left of it; 0: never. If it is
+	// negative, the window is opened when nothing is left.
 	stream, connection int64
 }
 
 // wide lets the server send what it likes.
 var wide = h2Windows{initial: 1 << 30, maxFrame: 16384, connection: 1 << 24}
 
+// due tells by how much a window of that many bytes is to be opened, 0 if it is not
+// time to.
+func due(window, by int64) int64 {
+	switch {
+	case by < 0 && window <= 0:
+		return -by
+	case window < by:
+		return by
+	}
+	return 0
+}
+
+// ownFrame is the payload of whole DATA frames that the module makes itself; the
+// HTTP/2 server fills frames.
+const ownFrame = 16_375
+
 // An h2Response is what has come on a stream.
 type h2Response struct {
 	id     uint32
+	own    int // frames of the module's own, as far as they are whole
 	window int64
 	status string
 	header http.Header
@@ -60,6 +78,8 @@ type h2Response struct {
 	ended  bool
 	reset  bool // by the server
 	code   http2.ErrCode
+
+	canceled bool // by the client, which takes no notice of what comes then
 }
 
 // openHTTP2 opens a connection.
@@ -74,7 +94,7 @@ func newH2Conn(t testing.TB, conn *tls.Conn, windows h2Windows) *h2Conn {
 	t.Helper()
 	h := &h2Conn{
 		t: t, conn: conn, done: make(chan struct{}), next: 1, windows: windows,
-		streams: map[uint32]*h2Response{}, window: 65535, initial: 65535, maxFrame: 16384,
+		streams: map[uint32]*h2Response{}, window: initialWindow, initial: initialWindow, maxFrame: 16384,
 	}
 	h.changed = sync.NewCond(&h.mu)
 	h.encoder = hpack.NewEncoder(&h.block)
@@ -138,11 +158,12 @@ func (h *h2Conn) acknowledged() {
 // open opens a stream's window, or the connection's, if it is time to. h.mu is
 // held.
 func (h *h2Conn) open(s *h2Response) {
-	switch {
-	case s == nil && h.window < h.windows.connection:
-		h.grant(nil, h.windows.connection)
-	case s != nil && !s.ended && h.unacked == nil && s.window < h.windows.stream:
-		h.grant(s, h.windows.stream)
+	if s == nil {
+		if n := due(h.window, h.windows.connection); n > 0 {
+			h.grant(nil, n)
+		}
+	} else if n := due(s.window, h.windows.stream); n > 0 && !s.ended && h.unacked == nil {
+		h.grant(s, n)
 	}
 }
 
@@ -203,7 +224,10 @@ func (h *h2Conn) get(path string) *h2Response { return h.request(http.MethodGet,
 
 // cancel resets a stream.
 func (h *h2Conn) cancel(s *h2Response) {
-	h.send(func(f *http2.Framer) error { return f.WriteRSTStream(s.id, http2.ErrCodeCancel) })
+	h.send(func(f *http2.Framer) error {
+		s.canceled = true
+		return f.WriteRSTStream(s.id, http2.ErrCodeCancel)
+	})
 }
 
 func (h *h2Conn) readAll() {
@@ -241,6 +265,9 @@ func (h *h2Conn) frame(frame http2.Frame) {
 				s.id, f.Length, h.maxFrame, s.window, h.window, s.ended, s.reset)
 		}
 		s.body = append(s.body, f.Data()...)
+		if f.Length == ownFrame {
+			s.own++
+		}
 		s.ended = s.ended || f.StreamEnded()
 		h.open(s)
 		h.open(nil)
@@ -307,6 +334,16 @@ func (h *h2Conn) wantBody(s *h2Response, status int, body digest) {
 	}
 }
 
+// wantOwnFrames fails the test unless the module has sent most of a body itself.
+func (h *h2Conn) wantOwnFrames(s *h2Response) {
+	h.t.Helper()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if 2*s.own*ownFrame < len(s.body) {
+		h.t.Errorf("stream %d: %d of its frames are the module's own, for %d bytes; %v", s.id, s.own, len(s.body), s.header)
+	}
+}
+
 func (h *h2Conn) wantFile(s *h2Response, f file) {
 	h.t.Helper()
 	h.wantBody(s, http.StatusOK, f.digest)
@@ -321,7 +358,7 @@ func (h *h2Conn) wantPrefix(s *h2Response, f file) int64 {
 	if !bytes.HasPrefix(f.content, s.body) {
 		h.t.Errorf("stream %d has brought %d bytes that are not its file's", s.id, len(s.body))
 	}
-	if s.ended && len(s.body) != len(f.content) {
+	if s.ended && !s.canceled && len(s.body) != len(f.content) {
 		h.t.Errorf("stream %d has ended after %d bytes of %d", s.id, len(s.body), len(f.content))
 	}
 	return int64(len(s.body))

@@ -373,11 +373,7 @@ func TestHTTP2Handlers(t *testing.T) {
 		panic(http.ErrAbortHandler)
 	})
 	mux.HandleFunc("/reads", func(w http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) })
-	ln, err := net.Listen("tcp", "127.0.0.1:"+c.getenv("PORT2"))
-	must(t, err)
-	upstream := &http.Server{Handler: mux}
-	go func() { _ = upstream.Serve(ln) }()
-	t.Cleanup(func() { _ = upstream.Close() })
+	upstream := c.upstream(t, mux)
 	c.start(t, `
 https://localhost:{$PORT} {
 	ktls {
@@ -387,7 +383,7 @@ https://localhost:{$PORT} {
 	encode gzip
 	templates /page.html
 	@proxied path /broken /reads
-	reverse_proxy @proxied 127.0.0.1:{$PORT2}
+	reverse_proxy @proxied 127.0.0.1:{$PORT3}
 	file_server
 	handle_errors 404 {
 		rewrite /error.html

@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"io"
+	"mime"
 	"net"
 	"net/http"
 	"regexp"
@@ -36,6 +37,10 @@ func newReply(status int, header http.Header, body []byte) reply {
 	if header.Get("Retry-After") != "" {
 		header.Set("Retry-After", "some seconds") // random
 	}
+	if typ, params, err := mime.ParseMediaType(header.Get("Content-Type")); err == nil && typ == "multipart/byteranges" {
+		header.Set("Content-Type", typ) // the boundary is random
+		body = bytes.ReplaceAll(body, []byte(params["boundary"]), []byte(strings.Repeat("-", len(params["boundary"]))))
+	}
 	var fields bytes.Buffer
 	_ = header.Write(&fields) // sorted
 	if strings.HasPrefix(header.Get("Content-Type"), "text/html") {
@@ -60,6 +65,7 @@ type visit struct {
 	reader *bufio.Reader // HTTP/1.1
 	conn   *tls.Conn
 	http2  *h2Conn
+	last   *h2Response // over HTTP/2
 	dialed int
 }
 
@@ -148,6 +154,7 @@ func (v *visit) tryHTTP2(method, path, host string, headers []string) (reply, er
 		fields = append(fields, strings.ToLower(headers[i]), headers[i+1])
 	}
 	s := h.begin(http2.PriorityParam{}, true, fields...)
+	v.last = s
 	h.wait("an answer", func() bool { return s.ended || s.reset })
 	h.mu.Lock()
 	defer h.mu.Unlock()
