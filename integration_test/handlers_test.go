@@ -19,7 +19,7 @@ type row struct {
 	path    string
 	headers []string
 	status  int    // default: 200
-	want    string // sendfile or copied
+	want    string // sendfile, copied, or framed
 	body    string // name of the file that comes, or empty
 	decode  bool   // the body comes compressed by gzip
 }
@@ -27,6 +27,9 @@ type row struct {
 const (
 	isSent   = "sendfile"
 	isCopied = "copied"
+	// isFramed: copied, but over HTTP/2 in frames of the module's own, which takes a
+	// connection that is offloaded.
+	isFramed = "framed"
 )
 
 // rows have the files large.bin, large.txt, page.html (both compress well),
@@ -44,10 +47,10 @@ var rows = []row{
 		want: isSent, body: "large.txt"},
 	{name: "hide, another file", site: "file_server {\n hide large.txt\n}", path: "/large.bin", want: isSent, body: "large.bin"},
 	{name: "hide, the file", site: "file_server {\n hide large.bin\n}", path: "/large.bin", status: 404, want: isCopied},
-	{name: "status", site: "file_server {\n status 203\n}", path: "/large.bin", status: 203, want: isCopied, body: "large.bin"},
+	{name: "status", site: "file_server {\n status 203\n}", path: "/large.bin", status: 203, want: isFramed, body: "large.bin"},
 	{name: "browse", site: "file_server browse", path: "/list/", want: isCopied},
 	{name: "handle_errors", site: "file_server\n handle_errors {\n rewrite * /error.html\n file_server\n}",
-		path: "/missing", status: 404, want: isCopied, body: "error.html"},
+		path: "/missing", status: 404, want: isFramed, body: "error.html"},
 	{name: "encode compresses", site: "encode gzip\n file_server", path: "/large.txt",
 		headers: []string{"Accept-Encoding", "gzip"}, want: isCopied, body: "large.txt", decode: true},
 	{name: "encode, not accepted", site: "encode gzip\n file_server", path: "/large.txt", want: isSent, body: "large.txt"},
@@ -55,10 +58,10 @@ var rows = []row{
 		headers: []string{"Accept-Encoding", "gzip"}, want: isSent, body: "large.bin"},
 	{name: "encode and precompressed", site: "encode gzip\n file_server {\n precompressed gzip\n}", path: "/large.txt",
 		headers: []string{"Accept-Encoding", "gzip"}, want: isSent, body: "large.txt.gz"},
-	{name: "templates", site: "templates\n file_server", path: "/page.html", want: isCopied, body: "page.html"},
+	{name: "templates", site: "templates\n file_server", path: "/page.html", want: isFramed, body: "page.html"},
 	{name: "templates, other type", site: "templates\n file_server", path: "/large.bin", want: isSent, body: "large.bin"},
 	{name: "intercept", site: "intercept {\n @bad status 500\n handle_response @bad {\n respond bad\n}\n}\n file_server",
-		path: "/large.bin", want: isCopied, body: "large.bin"},
+		path: "/large.bin", want: isFramed, body: "large.bin"},
 	{name: "header", site: "header X-One 1\n header >X-Two 2\n header -Etag\n file_server", path: "/large.bin", want: isSent, body: "large.bin"},
 	{name: "rewrite and try_files", site: "try_files {path} /dir/index.html\n file_server", path: "/app", want: isSent, body: "dir/index.html"},
 	{name: "handle", site: "handle /large* {\n file_server\n}", path: "/large.bin", want: isSent, body: "large.bin"},
@@ -68,7 +71,7 @@ var rows = []row{
 	{name: "second ktls", site: "ktls\n file_server", path: "/large.bin", want: isSent, body: "large.bin"},
 	{name: "ktls with a matcher that fits", ktls: "/large*", site: "file_server", path: "/large.bin", want: isSent, body: "large.bin"},
 	{name: "ktls with a matcher that does not fit", ktls: "/other*", site: "file_server", path: "/large.bin", want: isCopied, body: "large.bin"},
-	{name: "reverse_proxy", site: "reverse_proxy 127.0.0.1:{$PORT2}", path: "/large.bin", want: isCopied, body: "large.bin"},
+	{name: "reverse_proxy", site: "reverse_proxy 127.0.0.1:{$PORT2}", path: "/large.bin", want: isFramed, body: "large.bin"},
 	{name: "reverse_proxy with a file in handle_response", site: `reverse_proxy 127.0.0.1:{$PORT2} {
 			@accel header X-Accel-Redirect *
 			handle_response @accel {
@@ -103,24 +106,30 @@ http://:{$PORT2} {
 	c.start(t, config.String())
 	for i, r := range rows {
 		t.Run(r.name, func(t *testing.T) {
-			before := c.metrics(t)
-			got := requestRow(t, c, fmt.Sprintf("https://row%d.localhost:%s%s", i, c.port, r.path), r)
-			if r.body != "" && got != files[r.body].digest {
-				t.Errorf("body has %v, want %v", got, files[r.body].digest)
-			}
-			want := copied()
-			if r.want == isSent {
-				want = sentByKernel(files[r.body].size)
-			}
-			c.expect(t, before, want)
+			c.forEachProtocol(t, func(t *testing.T, client *http.Client) {
+				before := c.metrics(t)
+				client.Transport.(*http.Transport).TLSClientConfig.ServerName = ""
+				got, major := requestRow(t, client, fmt.Sprintf("https://row%d.localhost:%s%s", i, c.port, r.path), r)
+				if r.body != "" && got != files[r.body].digest {
+					t.Errorf("body has %v, want %v", got, files[r.body].digest)
+				}
+				want := copied()
+				switch {
+				case r.want == isSent:
+					want = sentByKernel(files[r.body].size)
+				case r.want == isFramed && major == 2:
+					want = counts{"connections:offloaded": 1}
+				}
+				c.expect(t, before, want)
+			})
 		})
 	}
 }
 
-// requestRow returns the digest of the body, decoded if it is to be.
-func requestRow(t *testing.T, c *caddy, url string, r row) digest {
+// requestRow returns the digest of the body, decoded if it is to be, and the version
+// of HTTP.
+func requestRow(t *testing.T, client *http.Client, url string, r row) (body digest, major int) {
 	t.Helper()
-	client := c.client(t, nil)
 	defer client.CloseIdleConnections()
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
 	if err != nil {
@@ -137,20 +146,20 @@ func requestRow(t *testing.T, c *caddy, url string, r row) digest {
 	if want := max(r.status, http.StatusOK); resp.StatusCode != want {
 		t.Errorf("status %d, want %d", resp.StatusCode, want)
 	}
-	body := io.Reader(resp.Body)
+	content := io.Reader(resp.Body)
 	if r.decode {
 		if got := resp.Header.Get("Content-Encoding"); got != "gzip" {
 			t.Errorf("Content-Encoding %q, want gzip", got)
 		}
-		if body, err = gzip.NewReader(body); err != nil {
+		if content, err = gzip.NewReader(content); err != nil {
 			t.Fatal(err)
 		}
 	}
 	d := newDigester()
-	if _, err := io.Copy(d, body); err != nil {
+	if _, err := io.Copy(d, content); err != nil {
 		t.Fatal(err)
 	}
-	return d.digest()
+	return d.digest(), resp.ProtoMajor
 }
 
 func addHandlerFiles(t *testing.T, c *caddy) map[string]file {

@@ -43,7 +43,7 @@ https://localhost:{$PORT} {
 	file_server
 }`)
 			before := c.metrics(t)
-			got := requestRow(t, c, c.url("/"+name), row{
+			got, _ := requestRow(t, c.client(t, nil), c.url("/"+name), row{
 				headers: []string{"Accept-Encoding", "gzip"}, decode: test.applies,
 			})
 			if got != add.digest {
