@@ -53,19 +53,27 @@ type logged struct {
 	bytes  float64 // the placeholder {http.ktls.sendfile_bytes}
 }
 
-// accessLog returns what the access log has of the request with a query.
-func (c *caddy) accessLog(t testing.TB, query string) (l logged) {
+// accessLog waits until so many requests are in the access log, and returns what it
+// has of them, by their queries.
+func (c *caddy) accessLog(t testing.TB, n int) map[string]logged {
 	t.Helper()
-	c.handled(t, query)
-	for _, entry := range c.entries("handled request") {
-		request, _ := entry["request"].(map[string]any)
-		if uri, _ := request["uri"].(string); strings.HasSuffix(uri, query) {
+	all := map[string]logged{}
+	eventually(t, "all requests are in the access log", func() error {
+		for _, entry := range c.entries("handled request") {
+			request, _ := entry["request"].(map[string]any)
+			uri, _ := request["uri"].(string)
+			_, query, _ := strings.Cut(uri, "?")
+			l := logged{status: entry.text("ktls_status")}
 			l.size, _ = entry["size"].(float64)
-			l.status = entry.text("ktls_status")
 			l.bytes, _ = entry["ktls_bytes"].(float64)
+			all[query] = l
 		}
-	}
-	return l
+		if len(all) != n {
+			return fmt.Errorf("%d of %d are", len(all), n)
+		}
+		return nil
+	})
+	return all
 }
 
 // Whatever answers, the response over a connection that is offloaded is the one of
@@ -73,10 +81,10 @@ func (c *caddy) accessLog(t testing.TB, query string) (l logged) {
 // and without.
 func TestBodiesLikeStock(t *testing.T) {
 	requireKernelTLS(t)
-	for _, install := range []string{"on_demand", "handshake"} {
-		for _, idle := range []string{"write_idle 1m", "write_idle -1s", "write_max_chunk 1GiB"} {
-			t.Run(install+", "+idle, func(t *testing.T) { testBodiesLikeStock(t, install, idle) })
-		}
+	for _, test := range []struct{ install, idle string }{
+		{"on_demand", "write_idle 1m"}, {"handshake", "write_idle -1s"}, {"on_demand", "write_max_chunk 1GiB"},
+	} {
+		t.Run(test.install+", "+test.idle, func(t *testing.T) { testBodiesLikeStock(t, test.install, test.idle) })
 	}
 	fault(t, "Clients", "responses of all kinds over an offloaded connection",
 		"file_server with status, several ranges, handle_errors, templates, encode, respond, reverse_proxy, HEAD, 304; HTTP/1.1 and HTTP/2; with and without write_idle",
@@ -116,29 +124,23 @@ func testBodiesLikeStock(t *testing.T, install, idle string) {
 		{"proxied, of unknown length", "GET", "/proxied/unknown", nil, 200, large, 0, false},
 		{"file again", "GET", "/f.bin", nil, 200, f.size, f.size, true},
 	}
+	replies := map[string]reply{}
 	for _, protocol := range protocols {
 		config := c.tlsConfig(t)
 		config.NextProtos = []string{protocol}
 		before, want := c.metrics(t), counts{"connections:offloaded": 1}
 		ours, stock := c.visit(t, c.port, config), c.visit(t, c.getenv("PORT2"), config)
 		for i, test := range tests {
-			query := fmt.Sprintf("?%s/%d", protocol, i)
-			a := ours.ask(test.method, test.path+query, test.headers...)
-			b := stock.ask(test.method, test.path+query+"/stock", test.headers...)
+			query := fmt.Sprintf("%s/%d", protocol, i)
+			a := ours.ask(test.method, test.path+"?"+query, test.headers...)
+			b := stock.ask(test.method, test.path+"?"+query+"/stock", test.headers...)
 			if a != b {
 				t.Errorf("%s, %s: %v\nwithout the module: %v", protocol, test.name, a, b)
 			}
 			if a.status != test.status || test.size != anyNumber && a.body.size != test.size {
 				t.Errorf("%s, %s: %v", protocol, test.name, a)
 			}
-			l, ofStock := c.accessLog(t, query), c.accessLog(t, query+"/stock")
-			if l.size != ofStock.size || l.size != float64(a.body.size) && test.method != http.MethodHead {
-				t.Errorf("%s, %s: the access log says %v bytes, without the module %v; the body has %d",
-					protocol, test.name, l.size, ofStock.size, a.body.size)
-			}
-			if l.status != "offloaded" || int64(l.bytes) > test.sent || int64(l.bytes) < test.sent-notByKernel {
-				t.Errorf("%s, %s: the placeholders say %s and %v bytes, want %d", protocol, test.name, l.status, l.bytes, test.sent)
-			}
+			replies[query] = a
 			// Without Caddy's idle timeouts the module's writer is not below error routes.
 			apart := test.name == "handle_errors" && idle == "write_idle -1s"
 			if protocol == http2.NextProtoTLS && test.own && !apart {
@@ -152,6 +154,20 @@ func testBodiesLikeStock(t *testing.T, install, idle string) {
 		ours.leave()
 		stock.leave()
 		c.expect(t, before, want)
+	}
+	all := c.accessLog(t, 2*len(replies))
+	for _, protocol := range protocols {
+		for i, test := range tests {
+			query := fmt.Sprintf("%s/%d", protocol, i)
+			l, ofStock, size := all[query], all[query+"/stock"], float64(replies[query].body.size)
+			if l.size != ofStock.size || l.size != size && test.method != http.MethodHead {
+				t.Errorf("%s, %s: the access log says %v bytes, without the module %v; the body has %v",
+					protocol, test.name, l.size, ofStock.size, size)
+			}
+			if l.status != "offloaded" || int64(l.bytes) > test.sent || int64(l.bytes) < test.sent-notByKernel {
+				t.Errorf("%s, %s: the placeholders say %s and %v bytes, want %d", protocol, test.name, l.status, l.bytes, test.sent)
+			}
+		}
 	}
 }
 
@@ -175,7 +191,7 @@ func TestHTTP2StalledStream(t *testing.T) {
 			paths := []string{"/f", fmt.Sprintf("/proxied/known/%d", f.size), "/proxied/unknown"}
 			c.sameAsStock(t, func(c *caddy) string {
 				// Streams get no more than this, unless somebody gives it to them.
-				h := c.openHTTP2(t, h2Windows{100_000, 16384, 0, 1 << 20})
+				h := c.openHTTP2(t, h2Windows{100_000, 16384, 0, 1 << 24})
 				give := func(s *h2Response) {
 					h.send(func(*http2.Framer) error { h.grant(s, 50_000); return nil })
 				}
