@@ -80,6 +80,7 @@ func (c *caddy) accessLog(t testing.TB, n int) map[string]logged {
 // stock Caddy, and so is what the access log says of it, with Caddy's idle timeouts
 // and without.
 func TestBodiesLikeStock(t *testing.T) {
+	onKernel(t, "6.1")
 	requireKernelTLS(t)
 	for _, test := range []struct{ install, idle string }{
 		{"on_demand", "write_idle 1m"}, {"handshake", "write_idle -1s"}, {"on_demand", "write_max_chunk 1GiB"},

@@ -102,6 +102,7 @@ func bodies(t testing.TB, f file) http.Handler {
 // the module's own frames over HTTP/2 if their length is known. Those that the
 // upstream breaks off never look whole.
 func TestProxied(t *testing.T) {
+	onKernel(t, "6.12")
 	requireKernelTLS(t)
 	for _, install := range []string{"on_demand", "handshake"} {
 		t.Run(install, func(t *testing.T) {
