@@ -212,3 +212,37 @@ func TestHTTP2DefaultWindows(t *testing.T) {
 	fault(t, "Clients", "client that grants no more than the default windows",
 		"gives them back at half, or when all is used; files, proxied bodies and small ones on one connection", "whole; nothing waits for ever")
 }
+
+// Bodies that begin at the same time on the default windows end: some are still being
+// begun by the server, while the module needs what the server has of the window.
+func TestHTTP2DefaultWindowsAtOnce(t *testing.T) {
+	requireKernelTLS(t)
+	const atOnce, rounds = 12, 10
+	c := newCaddy(t)
+	small, f := c.addFile(t, "small", 1000), c.addFile(t, "f", 200_000)
+	c.start(t, site)
+	for name, windows := range map[string]h2Windows{
+		"at half":          {initialWindow, 16384, initialWindow / 2, initialWindow / 2},
+		"when all is used": {initialWindow, 16384, -initialWindow, -initialWindow},
+		"bit by bit":       {initialWindow, 16384, initialWindow - 500, initialWindow - 500},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for range rounds {
+				before := c.metrics(t)
+				h := c.openHTTP2(t, windows)
+				var files, smalls []*h2Response
+				for range atOnce {
+					files, smalls = append(files, h.get("/f")), append(smalls, h.get("/small"))
+				}
+				for i := range atOnce {
+					h.wantFile(files[i], f)
+					h.wantFile(smalls[i], small)
+				}
+				h.close()
+				c.expect(t, before, counts{
+					"connections:offloaded": 1, "responses:sendfile": atOnce, "sendfile_bytes": atOnce * f.size, byServer: atOnce * initialWindow,
+				})
+			}
+		})
+	}
+}
