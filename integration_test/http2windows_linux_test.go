@@ -240,7 +240,7 @@ func TestHTTP2DefaultWindowsAtOnce(t *testing.T) {
 				}
 				h.close()
 				c.expect(t, before, counts{
-					"connections:offloaded": 1, "responses:sendfile": atOnce, "sendfile_bytes": atOnce * f.size, byServer: atOnce * initialWindow,
+					"connections:offloaded": 1, "responses:sendfile": atOnce, "sendfile_bytes": atOnce * f.size, byServer: 2 * atOnce * initialWindow,
 				})
 			}
 		})
