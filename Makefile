@@ -72,7 +72,7 @@ fake: ## run the tests with a fake kernel and the race detector
 		$(GO) test -race -tags fakekernel -timeout 30m $(FAKE)
 
 FUZZTIME ?= 10s
-FUZZ ?= ./ktls ./fileserver
+FUZZ ?= ./ktls ./internal/http2body
 
 fuzz: ## run each fuzz target of the packages FUZZ for FUZZTIME
 	@set -e; for package in $(FUZZ); do \

@@ -198,7 +198,7 @@ func (w *ListenerWrapper) retired(c *ktls.Conn) {
 func (w *ListenerWrapper) distrusted(protocol string) {
 	todo := takeNewer
 	if behind := slices.DeleteFunc(slices.Clone(w.behind), func(name string) bool { return name == "ktls" }); len(behind) > 0 && protocol == "HTTP/1.1" {
-		// Over HTTP/2 a placeholder is known by its content.
+		// Over HTTP/2 nothing depends on what they hand on.
 		todo = "leave out what stands behind ktls in listener_wrappers, as it may alter what is written: " +
 			strings.Join(behind, ", ") + ". If that is not it, " + todo
 	}

@@ -25,7 +25,7 @@ var titles = map[string]string{
 	"rss-B/conn":        "Resident memory of the server per idle connection, in bytes",
 	"heap+stack-B/conn": "Go's heap and stacks in use per idle connection, in bytes",
 	"border-B/B":        "Bytes copied by system calls per byte of body",
-	"syscalls/MiB":      "System calls per MiB of body",
+	"syscalls/MiB":      "System calls per MiB of body, but those of Go's scheduler",
 	"traffic-B/B":       "Memory traffic of the whole machine per byte of body",
 	"fills-B/B":         "Memory traffic: bytes read into the cache, per byte of body",
 	"writebacks-B/B":    "Memory traffic: bytes written back from the cache, per byte of body",

@@ -23,6 +23,12 @@ var copying = map[string]bool{
 	"sendto": true, "sendmsg": true,
 }
 
+// scheduling are the system calls of Go's scheduler, and of its memory. strace makes
+// every other call so slow that there are many more of them than without it.
+var scheduling = map[string]bool{
+	"futex": true, "nanosleep": true, "sched_yield": true, "epoll_pwait": true, "madvise": true,
+}
+
 // A call is `PID name(` or `PID <... name resumed>` with what it has returned.
 var straceCall = regexp.MustCompile(`^\d+ +(?:<\.\.\. )?(\w+)(?:\(| resumed>).* = (-?\d+|0x[0-9a-f]+|\?)(?: .*)?$`)
 

@@ -80,7 +80,7 @@ func TestHTTP2GoClients(t *testing.T) {
 // withXNet has a client speak HTTP/2 by golang.org/x/net.
 func withXNet(t testing.TB, client *http.Client) *http.Client {
 	t.Helper()
-	_, err := http2.ConfigureTransports(client.Transport.(*http.Transport))
+	_, err := http2.ConfigureTransports(client.Transport.(*http.Transport)) //nolint:staticcheck // other code than net/http's own
 	must(t, err)
 	return client
 }

@@ -268,8 +268,8 @@ func FuzzLedger(f *testing.F) {
 					}
 				}
 			case 12:
-				switch {
-				case n%5 == 0:
+				switch n % 5 {
+				case 0:
 					ours.ended = true
 					l.forget(&ours.account)
 				default:

@@ -157,11 +157,10 @@ type modelStream struct {
 
 	got     int64
 	headers int
-	ended   bool   // by the server
-	reset   bool   // by the client
-	silent  bool   // and the server knows
-	since   int64  // bytes of DATA of all streams since the last of this
-	mark    uint64 // of the PING behind the reset
+	ended   bool  // by the server
+	reset   bool  // by the client
+	silent  bool  // and the server knows
+	since   int64 // bytes of DATA of all streams since the last of this
 }
 
 // A modelClient is an HTTP/2 client that keeps account of what it has granted.
