@@ -79,6 +79,12 @@ var socketCalls = []blockedCall{
 			conn := brimful(t)
 			return conn, sending(conn, testFile(t, testBody(3<<20)), 3<<20), settled()
 		}},
+	{name: "SendFrames at a full socket",
+		begin: func(t *testing.T) (net.Conn, func() error, <-chan struct{}) {
+			conn := brimful(t)
+			f := testFile(t, testBody(3<<20))
+			return conn, func() error { _, err := conn.SendFrames([]byte("header"), f, 0, 16_000, 190); return err }, settled()
+		}},
 	{name: "CloseWrite at a full socket",
 		begin: func(t *testing.T) (net.Conn, func() error, <-chan struct{}) {
 			conn := brimful(t)

@@ -183,13 +183,18 @@ func (o *output) sendFramed(in uintptr) {
 	o.in = int(in)
 	for o.frames > 0 {
 		if len(o.p) > 0 {
-			if o.err = o.socket.faulty("sendmsg"); o.err == nil {
+			o.name = "sendmsg"
+			if o.err = o.socket.faulty(o.name); o.err == nil {
 				o.sendmsg()
 			}
 			if o.err != nil {
 				return
 			}
 			continue
+		}
+		o.name = "sendfile"
+		if o.err = o.socket.faulty(o.name); o.err != nil {
+			return
 		}
 		n := o.sendSpliced()
 		if n == 0 {

@@ -262,7 +262,7 @@ func (s *socket) sendFrames(header []byte, f File, offset, n int64, count int) (
 	o := s.output()
 	o.file, o.offset, o.n, o.sent, o.flags = file, offset, n, 0, unix.MSG_NOSIGNAL|unix.MSG_MORE
 	o.p, o.header, o.frame, o.frames = header, header, n, count
-	err = s.write(true, "sendfile", (*output).sendFrames)
+	err = s.write(true, "sendmsg", (*output).sendFrames)
 	for range count - o.frames {
 		s.count(int64(len(header))+n, false)
 	}
@@ -272,10 +272,13 @@ func (s *socket) sendFrames(header []byte, f File, offset, n int64, count int) (
 	begun := o.n < n
 	sent = o.sent
 	o.file, o.p, o.header = nil, nil, nil
-	if err != nil {
-		return sent, refused(err, f, offset+sent, !begun)
+	switch {
+	case err == nil:
+		return sent, s.alive(sent)
+	case o.name == "sendfile":
+		err = refused(err, f, offset+sent, !begun)
 	}
-	return sent, s.alive(sent)
+	return sent, err
 }
 
 // refused returns ErrNoSendfile for an error of sendfile(2) after which the file can
