@@ -15,6 +15,9 @@ type writeDeadline struct {
 	last  time.Time  // as it was set last
 	timer *time.Timer
 	own   bool // the timer is here
+	free  bool // the server has none
+	past  bool // it has passed, and the server knows
+	done  bool // the timer must not come here any more
 }
 
 // SetWriteDeadline is what an http.ResponseController sets the deadline by.
@@ -25,6 +28,10 @@ func (w *writer) SetWriteDeadline(t time.Time) error {
 	d.last = t
 	if !d.own {
 		return w.tellServer(t)
+	}
+	if !d.free { // somebody has set one before there was this writer
+		_ = w.tellServer(time.Time{})
+		d.free = true
 	}
 	d.start(w)
 	return nil
@@ -51,6 +58,7 @@ func (w *writer) timeOut() {
 	defer d.mu.Unlock()
 	if d.own && !d.last.IsZero() && !time.Now().Before(d.last) { // else it was set again meanwhile
 		_ = w.tellServer(time.Unix(1, 0))
+		d.past = true
 	}
 }
 
@@ -63,8 +71,12 @@ func (w *writer) ownDeadline() {
 	d := &w.deadline
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if d.done {
+		return
+	}
 	if !d.last.IsZero() {
 		_ = w.tellServer(time.Time{})
+		d.free = true
 	}
 	d.own = true
 	d.start(w)
@@ -77,13 +89,15 @@ func (r *Response) Done() {
 	w, d := r.writer, &r.writer.deadline
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.own {
-		d.own = false
-		if d.timer != nil {
-			d.timer.Stop()
-		}
-		if !d.last.IsZero() {
-			_ = w.tellServer(d.last)
-		}
+	d.done = true
+	if !d.own {
+		return
+	}
+	d.own = false
+	if d.timer != nil {
+		d.timer.Stop()
+	}
+	if !d.last.IsZero() && !d.past {
+		_ = w.tellServer(d.last)
 	}
 }

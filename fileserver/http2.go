@@ -129,10 +129,9 @@ func (w *writer) complete() bool { return w.lengthKnown && w.written >= w.length
 // takeOver takes over the stream, when the connection is offloaded: the beginning of
 // the body has proved the sequence number. If it can't be, the body is copied.
 func (w *writer) takeOver() error {
-	err := w.stream.Settle(w.ResponseWriter, w.written)
+	err := w.stream.Settle(bottomOf(w.ResponseWriter), w.written)
 	switch reason := w.conn.tls.Reason(); {
-	case errors.Is(err, http2body.ErrMismatch):
-		w.conn.distrust()
+	case errors.Is(err, http2body.ErrMismatch): // somebody has written past this writer
 		w.path, w.obstructed = copying, ReasonStreamUnknown
 	case err != nil:
 		return err
@@ -197,7 +196,7 @@ func (w *writer) writeFrames(p []byte) (total int, err error) {
 	if !w.taken {
 		w.conn.tls.Offload()
 		total, err = w.writeServer(p[:min(len(p), sniffLen)])
-		if err == nil && !w.complete() {
+		if err == nil && total > 0 && !w.complete() && (w.typed || w.written >= sniffLen) {
 			err = w.takeOver()
 		}
 		if p = p[total:]; err != nil || len(p) == 0 {

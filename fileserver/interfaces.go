@@ -15,7 +15,7 @@ func (w *writer) Flush() { _ = w.FlushError() }
 // WriteString implements io.StringWriter.
 func (w *writer) WriteString(s string) (int, error) {
 	w.fixHeader()
-	if w.http2() && w.lengthKnown {
+	if w.http2() {
 		return w.Write([]byte(s))
 	}
 	n, err := io.WriteString(w.ResponseWriter, s)

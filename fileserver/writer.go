@@ -193,8 +193,8 @@ func (w *writer) fixHeader() {
 // Write implements http.ResponseWriter.
 func (w *writer) Write(p []byte) (int, error) {
 	w.fixHeader()
-	if w.http2() && w.lengthKnown {
-		if w.path == undecided {
+	if w.http2() {
+		if w.path == undecided && w.lengthKnown {
 			w.decide(w.length)
 		}
 		if w.path == sending {
@@ -404,7 +404,11 @@ func (w *writer) obstacle() Reason {
 	case w.encoded, !w.lengthKnown && w.request.ProtoAtLeast(1, 1):
 		return ReasonChunked
 	}
-	return w.unmoved()
+	reason := w.unmoved()
+	if reason != ReasonNone && w.http2() {
+		w.conn.frames.Load().Release()
+	}
+	return reason
 }
 
 // unmoved returns why the connection can't be offloaded. It may not be yet.

@@ -23,6 +23,7 @@ func TestKernelSendFrames(t *testing.T) {
 	}{
 		{"", 0, true}, {"sendfile", unix.EINVAL, true}, {"sendfile", unix.EIO, true}, // for a file that can be read
 		{"sendfile", unix.EPIPE, false}, {"sendmsg", unix.EIO, false}, {"sendmsg", unix.ENOMEM, false},
+		{"sendmsg", unix.EINVAL, false}, {"sendmsg", unix.EPERM, false},
 	} {
 		for _, skip := range []int32{0, 3} {
 			t.Run(fmt.Sprintf("%s/%s/%d", tt.call, unix.ErrnoName(tt.errno), skip), func(t *testing.T) {

@@ -12,13 +12,14 @@ import (
 // inserted between them. Frames about windows are read whole, because they may be
 // altered or left out; of others the header is enough.
 type inbound struct {
-	preface int                  // bytes of the preface that were read
-	header  [frameHeaderLen]byte // of the last frame, or of the next if n > 0
-	n       int                  // bytes of header that were read
-	payload int                  // bytes of payload that are to come
-	whole   []byte               // a frame that is read whole, as far as it was read
-	settled bool                 // a frame was read
-	ready   []byte               // what the server reads next
+	preface  int                  // bytes of the preface that were read
+	header   [frameHeaderLen]byte // of the last frame, or of the next if n > 0
+	n        int                  // bytes of header that were read
+	payload  int                  // bytes of payload that are to come
+	whole    []byte               // a frame that is read whole, as far as it was read
+	settled  bool                 // a frame was read
+	settings bool                 // the last one was SETTINGS
+	ready    []byte               // what the server reads next
 
 	mu       sync.Mutex // guards what follows
 	inserted []byte
@@ -115,6 +116,10 @@ func (in *inbound) add(p []byte, c *Conn) (pass bool) {
 
 // begin is called when a frame's header has been read.
 func (in *inbound) begin(h frameHeader, c *Conn) {
+	if in.settings {
+		c.noted()
+	}
+	in.settings = h.typ == http2.FrameSettings
 	in.payload = h.length
 	in.settled = true
 	switch {
@@ -125,6 +130,8 @@ func (in *inbound) begin(h frameHeader, c *Conn) {
 		c.opened(h.stream)
 	case h.typ == http2.FrameRSTStream:
 		c.clientReset(h.stream)
+	case h.typ == http2.FrameSettings && !h.flags.Has(http2.FlagSettingsAck):
+		c.announced() // and that is all of it that counts
 	}
 	in.ready = in.header[:]
 }
@@ -220,9 +227,23 @@ func (c *Conn) settings(payload []byte) (ok bool) {
 			ok = ok && n+a.granted <= maxWindow
 		}
 	}
+	c.announce()
 	if c.filling != nil {
 		c.letFill(c.filling)
 	}
 	c.dispatch()
 	return ok
+}
+
+func (c *Conn) announced() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.announce()
+}
+
+// noted is called when the server reads on: it has taken note of the settings before.
+func (c *Conn) noted() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.ledger.noted()
 }

@@ -17,7 +17,8 @@ type ledger struct {
 	server   int64 // the part of it that the server knows of
 	reserved int64 // the part of the rest that belongs to single streams
 	initial  int64 // the client's SETTINGS_INITIAL_WINDOW_SIZE
-	next     int64 // and what it is when the server has acknowledged the last one
+	next     int64 // and what it is when the server has acknowledged all of them
+	pending  []pendingInitial
 	told     int64 // what the server was told of it
 	taken    int   // streams that were taken over
 	filler   int64 // what the server is still to write for nothing, see Stream.fill
@@ -184,6 +185,16 @@ func (l *ledger) grantStream(a *account, n int64) bool {
 // missing is what the server must be told of a stream's window to send n bytes on it.
 func (l *ledger) missing(a *account, n int64) int64 { return max(n-l.told-a.server, 0) }
 
+// A pendingInitial is the SETTINGS_INITIAL_WINDOW_SIZE after settings that the server has
+// yet to acknowledge.
+type pendingInitial struct {
+	size int64
+	over bool // the server has taken note of the settings
+}
+
+// announce is called when the client sends settings, after setInitial.
+func (l *ledger) announce() { l.pending = append(l.pending, pendingInitial{size: l.next}) }
+
 // setInitial notes a SETTINGS_INITIAL_WINDOW_SIZE. A client may count on a smaller one
 // from the acknowledgment on, and may take a larger one into account only then (RFC
 // 9113, section 6.5.3), so the smaller of both holds until that. It returns the value
@@ -197,6 +208,30 @@ func (l *ledger) setInitial(n int64, taken []*account) int64 {
 	return l.told
 }
 
-// acknowledge is called when the server acknowledges settings. For several it may do
-// that once.
-func (l *ledger) acknowledge() { l.initial = l.next }
+// noted is called when the server has taken note of all settings.
+func (l *ledger) noted() {
+	for i := range l.pending {
+		l.pending[i].over = true
+	}
+}
+
+// acknowledge is called when the server acknowledges settings: the first, and with them
+// all that it has taken note of, which golang.org/x/net/http2 does not acknowledge one by
+// one.
+func (l *ledger) acknowledge() {
+	if len(l.pending) == 0 {
+		return
+	}
+	l.initial = l.pending[0].size
+	l.pending = l.pending[1:]
+	for len(l.pending) > 0 && l.pending[0].over {
+		l.initial = l.pending[0].size
+		l.pending = l.pending[1:]
+	}
+	for _, p := range l.pending {
+		l.initial = min(l.initial, p.size)
+	}
+	if len(l.pending) == 0 {
+		l.pending = nil
+	}
+}

@@ -115,6 +115,38 @@ func TestSetInitial(t *testing.T) {
 	}
 }
 
+// A size holds when the settings with it are acknowledged, a smaller one at once.
+func TestAcknowledge(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		do   func(l *ledger)
+		want int64
+	}{
+		{"larger", func(l *ledger) { announce(l, 70_000) }, initialWindow},
+		{"larger, acknowledged", func(l *ledger) { announce(l, 70_000); l.acknowledge() }, 70_000},
+		{"smaller", func(l *ledger) { announce(l, 10) }, 10},
+		{"smaller and larger", func(l *ledger) { announce(l, 10); announce(l, 70_000) }, 10},
+		{"the first acknowledged", func(l *ledger) { announce(l, 10); announce(l, 70_000); l.acknowledge() }, 10},
+		{"both acknowledged", func(l *ledger) { announce(l, 10); announce(l, 70_000); l.acknowledge(); l.acknowledge() }, 70_000},
+		{"both by one", func(l *ledger) { announce(l, 10); announce(l, 70_000); l.noted(); l.acknowledge() }, 70_000},
+		{"larger and smaller, the first acknowledged", func(l *ledger) { announce(l, 70_000); announce(l, 10); l.acknowledge() }, 10},
+		{"other settings", func(l *ledger) { l.announce(); announce(l, 70_000); l.acknowledge() }, initialWindow},
+		{"nothing", func(l *ledger) { l.acknowledge() }, initialWindow},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			l := newLedger()
+			if tt.do(&l); l.initial != tt.want {
+				t.Errorf("%d, want %d", l.initial, tt.want)
+			}
+		})
+	}
+}
+
+func announce(l *ledger, n int64) {
+	l.setInitial(n, nil)
+	l.announce()
+}
+
 // What was taken from a reserve and not sent is reserved again.
 func TestRefund(t *testing.T) {
 	for _, tt := range []struct {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	mathrand "math/rand/v2"
+	"reflect"
 	"testing"
 
 	"golang.org/x/net/http2"
@@ -289,7 +290,7 @@ func FuzzOutbound(f *testing.F) {
 		if !bytes.Equal(whole, parts) {
 			t.Errorf("%x is written as %x, and in pieces as %x", stream, whole, parts)
 		}
-		if a.conn.ledger != b.conn.ledger || (a.conn.stopped == nil) != (b.conn.stopped == nil) || a.conn.between != b.conn.between {
+		if !reflect.DeepEqual(a.conn.ledger, b.conn.ledger) || (a.conn.stopped == nil) != (b.conn.stopped == nil) || a.conn.between != b.conn.between {
 			t.Errorf("%x: %+v, in pieces %+v", stream, a.conn.ledger, b.conn.ledger)
 		}
 	})

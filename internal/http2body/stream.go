@@ -21,11 +21,13 @@ type Stream struct {
 	below  http.ResponseWriter // the server's own, set by Settle
 	held   []byte              // bytes of the body that Write has kept
 	waited bool                // since it was last set to false
+	corked bool                // TCP holds back what does not fill a segment
 
 	// Guarded by conn.mu.
 	account
 	passed   int64 // payload of the server's that has reached the client's side
-	settling bool  // Settle waits for passed
+	through  int64 // those of it whose write is over, while Settle waits
+	settling bool  // Settle waits
 	taken    bool
 	need     int64 // bytes that begin waits for
 	queued   bool  // in conn.queue
@@ -84,7 +86,7 @@ func (s *Stream) Settle(w http.ResponseWriter, n int64) error {
 		s.settling = false
 		c.settling--
 	}()
-	for s.passed < n || c.writing {
+	for s.through = 0; s.through < n && (s.passed < n || c.writing); {
 		if err := s.ended(); err != nil {
 			return err
 		}
@@ -169,6 +171,12 @@ func (s *Stream) begin(need, most int64) (int64, error) {
 			c.leave(s)
 			return 0, nil
 		}
+		if s.corked { // nothing may follow for long
+			c.mu.Unlock()
+			s.cork(false)
+			c.mu.Lock()
+			continue
+		}
 		s.wait()
 	}
 }
@@ -229,7 +237,7 @@ func (s *Stream) SendFile(f ktls.File, offset, n, ahead int64) (sent, copied int
 	if err := s.Flush(); err != nil {
 		return 0, 0, err
 	}
-	defer s.conn.wire.Cork(false)
+	defer s.cork(false)
 	begun := time.Now()
 	var checked time.Time
 	for sent < n+ahead {
@@ -250,7 +258,7 @@ func (s *Stream) SendFile(f ktls.File, offset, n, ahead int64) (sent, copied int
 				return sent, copied, ErrShort
 			}
 		}
-		s.conn.wire.Cork(true)
+		s.cork(true)
 		c, err := s.sendFrames(f, offset+sent, k)
 		copied += c
 		if err != nil {
@@ -269,6 +277,11 @@ const (
 	// checkTime is how long a file's length is believed, if there is nothing to wait for.
 	checkTime = 5 * time.Millisecond
 )
+
+func (s *Stream) cork(on bool) {
+	s.corked = on
+	s.conn.wire.Cork(on)
+}
 
 // sendFrames sends n bytes of f.
 func (s *Stream) sendFrames(f ktls.File, offset, n int64) (copied int64, err error) {
@@ -303,10 +316,6 @@ func shorter(f ktls.File, n int64) bool {
 // the next call, Flush or SendFile, unless p is the end of the body. It returns how
 // many bytes of p were sent or kept.
 func (s *Stream) Write(p []byte, end bool) (n int, err error) {
-	// Frames that lie in one piece, of whole pages, take the kernel less than frames
-	// whose headers are elsewhere: that is worth the copy.
-	buf := turnBuffers.Get().(*[turnFrames * wholeFrame]byte)
-	defer turnBuffers.Put(buf)
 	for {
 		total := len(s.held) + len(p) - n
 		if total == 0 || total <= maxHeld && !end {
@@ -321,8 +330,12 @@ func (s *Stream) Write(p []byte, end bool) (n int, err error) {
 			return n, err
 		}
 		held := min(len(s.held), int(k))
-		frames := s.frames(buf[:0], s.held[:held], p[n:][:int(k)-held])
-		if err := s.conn.pass(frames); err != nil {
+		// Frames that lie in one piece, of whole pages, take the kernel less than
+		// frames whose headers are elsewhere: that is worth the copy.
+		buf := turnBuffers.Get().(*[turnFrames * wholeFrame]byte)
+		err = s.conn.pass(s.frames(buf[:0], s.held[:held], p[n:][:int(k)-held]))
+		turnBuffers.Put(buf)
+		if err != nil {
 			return n, s.conn.fail(err)
 		}
 		s.end(k, k)

@@ -41,6 +41,7 @@ type testWire struct {
 	piece    int    // at most so much at once
 	deadline time.Time
 	aborted  bool
+	corked   bool
 }
 
 func (w *testWire) Read(p []byte) (int, error) {
@@ -102,7 +103,17 @@ func (w *testWire) SendFrames(header []byte, f ktls.File, offset, n int64, count
 	return 0, w.write(count, all)
 }
 
-func (w *testWire) Cork(bool) {}
+func (w *testWire) Cork(on bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.corked = on
+}
+
+func (w *testWire) isCorked() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.corked
+}
 
 func (w *testWire) Abort() {
 	w.mu.Lock()
@@ -300,6 +311,7 @@ func newConn() (*stubServer, *testWire) {
 	c := New(w)
 	w.follows = c
 	readInbound(c, fromClient(settings()), 1<<20)
+	c.acknowledge()
 	return &stubServer{conn: c, window: initialWindow, streams: map[uint32]int64{}, filled: map[uint32]int{}}, w
 }
 

@@ -35,6 +35,7 @@ func (c *Conn) endWrite(between bool) {
 	if c.settling > 0 {
 		for _, s := range c.streams {
 			if s.settling {
+				s.through = s.passed
 				s.notify()
 			}
 		}

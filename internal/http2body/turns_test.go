@@ -697,3 +697,52 @@ func TestSettleWaits(t *testing.T) {
 	must(t, s.write(1, false, make([]byte, 100)))
 	done(t, "settling", func() { must(t, <-settled) })
 }
+
+// While a stream waits, and when it has sent, TCP holds nothing back.
+func TestCork(t *testing.T) {
+	s, w := newConn()
+	stream := s.take(t, 1)
+	s.receive(update(0, 1<<20))
+	w.writing = func(frames int) error {
+		if frames > 0 && !w.isCorked() {
+			t.Error("not corked while frames are sent")
+		}
+		return nil
+	}
+	sent := make(chan error, 1)
+	go func() {
+		_, _, err := stream.SendFile(openFile(t, make([]byte, 100_000)), 0, 100_000, 0)
+		sent <- err
+	}()
+	eventually(s.conn, func() bool { return s.conn.streamWindow(&stream.account) == 0 && !s.conn.busy })
+	done(t, "waiting", func() { eventually(s.conn, func() bool { return !w.isCorked() }) })
+	s.receive(update(1, 1<<20))
+	done(t, "sending", func() { must(t, <-sent) })
+	if w.isCorked() {
+		t.Error("corked in the end")
+	}
+}
+
+// Settle needs no moment in which the server writes nothing.
+func TestSettleBesideWrites(t *testing.T) {
+	s, w := newConn()
+	s.open(1)
+	s.open(3)
+	stream, err := s.conn.Stream(1)
+	must(t, err)
+	settled := make(chan error, 1)
+	w.writing = func(int) error {
+		w.writing = func(int) error { // the next write lasts until Settle has returned
+			done(t, "settling", func() { must(t, <-settled) })
+			return nil
+		}
+		go func() { settled <- stream.Settle(stubWriter{server: s, id: 1}, 100) }()
+		eventually(s.conn, func() bool { return s.conn.settling == 1 })
+		// It is its turn as soon as this one is over.
+		go func() { _ = s.write(3, false, make([]byte, 1)) }()
+		eventually(s.conn, func() bool { return len(s.conn.servers) == 1 })
+		return nil
+	}
+	must(t, s.write(1, false, make([]byte, 100)))
+	eventually(s.conn, func() bool { return !s.conn.busy })
+}

@@ -1,0 +1,154 @@
+package fileserver
+
+import (
+	"bytes"
+	"io"
+	"net/http"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+// However a body is written, the client gets what the same handler gives it on a
+// connection that is not ours.
+func TestHTTP2Writes(t *testing.T) {
+	requireKernelTLS(t)
+	name, body := randomFile(t, 100_000)
+	copyFile := func(w http.ResponseWriter) {
+		f, err := os.Open(name)
+		must(t, err)
+		defer f.Close()
+		_, err = io.Copy(w, f)
+		must(t, err)
+	}
+	length := func(w http.ResponseWriter, n int) { w.Header().Set("Content-Length", strconv.Itoa(n)) }
+	write := func(w http.ResponseWriter, p []byte) {
+		n, err := w.Write(p)
+		if n != len(p) {
+			t.Errorf("%d bytes written of %d, %v", n, len(p), err)
+		}
+	}
+	for _, tt := range []struct {
+		name  string
+		serve func(w http.ResponseWriter)
+		want  string
+		typ   string
+	}{
+		{"a tail without a length", func(w http.ResponseWriter) { copyFile(w); write(w, []byte("tail")) }, string(body) + "tail", "application/octet-stream"},
+		{"a string without a length", func(w http.ResponseWriter) { copyFile(w); _, _ = io.WriteString(w, "tail") }, string(body) + "tail", "application/octet-stream"},
+		{"a reader without a length", func(w http.ResponseWriter) {
+			copyFile(w)
+			_, _ = io.Copy(w, strings.NewReader("tail"))
+			copyFile(w)
+		}, string(body) + "tail" + string(body), "application/octet-stream"},
+		{"the type in two pieces", func(w http.ResponseWriter) {
+			length(w, 20_000)
+			write(w, []byte("<!D"))
+			write(w, []byte("OCTYPE html>"))
+			write(w, bytes.Repeat([]byte(" "), 20_000-15))
+		}, "<!DOCTYPE html>" + strings.Repeat(" ", 20_000-15), "text/html; charset=utf-8"},
+		{"nothing first", func(w http.ResponseWriter) {
+			w.Header().Set("Content-Type", "x/y")
+			length(w, len(body))
+			write(w, nil)
+			if unwrap(w).(*writer).taken {
+				t.Error("a stream is taken over on which nothing has been sent")
+			}
+			write(w, body)
+		}, string(body), "x/y"},
+		{"small pieces", func(w http.ResponseWriter) {
+			length(w, len(body))
+			for rest := body; len(rest) > 0; {
+				n := min(len(rest), 77)
+				write(w, rest[:n])
+				rest = rest[n:]
+			}
+		}, string(body), "application/octet-stream"},
+		{"flushed pieces", func(w http.ResponseWriter) {
+			length(w, len(body))
+			for rest := body; len(rest) > 0; {
+				n := min(len(rest), 7777)
+				write(w, rest[:n])
+				must(t, http.NewResponseController(w).Flush())
+				rest = rest[n:]
+			}
+		}, string(body), "application/octet-stream"},
+		{"more than the length", func(w http.ResponseWriter) {
+			length(w, 50_000)
+			write(w, body[:50_000])
+			if n, err := w.Write([]byte("x")); n != 0 || err == nil {
+				t.Errorf("a byte too much: %d, %v", n, err)
+			}
+		}, string(body[:50_000]), "application/octet-stream"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s, logged := newHTTP2Site(t, func(w http.ResponseWriter, _ *http.Request) { tt.serve(w) })
+			defer s.CloseIdleConnections()
+			for range 3 {
+				response, got, err := s.get(t)
+				if err != nil || string(got) != tt.want {
+					t.Errorf("%d bytes, %v; want %d", len(got), err, len(tt.want))
+				}
+				if typ := response.Header.Get("Content-Type"); typ != tt.typ {
+					t.Errorf("type %q, want %q", typ, tt.typ)
+				}
+				if n := <-logged; n != len(got) {
+					t.Errorf("%d bytes would be logged, of %d", n, len(got))
+				}
+			}
+		})
+	}
+}
+
+// What Caddy logs is what the body has, also if the server writes filler.
+func TestHTTP2LoggedOnDefaultWindows(t *testing.T) {
+	requireKernelTLS(t)
+	name, body := randomFile(t, 1_000_000)
+	s, logged := newHTTP2Site(t, func(w http.ResponseWriter, _ *http.Request) {
+		f, err := os.Open(name)
+		must(t, err)
+		defer f.Close()
+		w.Header().Set("Content-Length", strconv.Itoa(len(body)))
+		_, _ = io.Copy(w, f)
+	})
+	transport := s.Client.Transport.(*http.Transport)
+	transport.HTTP2 = &http.HTTP2Config{MaxReceiveBufferPerConnection: 65_535, MaxReceiveBufferPerStream: 65_535}
+	defer s.CloseIdleConnections()
+	_, got, err := s.get(t)
+	if err != nil || !bytes.Equal(got, body) {
+		t.Errorf("%d bytes, %v", len(got), err)
+	}
+	if n := <-logged; n != len(body) {
+		t.Errorf("%d bytes would be logged, of %d", n, len(body))
+	}
+}
+
+// A body that an error route writes, when our handler has returned, has no timer of ours
+// that would outlive the request.
+func TestHTTP2BodyAfterDone(t *testing.T) {
+	requireKernelTLS(t)
+	body := bytes.Repeat([]byte("x"), 100_000)
+	s, logged := newHTTP2Site(t, func(w http.ResponseWriter, r *http.Request) {
+		own := unwrap(w).(*writer)
+		idle := idleWriter(own, 0, 50*time.Millisecond)
+		idle.ClearBetweenWrites = true
+		defer idle.HandlerDone()
+		own.Done()
+		idle.Header().Set("Content-Length", strconv.Itoa(len(body)))
+		idle.WriteHeader(http.StatusNotFound)
+		_, err := idle.Write(body)
+		must(t, err)
+		if !own.taken || own.deadline.own {
+			t.Errorf("taken over: %v, own deadline: %v", own.taken, own.deadline.own)
+		}
+	})
+	defer s.CloseIdleConnections()
+	_, got, err := s.get(t)
+	if err != nil || !bytes.Equal(got, body) {
+		t.Errorf("%d bytes, %v", len(got), err)
+	}
+	<-logged
+	time.Sleep(100 * time.Millisecond) // a timer would end the process now
+}
