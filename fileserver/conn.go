@@ -299,10 +299,10 @@ type Server struct {
 	// untouched.
 	NotTCP func(raw net.Conn)
 
-	// Distrusted, if not nil, is called when a body over HTTP/1.1 or HTTP/2 has
-	// failed because something between handler and connection does not hand on
-	// what it should. All later ones over that protocol are copied, so it is
-	// called once for each in the life of the process.
+	// Distrusted, if not nil, is called when a body over HTTP/1.1 has failed
+	// because something between handler and connection does not hand on what it
+	// should. All later ones over that protocol are copied, so it is called once
+	// in the life of the process.
 	Distrusted func(protocol string)
 
 	// Sent, if not nil, is told how many bytes of a body have gone out by
