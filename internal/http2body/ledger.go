@@ -36,7 +36,6 @@ type account struct {
 	granted int64 // increments, less the payload that was sent
 	server  int64 // increments that the server was told, less the payload that it has sent
 	reserve int64 // filler, less what was sent for it, see ledger.reserved
-	drawn   int64 // what the last spend has taken of reserve
 	debt    int64 // what others have used of the reserve
 }
 
@@ -151,25 +150,24 @@ func (l *ledger) streamWindow(a *account) int64 { return l.initial + a.granted }
 func (l *ledger) spend(a *account, n int64) {
 	l.window -= n
 	a.granted -= n
-	a.drawn = min(n, a.reserve)
-	l.keep(a, -a.drawn)
+	reserved := min(n, a.reserve)
+	l.keep(a, -reserved)
+	paid := min(a.debt, n-reserved) // there is as much less of the body
+	a.debt -= paid
+	l.debts -= paid
 }
 
-// refund gives back what was spent and not sent. What was reserved is so again.
-func (l *ledger) refund(a *account, spent, sent int64) {
-	l.window += spent - sent
-	a.granted += spent - sent
-	l.keep(a, max(a.drawn-sent, 0))
-	n := min(a.debt, max(sent-a.drawn, 0)) // there is as much less of the body
-	a.debt -= n
-	l.debts -= n
+// refund gives back what was spent on a stream on which nothing will be sent any more.
+func (l *ledger) refund(a *account, n int64) {
+	l.window += n
+	a.granted += n
 }
 
 // forget is called when a stream ends.
 func (l *ledger) forget(a *account) {
 	l.keep(a, -a.reserve)
 	l.debts -= a.debt
-	a.debt, a.drawn = 0, 0
+	a.debt = 0
 }
 
 // grantStream adds an increment of the client, unless the window would become too

@@ -181,12 +181,13 @@ func (s *Stream) begin(need, most int64) (int64, error) {
 	}
 }
 
-// end ends the turn, in which so much was sent of what begin has returned.
-func (s *Stream) end(begun, sent int64) {
+// end ends the turn. unsent is what begin has returned and was not sent: all of it or
+// nothing.
+func (s *Stream) end(unsent int64) {
 	c := s.conn
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.refund(&s.account, begun, sent)
+	c.refund(&s.account, unsent)
 	c.busy = false
 	c.dispatch()
 }
@@ -231,8 +232,8 @@ func (c *Conn) letFill(s *Stream) {
 
 // SendFile sends n bytes of f from offset on, and up to ahead bytes more that follow
 // as long as that takes no waiting. It returns how many it has sent, and how many of
-// these the kernel has refused to send without a copy. After ErrShort none of the
-// missing bytes are promised; after another error the connection is of no use.
+// these the kernel has refused to send without a copy. After ErrShort the stream is of no
+// more use but to be reset, after another error that is not its own the connection.
 func (s *Stream) SendFile(f ktls.File, offset, n, ahead int64) (sent, copied int64, err error) {
 	if err := s.Flush(); err != nil {
 		return 0, 0, err
@@ -254,7 +255,7 @@ func (s *Stream) SendFile(f ktls.File, offset, n, ahead int64) (sent, copied int
 		if now := time.Now(); s.waited || now.Sub(checked) > checkTime {
 			s.waited = false
 			if checked = now; shorter(f, offset+sent+k) {
-				s.end(k, 0)
+				s.end(k)
 				return sent, copied, ErrShort
 			}
 		}
@@ -265,7 +266,7 @@ func (s *Stream) SendFile(f ktls.File, offset, n, ahead int64) (sent, copied int
 			return sent, copied, s.conn.fail(err)
 		}
 		sent += k
-		s.end(k, k)
+		s.end(0)
 	}
 	return sent, copied, nil
 }
@@ -338,7 +339,7 @@ func (s *Stream) Write(p []byte, end bool) (n int, err error) {
 		if err != nil {
 			return n, s.conn.fail(err)
 		}
-		s.end(k, k)
+		s.end(0)
 		s.held = slices.Delete(s.held, 0, held)
 		n += int(k) - held
 	}
