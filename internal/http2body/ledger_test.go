@@ -222,7 +222,7 @@ func FuzzLedger(f *testing.F) {
 					window += n
 				}
 			case 1:
-				ok := l.streamWindow(&a.account)+n <= maxWindow
+				ok := max(l.initial, l.next)+a.account.granted+n <= maxWindow
 				if l.grantStream(&a.account, n) != ok {
 					t.Fatalf("%d granted to %+v: %v", n, a, !ok)
 				}
