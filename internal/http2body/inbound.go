@@ -220,12 +220,10 @@ func (c *Conn) settings(payload []byte) (ok bool) {
 		for _, s := range c.streams {
 			if s.taken {
 				taken = append(taken, &s.account)
+				ok = ok && n+s.granted <= maxWindow
 			}
 		}
 		binary.BigEndian.PutUint32(value, uint32(c.setInitial(n, taken)))
-		for _, a := range taken {
-			ok = ok && n+a.granted <= maxWindow
-		}
 	}
 	c.announce()
 	if c.filling != nil {

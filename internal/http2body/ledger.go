@@ -195,13 +195,18 @@ func (l *ledger) announce() { l.pending = append(l.pending, pendingInitial{size:
 
 // setInitial notes a SETTINGS_INITIAL_WINDOW_SIZE. A client may count on a smaller one
 // from the acknowledgment on, and may take a larger one into account only then (RFC
-// 9113, section 6.5.3), so the smaller of both holds until that. It returns the value
-// for the server: less if one of the streams that were taken over would exceed the
-// largest window, since the server knows nothing of what was sent on it.
+// 9113, section 6.5.3), so the smaller of both holds until that.
+//
+// It returns the value for the server, which knows nothing of what was sent on streams
+// that were taken over, and may have been told of more for a filler: so much less that
+// it does not take the window of one of them for too large. But it is never less than
+// half of the largest window, or its other streams could wait for ever. If a client has
+// granted a single stream more than that by increments, and then raises the initial
+// window, the server may end the connection with an error.
 func (l *ledger) setInitial(n int64, taken []*account) int64 {
 	l.initial, l.next, l.told = min(l.initial, n), n, n
 	for _, a := range taken {
-		l.told = min(l.told, max(maxWindow-a.server, 0))
+		l.told = min(l.told, max(maxWindow-a.server, maxWindow/2))
 	}
 	return l.told
 }
