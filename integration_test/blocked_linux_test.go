@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"sync/atomic"
 	"testing"
@@ -128,19 +129,13 @@ https://localhost:{$PORT} {
 
 // A handshake that hangs, because its certificate doesn't come, holds up nobody.
 func TestBlockedHandshake(t *testing.T) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
-	defer ln.Close()
-	asked := make(chan net.Conn, 10)
-	go func() {
-		for {
-			conn, err := ln.Accept() // and never an answer
-			if err != nil {
-				return
-			}
-			asked <- conn
-		}
-	}()
+	asked, end := make(chan string, 100), make(chan struct{})
+	certificates := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		asked <- r.URL.Path
+		<-end // and never an answer
+	}))
+	defer certificates.Close()
+	defer close(end)
 	const config = `
 https://:{$PORT} {
 	%s
@@ -151,10 +146,10 @@ https://:{$PORT} {
 }`
 	for _, directive := range []string{"", "ktls", "ktls {\n\t\tinstall handshake\n\t}"} {
 		t.Run(directive, func(t *testing.T) {
-			c := startCaddy(t, fmt.Sprintf(config, directive, ln.Addr(), 1))
+			c := startCaddy(t, fmt.Sprintf(config, directive, certificates.Listener.Addr(), 1))
 			// A connection that the configuration before has taken asks for
 			// nothing any more, so there may have to be another.
-			begin := func() {
+			begin := func(path string) {
 				eventually(t, "a handshake waits for its certificate", func() error {
 					conn, err := net.Dial("tcp", "127.0.0.1:"+c.port)
 					must(t, err)
@@ -162,18 +157,21 @@ https://:{$PORT} {
 					go func() {
 						_ = tls.Client(conn, &tls.Config{ServerName: "localhost", InsecureSkipVerify: true}).Handshake()
 					}()
-					select {
-					case waiting := <-asked:
-						t.Cleanup(func() { waiting.Close() })
-						return nil
-					case <-time.After(2 * time.Second):
-						return fmt.Errorf("nobody has asked for it")
+					for timeout := time.After(2 * time.Second); ; {
+						select {
+						case got := <-asked:
+							if got == path {
+								return nil
+							}
+						case <-timeout:
+							return fmt.Errorf("nobody has asked for it")
+						}
 					}
 				})
 			}
-			begin()
-			within(t, "the reload", func() { c.reload(t, fmt.Sprintf(config, directive, ln.Addr(), 2)) })
-			begin()
+			begin("/1")
+			within(t, "the reload", func() { c.reload(t, fmt.Sprintf(config, directive, certificates.Listener.Addr(), 2)) })
+			begin("/2")
 			must(t, c.cmd.Process.Signal(os.Interrupt))
 			within(t, "the end of Caddy", func() { <-c.exited })
 		})
