@@ -177,8 +177,8 @@ func (w *writer) tooShort() {
 }
 
 // maxFrames bounds a part of a file and what goes ahead: a number of whole frames, of
-// about 1 MiB.
-const maxFrames = 64 * http2body.FilePayload
+// about 4 MiB.
+const maxFrames = 256 * http2body.FilePayload
 
 // aheadFrames is what ahead is over HTTP/1.1.
 func (w *writer) aheadFrames(file ktls.FileRange) int64 {

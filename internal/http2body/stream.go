@@ -276,7 +276,7 @@ const (
 	// deadline for the bytes that it must send only.
 	aheadTime = 50 * time.Millisecond
 	// checkTime is how long a file's length is believed, if there is nothing to wait for.
-	checkTime = 5 * time.Millisecond
+	checkTime = 50 * time.Millisecond
 )
 
 func (s *Stream) cork(on bool) {
