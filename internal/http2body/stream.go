@@ -232,15 +232,16 @@ func (c *Conn) letFill(s *Stream) {
 
 // SendFile sends n bytes of f from offset on, and up to ahead bytes more that follow
 // as long as that takes no waiting. It returns how many it has sent, and how many of
-// these the kernel has refused to send without a copy. After ErrShort the stream is of no
-// more use but to be reset, after another error that is not its own the connection.
+// these the kernel has refused to send without a copy. The caller has just looked whether
+// the file is long enough. After ErrShort the stream is of no more use but to be reset,
+// after another error that is not its own the connection.
 func (s *Stream) SendFile(f ktls.File, offset, n, ahead int64) (sent, copied int64, err error) {
 	if err := s.Flush(); err != nil {
 		return 0, 0, err
 	}
 	defer s.cork(false)
 	begun := time.Now()
-	var checked time.Time
+	checked := begun // by the caller
 	for sent < n+ahead {
 		if sent >= n && time.Since(begun) > aheadTime {
 			break

@@ -245,6 +245,7 @@ func TestShortFile(t *testing.T) {
 	must(t, os.Truncate(file.Name(), 90_000))
 	stream, other := s.take(t, 1), s.take(t, 3)
 	s.receive(update(1, 100_000), update(3, 100_000))
+	stream.waited = true // so that it looks
 	sent, _, err := stream.SendFile(file, 80_000, 20_000, 0)
 	if sent != 0 || !errors.Is(err, ErrShort) {
 		t.Errorf("%d bytes sent, %v", sent, err)
