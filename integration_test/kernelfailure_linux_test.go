@@ -105,7 +105,7 @@ func testSendfileFails(t *testing.T, c *caddy) {
 		bytes   int64 // by sendfile
 	}{
 		{injection{Errno: int32(unix.EINVAL), Skip: 0, Times: often}, refused, 0},
-		{injection{Errno: int32(unix.EINVAL), Skip: 1, Times: often}, refused, 16 << 10},
+		{injection{Errno: int32(unix.EINVAL), Skip: 1, Times: often}, refused, ownFileFrame},
 		{injection{Errno: int32(unix.ENOSYS), Skip: 1, Times: often}, "responses:sendfile", anyNumber},
 		{injection{Errno: int32(unix.EPERM), Skip: 0, Times: often}, refused, 0},
 		{injection{Errno: int32(unix.EINTR), Skip: 1, Times: 3}, "responses:sendfile", longer},
