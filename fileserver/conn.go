@@ -316,6 +316,12 @@ func (s *Server) handshakeFailed(from net.Addr, err error) {
 	}
 }
 
+func (s *Server) countSent(n int64) {
+	if s.Sent != nil {
+		s.Sent(n)
+	}
+}
+
 // Listener returns a listener that takes over the *tls.Conn of inner, before
 // their handshake, with the Server's own configuration. Other connections pass
 // untouched.

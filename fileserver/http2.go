@@ -26,9 +26,7 @@ func (w wire) Abort()                            { _ = w.tls.NetConn().Close() }
 
 func (w wire) SendFrames(header []byte, f ktls.File, offset, n int64, count int) (copied int64, err error) {
 	sent, err := w.tls.SendFrames(header, f, offset, n, count)
-	if w.server.Sent != nil {
-		w.server.Sent(sent)
-	}
+	w.server.countSent(sent)
 	if !errors.Is(err, ktls.ErrNoSendfile) {
 		return 0, err
 	}
@@ -49,6 +47,18 @@ func (w wire) SendFrames(header []byte, f ktls.File, offset, n int64, count int)
 }
 
 func (w *writer) http2() bool { return w.request.ProtoMajor == 2 }
+
+// framing reports whether what is written goes out in frames of http2body. A body with
+// a known length is decided on with its first bytes.
+func (w *writer) framing() bool {
+	if !w.http2() {
+		return false
+	}
+	if w.path == undecided && w.lengthKnown {
+		w.decide(w.length)
+	}
+	return w.path == sending
+}
 
 // readFrames is ReadFrom over HTTP/2.
 func (w *writer) readFrames(r io.Reader) (total int64, err error) {

@@ -14,8 +14,8 @@ import (
 // Insert puts a writer that sends files by sendfile(2) at the bottom of the
 // chain of writers of a request, and returns the writer for the next handler, and
 // what will be known of the response, whose Done is to be called. If it was called for
-// the request before, the Response is nil. The writer stays when that handler has returned, since
-// Caddy's error routes write to the same chain.
+// the request before, the Response is nil. The writer stays when that handler has
+// returned, since Caddy's error routes write to the same chain.
 func Insert(w http.ResponseWriter, r *http.Request, options *Options) (http.ResponseWriter, *Response) {
 	conn := connOf(r)
 	if conn != nil && conn.tls.Retired() {

@@ -15,8 +15,8 @@ func (w *writer) Flush() { _ = w.FlushError() }
 // WriteString implements io.StringWriter.
 func (w *writer) WriteString(s string) (int, error) {
 	w.fixHeader()
-	if w.http2() {
-		return w.Write([]byte(s))
+	if w.framing() {
+		return w.writeFrames([]byte(s))
 	}
 	n, err := io.WriteString(w.ResponseWriter, s)
 	w.wrote(int64(n))

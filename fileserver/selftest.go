@@ -185,8 +185,8 @@ const selfTestStream = 12345
 // selfTestLen is the length of a placeholder that is more than net/http buffers.
 const selfTestLen = 2 * httpBuffer
 
-// serve has a request served over a protocol, and returns which of the faults there are not; nil if
-// there is no answer. try looks for those of the protocol.
+// serve has a request served over a protocol, and returns which of the faults there are
+// not; nil if there is no answer. try looks for those of the protocol.
 func (s *selfTest) serve(protocol *trust, request []byte, try func(http.ResponseWriter, *selfTestConn, map[string]bool)) map[string]bool {
 	client, end := net.Pipe()
 	conn := &selfTestConn{Conn: end}

@@ -11,9 +11,7 @@ import (
 // kernel refuses, the n bytes are copied; copied tells how many of those sent.
 func (c *Conn) sendFile(lead []byte, f ktls.File, offset, n, ahead int64) (sent, copied int64, err error) {
 	sent, err = c.tls.SendFile(lead, f, offset, n, ahead)
-	if c.server.Sent != nil {
-		c.server.Sent(sent)
-	}
+	c.server.countSent(sent)
 	if errors.Is(err, ktls.ErrNoSendfile) {
 		if copied, err = c.copyFile(f, offset+sent, n-sent); err != nil {
 			c.abort() // no orderly end: a part must not look like the whole

@@ -193,13 +193,8 @@ func (w *writer) fixHeader() {
 // Write implements http.ResponseWriter.
 func (w *writer) Write(p []byte) (int, error) {
 	w.fixHeader()
-	if w.http2() {
-		if w.path == undecided && w.lengthKnown {
-			w.decide(w.length)
-		}
-		if w.path == sending {
-			return w.writeFrames(p)
-		}
+	if w.framing() {
+		return w.writeFrames(p)
 	}
 	return w.writeServer(p)
 }

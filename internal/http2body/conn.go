@@ -138,6 +138,11 @@ func (c *Conn) stop(err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.stopped = err
+	c.notifyAll()
+}
+
+// notifyAll has all streams look again. c.mu is held.
+func (c *Conn) notifyAll() {
 	for _, s := range c.streams {
 		s.notify()
 	}

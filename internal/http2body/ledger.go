@@ -104,6 +104,10 @@ func (l *ledger) keep(a *account, n int64) {
 // owe makes debt of a reserve. The stream gets it of the next that the client grants.
 func (l *ledger) owe(a *account, n int64) {
 	l.keep(a, -n)
+	l.addDebt(a, n)
+}
+
+func (l *ledger) addDebt(a *account, n int64) {
 	a.debt += n
 	l.debts += n
 }
@@ -152,9 +156,7 @@ func (l *ledger) spend(a *account, n int64) {
 	a.granted -= n
 	reserved := min(n, a.reserve)
 	l.keep(a, -reserved)
-	paid := min(a.debt, n-reserved) // there is as much less of the body
-	a.debt -= paid
-	l.debts -= paid
+	l.addDebt(a, -min(a.debt, n-reserved)) // there is as much less of the body
 }
 
 // refund gives back what was spent on a stream on which nothing will be sent any more.
@@ -166,8 +168,7 @@ func (l *ledger) refund(a *account, n int64) {
 // forget is called when a stream ends.
 func (l *ledger) forget(a *account) {
 	l.keep(a, -a.reserve)
-	l.debts -= a.debt
-	a.debt = 0
+	l.addDebt(a, -a.debt)
 }
 
 // grantStream adds an increment of the client, unless the window would become too

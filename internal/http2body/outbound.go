@@ -88,9 +88,7 @@ func (c *Conn) sent(h frameHeader) (drop bool) {
 	defer c.mu.Unlock()
 	if h.typ == http2.FrameSettings && h.flags.Has(http2.FlagSettingsAck) {
 		c.acknowledge()
-		for _, s := range c.streams {
-			s.notify()
-		}
+		c.notifyAll()
 	}
 	s, n := c.streams[h.stream], int64(h.length)
 	if h.typ == http2.FrameData && n > 0 {

@@ -157,7 +157,5 @@ func (c *Conn) wakeAll() {
 		close(ready)
 	}
 	c.servers = nil
-	for _, s := range c.streams {
-		s.notify()
-	}
+	c.notifyAll()
 }
