@@ -20,7 +20,7 @@ func init() {
 //
 //	ktls [<matcher>] {
 //	    min_size <size>
-//	    install  on_demand|handshake
+//	    offload  large|all
 //	}
 func parseDirective(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error) {
 	if !h.Next() {
@@ -46,7 +46,7 @@ func parseDirective(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error)
 // listener_wrappers. Syntax:
 //
 //	ktls {
-//	    install on_demand|handshake
+//	    offload large|all
 //	}
 func (w *ListenerWrapper) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // consume the wrapper's name
@@ -68,7 +68,7 @@ func parseBlock(d *caddyfile.Dispenser, handler *Handler, wrapper *ListenerWrapp
 		seen[option] = true
 		var value string
 		switch {
-		case option == "install", option == "min_size" && handler != nil:
+		case option == "offload", option == "min_size" && handler != nil:
 			if !d.AllArgs(&value) {
 				return d.ArgErr()
 			}
@@ -76,13 +76,13 @@ func parseBlock(d *caddyfile.Dispenser, handler *Handler, wrapper *ListenerWrapp
 			return d.Errf("unknown option %s", option)
 		}
 		switch option {
-		case "install":
-			if _, ok := installs[value]; !ok || value == "" {
-				return d.Errf("install must be on_demand or handshake, not %q", value)
+		case "offload":
+			if _, ok := offloads[value]; !ok || value == "" {
+				return d.Errf("offload must be large or all, not %q", value)
 			}
-			wrapper.Install = value
+			wrapper.Offload = value
 			if handler != nil {
-				handler.Install = value // Caddy may drop the wrapper
+				handler.Offload = value // Caddy may drop the wrapper
 			}
 		case "min_size":
 			size, err := humanize.ParseBytes(value)

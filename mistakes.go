@@ -22,7 +22,7 @@ import (
 
 // checkServer looks for mistakes on a server that has the listener wrapper. It
 // is called once per server.
-func checkServer(ctx caddy.Context, server *caddyhttp.Server, install string) error {
+func checkServer(ctx caddy.Context, server *caddyhttp.Server, offload string) error {
 	logger := ctx.Logger().With(zap.Strings("listen", server.Listen))
 	wrappers := wrapperNames(server)
 	ktlsAt, tlsAt := slices.Index(wrappers, "ktls"), slices.Index(wrappers, "tls")
@@ -48,8 +48,8 @@ func checkServer(ctx caddy.Context, server *caddyhttp.Server, install string) er
 	}
 	if protocols(server)["h3"] {
 		wrapper := "ktls"
-		if installs[install] != installs[""] {
-			wrapper += " { install " + install + " }"
+		if offloads[offload] != offloads[""] {
+			wrapper += " { offload " + offload + " }"
 		}
 		logger.Warn("HTTP/3 is on, and browsers move to it, but kernel TLS can't do it. To turn it off, put both " +
 			"protocols h1 h2 and listener_wrappers { " + wrapper + " } into the global servers block of this address. " +
@@ -59,8 +59,8 @@ func checkServer(ctx caddy.Context, server *caddyhttp.Server, install string) er
 }
 
 // checkHandler looks for mistakes on the server of a handler.
-func checkHandler(ctx caddy.Context, server *caddyhttp.Server, install string) error {
-	got, wrapped := wrappedServers.install(server)
+func checkHandler(ctx caddy.Context, server *caddyhttp.Server, offload string) error {
+	got, wrapped := wrappedServers.offload(server)
 	switch {
 	case len(server.TLSConnPolicies) == 0:
 		if !wrapped { // else checkServer has warned
@@ -70,11 +70,11 @@ func checkHandler(ctx caddy.Context, server *caddyhttp.Server, install string) e
 		return errOnlyHTTP3(server)
 	case !wrapped:
 		return errNoWrapper(server)
-	case install != "" && installs[install] != got:
-		return fmt.Errorf("ktls: install %s of a site at %s has no effect. Either a global servers block sets the "+
-			"listener wrappers of that address: put install %[1]s into its listener_wrappers { ktls }. Or ktls stands "+
-			"inside handle, handle_errors or a named route: give install at the top of the site block",
-			install, strings.Join(server.Listen, ", "))
+	case offload != "" && offloads[offload] != got:
+		return fmt.Errorf("ktls: offload %s of a site at %s has no effect. Either a global servers block sets the "+
+			"listener wrappers of that address: put offload %[1]s into its listener_wrappers { ktls }. Or ktls stands "+
+			"inside handle, handle_errors or a named route: give offload at the top of the site block",
+			offload, strings.Join(server.Listen, ", "))
 	}
 	return nil
 }

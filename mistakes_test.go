@@ -20,7 +20,7 @@ const (
 	onErrors    = "ktls has no effect in handle_errors"
 	onlyH3      = "speaks HTTP/3 only, which kernel TLS can't do: add h1 and h2 to its protocols, or leave ktls out"
 	beforeTLS   = "stands before tls at :443, where it sees no TLS: put it behind tls, or leave tls out"
-	lostInstall = "install handshake of a site at :443 has no effect"
+	lostOffload = "offload all of a site at :443 has no effect"
 )
 
 // servers is a global servers block that turns HTTP/3 off, with further lines.
@@ -37,7 +37,7 @@ func wrappers(lines ...string) string {
 // is neither. All goes the way of `caddy validate`.
 func TestMistakes(t *testing.T) {
 	quiet := servers(wrappers("ktls"))
-	const handshake = "example.com {\n\tktls {\n\t\tinstall handshake\n\t}\n}\n"
+	const handshake = "example.com {\n\tktls {\n\t\toffload all\n\t}\n}\n"
 	const site = "example.com {\n\tktls\n}\n"
 	tests := []struct {
 		name      string
@@ -49,7 +49,7 @@ func TestMistakes(t *testing.T) {
 		{"none, without ktls", "http://example.com, https://example.com\n", nil, nil},
 
 		{"HTTP/3", site, nil, [][]string{{http3Is, http3Remedy, http3WhyNot, `":443"`}}},
-		{"HTTP/3, with install", handshake, nil, [][]string{{http3Is, "listener_wrappers { ktls { install handshake } }"}}},
+		{"HTTP/3, with offload all", handshake, nil, [][]string{{http3Is, "listener_wrappers { ktls { offload all } }"}}},
 		{"HTTP/3, two sites on a server", site + "\nb.example.com {\n\tktls /a\n\tktls /b\n}\n", nil, [][]string{{http3Is}}},
 		{"HTTP/3, two servers", site + "\nb.example.com:8443 {\n\tktls\n}\n", nil, [][]string{{http3Is}, {http3Is}}},
 		{"HTTP/3, named in the servers block", strings.Replace(quiet, "h2", "h2 h3", 1) + site, nil, [][]string{{http3Is}}},
@@ -98,15 +98,15 @@ func TestMistakes(t *testing.T) {
 			nil, [][]string{{"wrapper proxy_protocol stands"}}},
 		{"another wrapper behind ktls", servers(wrappers("ktls", "http_redirect")) + site, nil, nil},
 
-		{"install lost to the servers block", quiet + handshake,
-			[]string{lostInstall, "put install handshake into its listener_wrappers { ktls }"}, nil},
-		{"install lost to another value", servers(wrappers("ktls {", "\tinstall handshake", "}")) + strings.Replace(handshake, "handshake", "on_demand", 1),
-			[]string{"install on_demand of a site at :443 has no effect"}, nil},
-		{"install lost in handle", "example.com {\n\tktls\n\thandle {\n\t\tktls {\n\t\t\tinstall handshake\n\t\t}\n\t}\n}\n",
-			[]string{lostInstall, "inside handle", "give install at the top of the site block"}, nil},
-		{"install the same in both", servers(wrappers("ktls {", "\tinstall handshake", "}")) + handshake, nil, nil},
-		{"install in the servers block", servers(wrappers("ktls {", "\tinstall handshake", "}")) + site, nil, nil},
-		{"install twice", strings.Replace(handshake, "example.com", "b.example.com", 1) + "\n" + site, []string{":443", "share one server", "install"}, nil},
+		{"offload lost to the servers block", quiet + handshake,
+			[]string{lostOffload, "put offload all into its listener_wrappers { ktls }"}, nil},
+		{"offload lost to another value", servers(wrappers("ktls {", "\toffload all", "}")) + strings.Replace(handshake, "all", "large", 1),
+			[]string{"offload large of a site at :443 has no effect"}, nil},
+		{"offload lost in handle", "example.com {\n\tktls\n\thandle {\n\t\tktls {\n\t\t\toffload all\n\t\t}\n\t}\n}\n",
+			[]string{lostOffload, "inside handle", "give offload at the top of the site block"}, nil},
+		{"offload the same in both", servers(wrappers("ktls {", "\toffload all", "}")) + handshake, nil, nil},
+		{"offload in the servers block", servers(wrappers("ktls {", "\toffload all", "}")) + site, nil, nil},
+		{"offload twice", strings.Replace(handshake, "example.com", "b.example.com", 1) + "\n" + site, []string{":443", "share one server", "offload"}, nil},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -169,13 +169,13 @@ func wantWarnings(t *testing.T, logFile string, want [][]string) {
 func TestMistakesJSON(t *testing.T) {
 	config := testConfig(t, "example.com\n")
 	config.AppsRaw = caddy.ModuleMap{"http": json.RawMessage(`{"servers": {"s": {"listen": [":443"],
-		"listener_wrappers": [{ "install" : "on_demand", "wrapper" : "ktls" }, { "wrapper" : "tls" }],
+		"listener_wrappers": [{ "offload" :"large", "wrapper" : "ktls" }, { "wrapper" : "tls" }],
 		"routes": [{"handle": [{ "handler" : "ktls" }]}]}}}`)}
 	wantError(t, caddy.Validate(config), []string{beforeTLS})
 
 	config = testConfig(t, "example.com\n")
 	config.AppsRaw = caddy.ModuleMap{"http": json.RawMessage(`{"servers": {"s": {"listen": [":443"],
 		"listener_wrappers": [{ "wrapper" : "ktls" }],
-		"routes": [{"handle": [{ "handler" : "ktls", "install": "always" }]}]}}}`)}
-	wantError(t, caddy.Validate(config), []string{`on_demand or handshake, not "always"`})
+		"routes": [{"handle": [{ "handler" : "ktls", "offload": "always" }]}]}}}`)}
+	wantError(t, caddy.Validate(config), []string{`large or all, not "always"`})
 }

@@ -44,11 +44,11 @@ func init() {
 // On its own it only makes connections ready: add the handler `ktls` to the
 // routes that serve files.
 type ListenerWrapper struct {
-	// When connections are offloaded: `on_demand` (default), when a response
-	// comes that is worth it, so that a connection which never has one costs
-	// what it costs without this module; or `handshake`, every connection
-	// right after its handshake.
-	Install string `json:"install,omitempty"`
+	// Which connections are offloaded. `large` (default): those that carry a
+	// response which is worth it, when it comes; any other connection costs
+	// what it costs without this module. `all`: every connection, with its
+	// first write.
+	Offload string `json:"offload,omitempty"`
 
 	ctx    caddy.Context
 	logger *zap.Logger
@@ -66,17 +66,17 @@ func (ListenerWrapper) CaddyModule() caddy.ModuleInfo {
 	}
 }
 
-var installs = map[string]ktls.Install{
-	"":          ktls.OnDemand,
-	"on_demand": ktls.OnDemand,
-	"handshake": ktls.AtHandshake,
+var offloads = map[string]ktls.Install{
+	"":      ktls.OnDemand,
+	"large": ktls.OnDemand,
+	"all":   ktls.AtHandshake,
 }
 
 // Provision sets up the wrapper.
 func (w *ListenerWrapper) Provision(ctx caddy.Context) error {
-	install, ok := installs[w.Install]
+	offload, ok := offloads[w.Offload]
 	if !ok {
-		return fmt.Errorf("ktls: install must be on_demand or handshake, not %q", w.Install)
+		return fmt.Errorf("ktls: offload must be large or all, not %q", w.Offload)
 	}
 	w.ctx = ctx
 	w.logger = ctx.Logger()
@@ -84,7 +84,7 @@ func (w *ListenerWrapper) Provision(ctx caddy.Context) error {
 	if !ok {
 		return errors.New("ktls: the listener wrapper works in HTTP servers only")
 	}
-	first, err := wrappedServers.add(server, install)
+	first, err := wrappedServers.add(server, offload)
 	if err != nil {
 		return err
 	}
@@ -93,7 +93,7 @@ func (w *ListenerWrapper) Provision(ctx caddy.Context) error {
 		w.behind = names[slices.Index(names, "ktls")+1:]
 	}
 	if first {
-		if err := checkServer(ctx, server, w.Install); err != nil {
+		if err := checkServer(ctx, server, w.Offload); err != nil {
 			return err
 		}
 	}
@@ -144,7 +144,7 @@ func (w *ListenerWrapper) newServer() *fileserver.Server {
 	stdlib := w.ctx.Logger(new(caddyhttp.App)).Named("stdlib")
 	return &fileserver.Server{
 		TLS: ktls.NewServer(w.server.TLSConnPolicies.TLSConfig(w.ctx), &ktls.Options{
-			Install:          installs[w.Install],
+			Install:          offloads[w.Offload],
 			InterruptRetired: true,
 			Decided:          w.decided,
 			Lost:             w.lost,
@@ -281,10 +281,10 @@ type Handler struct {
 	// are sent as without this module. Default: 131072.
 	MinSize int64 `json:"min_size,omitempty"`
 
-	// The value that `install` of the listener wrapper is to have. A
-	// configuration in which it has another one is refused. The handler works
-	// the same with each. Default: no matter.
-	Install string `json:"install,omitempty"`
+	// The value that `offload` of the listener wrapper must have: a
+	// configuration in which it has another one is refused. It changes nothing
+	// else. Default: any value will do.
+	Offload string `json:"offload,omitempty"`
 
 	logger  *zap.Logger
 	count   *serverMetrics
@@ -305,14 +305,14 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if h.MinSize < 0 {
 		return fmt.Errorf("ktls: min_size must not be negative: %d", h.MinSize)
 	}
-	if _, ok := installs[h.Install]; !ok {
-		return fmt.Errorf("ktls: install must be on_demand or handshake, not %q", h.Install)
+	if _, ok := offloads[h.Offload]; !ok {
+		return fmt.Errorf("ktls: offload must be large or all, not %q", h.Offload)
 	}
 	server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
 	if !ok {
 		return errNoWrapper(nil)
 	}
-	if err := checkHandler(ctx, server, h.Install); err != nil {
+	if err := checkHandler(ctx, server, h.Offload); err != nil {
 		return err
 	}
 	_, err := ktls.Probe()

@@ -130,7 +130,7 @@ example.com {
 			http_redirect
 			tls
 			ktls {
-				install handshake
+				offload all
 			}
 		}
 	}
@@ -202,13 +202,13 @@ example.com {
 `, nil},
 		{"several sites", `a.example.com {
 	ktls {
-		install handshake
+		offload all
 	}
 }
 
 b.example.com {
 	ktls {
-		install handshake
+		offload all
 		min_size 1MiB
 	}
 }
@@ -219,7 +219,7 @@ c.example.com {
 `, nil},
 		{"default named on one site", `a.example.com {
 	ktls {
-		install on_demand
+		offload large
 	}
 }
 
@@ -227,23 +227,23 @@ b.example.com {
 	ktls
 }
 `, nil},
-		{"two values of install", `a.example.com {
+		{"two values of offload", `a.example.com {
 	ktls
 }
 
 b.example.com {
 	ktls {
-		install handshake
+		offload all
 	}
 }
-`, []string{":443", "share one server", "install"}},
-		{"two values of install on two ports", `a.example.com {
+`, []string{":443", "share one server", "offload"}},
+		{"two values of offload on two ports", `a.example.com {
 	ktls
 }
 
 b.example.com:8443 {
 	ktls {
-		install handshake
+		offload all
 	}
 }
 `, nil},
@@ -288,10 +288,10 @@ func TestValidateJSON(t *testing.T) {
 		want             string // part of the error; empty if it is valid
 	}{
 		{"defaults", `{"wrapper":"ktls"}`, `{"handler":"ktls"}`, ""},
-		{"options", `{"wrapper":"ktls","install":"handshake"}`, `{"handler":"ktls","min_size":1}`, ""},
+		{"options", `{"wrapper":"ktls","offload":"all"}`, `{"handler":"ktls","min_size":1}`, ""},
 		{"wrapper alone", `{"wrapper":"ktls"}`, `{"handler":"static_response"}`, ""},
 		{"handler alone", ``, `{"handler":"ktls"}`, "the listener wrapper ktls is missing"},
-		{"install", `{"wrapper":"ktls","install":"always"}`, `{"handler":"ktls"}`, `on_demand or handshake, not "always"`},
+		{"offload", `{"wrapper":"ktls","offload": "always"}`, `{"handler":"ktls"}`, `large or all, not "always"`},
 		{"min_size", `{"wrapper":"ktls"}`, `{"handler":"ktls","min_size":-1}`, "min_size must not be negative: -1"},
 		{"unknown field", `{"wrapper":"ktls","min_size":1}`, `{"handler":"ktls"}`, "unknown field"},
 	}

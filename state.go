@@ -22,12 +22,12 @@ type serverSet struct {
 }
 
 type wrappedServer struct {
-	install  ktls.Install
+	offload  ktls.Install
 	wrappers int // the directive may stand in several sites
 }
 
 // add tells whether it is the server's first wrapper.
-func (s *serverSet) add(server *caddyhttp.Server, install ktls.Install) (first bool, err error) {
+func (s *serverSet) add(server *caddyhttp.Server, offload ktls.Install) (first bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.servers == nil {
@@ -35,11 +35,11 @@ func (s *serverSet) add(server *caddyhttp.Server, install ktls.Install) (first b
 	}
 	known := s.servers[server]
 	if known == nil {
-		known = &wrappedServer{install: install}
+		known = &wrappedServer{offload: offload}
 		s.servers[server] = known
 	}
-	if known.install != install {
-		return false, fmt.Errorf("ktls: the sites at %v share one server, but not one value of the option install", server.Listen)
+	if known.offload != offload {
+		return false, fmt.Errorf("ktls: the sites at %v share one server, but not one value of the option offload", server.Listen)
 	}
 	known.wrappers++
 	return known.wrappers == 1, nil
@@ -55,15 +55,15 @@ func (s *serverSet) remove(server *caddyhttp.Server) {
 	}
 }
 
-// install returns the value of the server's wrappers, and whether it has any.
-func (s *serverSet) install(server *caddyhttp.Server) (install ktls.Install, ok bool) {
+// offload returns the value of the server's wrappers, and whether it has any.
+func (s *serverSet) offload(server *caddyhttp.Server) (offload ktls.Install, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	known := s.servers[server]
 	if known == nil {
-		return install, false
+		return offload, false
 	}
-	return known.install, true
+	return known.offload, true
 }
 
 // drain counts the connections of all configurations that are closed but have

@@ -40,9 +40,9 @@ const (
 	plain = "plain" // Caddy over http://, the floor
 	stock = "stock" // Caddy over https://
 	ktls  = "ktls"  // Caddy over https:// with the directive ktls
-	// ktlsHandshake is ktls with the option install handshake. It takes part where
+	// ktlsHandshake is ktls with the option offload all. It takes part where
 	// bodies are proxied, as a connection with no files is moved no other way.
-	ktlsHandshake = "ktls-handshake"
+	ktlsHandshake = "ktls-all"
 	nginx         = "nginx"      // nginx over https://
 	nginxKTLS     = "nginx-ktls" // nginx over https:// with OpenSSL's kernel TLS
 )

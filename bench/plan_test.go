@@ -66,7 +66,7 @@ func TestSteps(t *testing.T) {
 	}
 }
 
-// The server ktls-handshake takes part where bodies are proxied, and where the cost
+// The server ktls-all takes part where bodies are proxied, and where the cost
 // of its connections is needed for that. The server plain is the backend then.
 func TestServers(t *testing.T) {
 	all := []string{connect, transfer, proxy, sequence, idle, syscalls, memory, proxyMemory}
@@ -79,9 +79,9 @@ func TestServers(t *testing.T) {
 		{"transfer", all, Case{Workload: transfer}, "stock ktls"},
 		{"sequence", all, Case{Workload: sequence}, "stock ktls"},
 		{"memory", all, Case{Workload: memory}, "stock ktls"},
-		{"proxy", all, Case{Workload: proxy}, "stock ktls ktls-handshake"},
-		{"proxy-memory", all, Case{Workload: proxyMemory}, "stock ktls-handshake"},
-		{"connect", all, Case{Workload: connect, Size: connectSize}, "stock ktls ktls-handshake"},
+		{"proxy", all, Case{Workload: proxy}, "stock ktls ktls-all"},
+		{"proxy-memory", all, Case{Workload: proxyMemory}, "stock ktls-all"},
+		{"connect", all, Case{Workload: connect, Size: connectSize}, "stock ktls ktls-all"},
 		{"connect and move", all, Case{Workload: connect, Size: switchSize}, "stock ktls"},
 		{"connect without proxy", []string{connect, proxyMemory}, Case{Workload: connect, Size: connectSize}, "stock ktls"},
 	} {
@@ -91,8 +91,8 @@ func TestServers(t *testing.T) {
 		}
 	}
 	for _, test := range []struct{ name, workload, want string }{
-		{"proxied", proxy, "plain stock ktls-handshake"},
-		{"proxied, memory", proxyMemory, "plain stock ktls-handshake"},
+		{"proxied", proxy, "plain stock ktls-all"},
+		{"proxied, memory", proxyMemory, "plain stock ktls-all"},
 		{"files", transfer, "stock"},
 	} {
 		p := Parameters{Workloads: []string{test.workload}, Servers: []string{stock, ktlsHandshake}}
@@ -114,7 +114,7 @@ func TestProxied(t *testing.T) {
 		}
 	}
 	const route = "reverse_proxy 127.0.0.1:3"
-	if c := s.config(site{"/"}, "/"); !strings.Contains(c, route) || strings.Count(c, "install handshake") != 3 {
+	if c := s.config(site{"/"}, "/"); !strings.Contains(c, route) || strings.Count(c, "offload all") != 3 {
 		t.Error(c)
 	}
 	s.name, s.backend = stock, 0

@@ -86,8 +86,8 @@ func (s *server) caddyfile(site site, certificates string) string {
 		directive = "\tktls\n"
 		servers = fmt.Sprintf(servers, "\t\tlistener_wrappers {\n\t\t\tktls\n\t\t}\n")
 	case ktlsHandshake:
-		directive = "\tktls {\n\t\tinstall handshake\n\t}\n"
-		servers = fmt.Sprintf(servers, "\t\tlistener_wrappers {\n\t\t\tktls {\n\t\t\t\tinstall handshake\n\t\t\t}\n\t\t}\n")
+		directive = "\tktls {\n\t\toffload all\n\t}\n"
+		servers = fmt.Sprintf(servers, "\t\tlistener_wrappers {\n\t\t\tktls {\n\t\t\t\toffload all\n\t\t\t}\n\t\t}\n")
 	default:
 		servers = fmt.Sprintf(servers, "")
 	}

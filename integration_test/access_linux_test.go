@@ -64,7 +64,7 @@ func guarded() string {
 	ports := []struct{ port, wrapper, ktls string }{
 		{"{$PORT}", "listener_wrappers {\n ktls\n}", "ktls"},
 		{"{$PORT2}", "", ""},
-		{"{$PORT3}", "listener_wrappers {\n ktls {\n install handshake\n}\n}", "ktls"},
+		{"{$PORT3}", "listener_wrappers {\n ktls {\n offload all\n}\n}", "ktls"},
 	}
 	for _, p := range ports {
 		fmt.Fprintf(&config, "servers 127.0.0.1:%s {\n%s\ntrusted_proxies static 127.0.0.1/32\n}\n", p.port, p.wrapper)

@@ -53,7 +53,7 @@ func TestWrapperThatCopies(t *testing.T) {
 	servers {
 		listener_wrappers {
 			ktls {
-				install handshake
+				offload all
 			}
 			test_copying
 		}

@@ -108,7 +108,7 @@ https://localhost:{$PORT} {
 	}
 	reverse_proxy %[3]s
 }`
-	for _, directive := range []string{"", "ktls", "ktls {\n\t\tinstall handshake\n\t}"} {
+	for _, directive := range []string{"", "ktls", "ktls {\n\t\toffload all\n\t}"} {
 		t.Run(directive, func(t *testing.T) {
 			f := newFlood(t)
 			c := startCaddy(t, fmt.Sprintf(config, directive, 1, f.addr))
@@ -144,7 +144,7 @@ https://:{$PORT} {
 	}
 	respond ok
 }`
-	for _, directive := range []string{"", "ktls", "ktls {\n\t\tinstall handshake\n\t}"} {
+	for _, directive := range []string{"", "ktls", "ktls {\n\t\toffload all\n\t}"} {
 		t.Run(directive, func(t *testing.T) {
 			c := startCaddy(t, fmt.Sprintf(config, directive, certificates.Listener.Addr(), 1))
 			// A connection that the configuration before has taken asks for

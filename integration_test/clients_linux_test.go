@@ -24,7 +24,7 @@ import (
 const bothSites = `
 https://localhost:{$PORT} {
 	ktls {
-		install handshake
+		offload all
 	}
 	root {$ROOT}
 	file_server
@@ -180,17 +180,17 @@ type stalled struct {
 
 // timeouts returns bothSites with these timeouts.
 func timeouts(options string) string {
-	return serverTimeouts("handshake", options) + strings.NewReplacer("file_server", "file_server\n\tlog").Replace(bothSites)
+	return serverTimeouts("all", options) + strings.NewReplacer("file_server", "file_server\n\tlog").Replace(bothSites)
 }
 
 // serverTimeouts are global options for two servers, the second without the module,
 // with these timeouts.
-func serverTimeouts(install, options string) string {
+func serverTimeouts(offload, options string) string {
 	return `{
 	servers 127.0.0.1:{$PORT} {
 		listener_wrappers {
 			ktls {
-				install ` + install + `
+				offload ` + offload + `
 			}
 		}
 		timeouts {
@@ -401,7 +401,7 @@ func TestNetworks(t *testing.T) {
 	}
 	c := newCaddy(t)
 	f := c.addFile(t, "f", 2<<20)
-	c.start(t, installing("handshake"))
+	c.start(t, offloading("all"))
 	receive := func(n int) socketOption { return socketOption{unix.SOL_SOCKET, unix.SO_RCVBUF, n} }
 	segment := func(n int) socketOption { return socketOption{unix.IPPROTO_TCP, unix.TCP_MAXSEG, n} }
 	// The values that the kernel begins with.

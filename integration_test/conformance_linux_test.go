@@ -69,7 +69,7 @@ var fileServers = []struct{ name, site string }{
 func sameSites() string {
 	var config strings.Builder
 	for _, site := range []struct{ port, ktls string }{
-		{"{$PORT}", "ktls {\n min_size 8KiB\n}"}, {"{$PORT2}", ""}, {"{$PORT3}", "ktls {\n min_size 8KiB\n install handshake\n}"},
+		{"{$PORT}", "ktls {\n min_size 8KiB\n}"}, {"{$PORT2}", ""}, {"{$PORT3}", "ktls {\n min_size 8KiB\n offload all\n}"},
 	} {
 		fmt.Fprintf(&config, "https://localhost:%s {\n%s\nroot {$ROOT}\n", site.port, site.ktls)
 		for i, s := range fileServers {

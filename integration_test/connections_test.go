@@ -119,11 +119,11 @@ func TestParallel(t *testing.T) {
 // HTTP/2 shares the port.
 func TestHTTP2(t *testing.T) {
 	requireKernelTLS(t)
-	for _, install := range []string{"on_demand", "handshake"} {
-		t.Run(install, func(t *testing.T) {
+	for _, offload := range []string{"large", "all"} {
+		t.Run(offload, func(t *testing.T) {
 			c := newCaddy(t)
 			f := c.addFile(t, "f", large)
-			c.start(t, installing(install))
+			c.start(t, offloading(offload))
 			before := c.metrics(t)
 			client := c.http2Client(t)
 			const times = 3
@@ -155,7 +155,7 @@ func (c *caddy) http2Client(t testing.TB) *http.Client {
 
 // Every connection moves after the handshake, so small responses, errors and
 // what has no body go through the kernel too.
-func TestInstallHandshake(t *testing.T) {
+func TestOffloadAll(t *testing.T) {
 	requireKernelTLS(t)
 	c := newCaddy(t)
 	small := c.addFile(t, "small", 1000)
@@ -163,7 +163,7 @@ func TestInstallHandshake(t *testing.T) {
 	c.start(t, `
 https://localhost:{$PORT} {
 	ktls {
-		install handshake
+		offload all
 	}
 	tls internal {
 		client_auth {

@@ -152,7 +152,7 @@ func TestCutHandshake(t *testing.T) {
 	requireKernelTLS(t)
 	c := newCaddy(t)
 	f := c.addFile(t, "f", large)
-	c.start(t, installing("handshake"))
+	c.start(t, offloading("all"))
 	wantBody(t, c.get(t, "/f"), http.StatusOK, f.digest)
 	before := c.trace(t)
 	connections := 0
@@ -213,7 +213,7 @@ func TestCutBody(t *testing.T) {
 	c := newCaddy(t)
 	f := c.addFile(t, "f", 3<<20)
 	small := c.addFile(t, "small", large)
-	c.start(t, installing("handshake"))
+	c.start(t, offloading("all"))
 	wantBody(t, c.get(t, "/small"), http.StatusOK, small.digest)
 	before, connections := c.trace(t), c.metrics(t)
 	bystander := c.startDownload(t, "/f")

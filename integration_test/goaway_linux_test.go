@@ -88,7 +88,7 @@ func TestKeyUpdateHTTP2(t *testing.T) {
 	c := newCaddy(t)
 	f := c.addFile(t, "f", huge)
 	small := c.addFile(t, "small", 1000)
-	c.start(t, installing("handshake"))
+	c.start(t, offloading("all"))
 	connect := func(t *testing.T) *http2Client {
 		p := c.connect(t, openssl, "localhost", suiteByID(tls.TLS_AES_128_GCM_SHA256), "-alpn", "h2")
 		return newHTTP2Client(t, p)
@@ -160,7 +160,7 @@ func TestPrefaceAfterReload(t *testing.T) {
 		must(t, conn.SetDeadline(time.Now().Add(patience)))
 		conns = append(conns, conn)
 	}
-	c.reload(t, installing("handshake")+stock)
+	c.reload(t, offloading("all")+stock)
 	for i, conn := range conns {
 		_, err := io.WriteString(conn, http2.ClientPreface)
 		must(t, err)

@@ -60,13 +60,13 @@ func TestUpgradeHalfClosed(t *testing.T) {
 		if accessLog {
 			logs = "log {\n output discard\n}\n"
 		}
-		for i, ktls := range []string{"", "ktls", "ktls {\n install handshake\n}"} {
+		for i, ktls := range []string{"", "ktls", "ktls {\n offload all\n}"} {
 			config += fmt.Sprintf("https://localhost:{$PORT%s} {\n%s\n%sroot {$ROOT}\n@up header Connection Upgrade\nreverse_proxy @up %s\nfile_server\n}\n",
 				[]string{"", "2", "3"}[i], ktls, logs, addr)
 		}
 		c.start(t, config)
 		var stock string
-		for i, name := range []string{"stock", "on demand", "handshake", "after a file"} {
+		for i, name := range []string{"stock", "large", "all", "after a file"} {
 			t.Run(fmt.Sprintf("%s, access log %v", name, accessLog), func(t *testing.T) {
 				site := *c
 				site.port = c.getenv([]string{"PORT", "PORT2", "PORT3", "PORT2"}[i])

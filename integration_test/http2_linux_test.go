@@ -12,7 +12,7 @@ const h2Site = `
 https://localhost:{$PORT} {
 	ktls {
 		min_size 8KiB
-		install handshake
+		offload all
 	}
 	root {$ROOT}
 	respond /protocol "{http.request.proto}"

@@ -82,23 +82,23 @@ func (c *caddy) accessLog(t testing.TB, n int) map[string]logged {
 func TestBodiesLikeStock(t *testing.T) {
 	onKernel(t, "6.1")
 	requireKernelTLS(t)
-	for _, test := range []struct{ install, idle string }{
-		{"on_demand", "write_idle 1m"}, {"handshake", "write_idle -1s"}, {"on_demand", "write_max_chunk 1GiB"},
+	for _, test := range []struct{ offload, idle string }{
+		{"large", "write_idle 1m"}, {"all", "write_idle -1s"}, {"large", "write_max_chunk 1GiB"},
 	} {
-		t.Run(test.install+", "+test.idle, func(t *testing.T) { testBodiesLikeStock(t, test.install, test.idle) })
+		t.Run(test.offload+", "+test.idle, func(t *testing.T) { testBodiesLikeStock(t, test.offload, test.idle) })
 	}
 	fault(t, "Clients", "responses of all kinds over an offloaded connection",
 		"file_server with status, several ranges, handle_errors, templates, encode, respond, reverse_proxy, HEAD, 304; HTTP/1.1 and HTTP/2; with and without write_idle",
 		"the same as from stock Caddy, also in the access log")
 }
 
-func testBodiesLikeStock(t *testing.T, install, idle string) {
+func testBodiesLikeStock(t *testing.T, offload, idle string) {
 	c := newCaddy(t)
 	f := c.addFile(t, "f.bin", 1<<20)
 	page, failure, text := c.addText(t, "page.html", large), c.addText(t, "error.html", large), c.addText(t, "packed.txt", large)
 	answer := bytes.Repeat([]byte("respond"), 30_000)
 	c.upstream(t, bodies(t, f))
-	c.start(t, serverTimeouts(install, idle)+replaced(t, frameSites, "LENGTH", fmt.Sprint(len(answer)), "TEXT", string(answer)))
+	c.start(t, serverTimeouts(offload, idle)+replaced(t, frameSites, "LENGTH", fmt.Sprint(len(answer)), "TEXT", string(answer)))
 	const ranges = "bytes=0-299999,400000-799999"
 	tests := []struct {
 		name, method, path string
@@ -186,8 +186,8 @@ func TestHTTP2StalledStream(t *testing.T) {
 			c := newCaddy(t)
 			f := c.addFile(t, "f", 4<<20)
 			c.upstream(t, bodies(t, f))
-			c.start(t, serverTimeouts("handshake", test.server)+
-				replaced(t, proxySites("handshake"), "root {$ROOT}", "root {$ROOT}\n"+test.handler))
+			c.start(t, serverTimeouts("all", test.server)+
+				replaced(t, proxySites("all"), "root {$ROOT}", "root {$ROOT}\n"+test.handler))
 			before := c.metrics(t)
 			paths := []string{"/f", fmt.Sprintf("/proxied/known/%d", f.size), "/proxied/unknown"}
 			c.sameAsStock(t, func(c *caddy) string {
@@ -254,7 +254,7 @@ func TestHTTP2FramesLife(t *testing.T) {
 	c := newCaddy(t)
 	f := c.addFile(t, "f", 2<<20)
 	c.upstream(t, bodies(t, f))
-	c.start(t, proxySites("on_demand"))
+	c.start(t, proxySites("large"))
 	paths := []string{"/f", fmt.Sprintf("/proxied/known/%d", f.size), fmt.Sprintf("/now/known/%d", f.size)}
 	for _, test := range []struct {
 		name string
@@ -266,7 +266,7 @@ func TestHTTP2FramesLife(t *testing.T) {
 			h.send(func(f *http2.Framer) error { return f.WriteGoAway(0, http2.ErrCodeNo, nil) })
 		}, true},
 		{"reload", func(t *testing.T, h *h2Conn) {
-			c.reload(t, proxySites("handshake"))
+			c.reload(t, proxySites("all"))
 			h.wait("GOAWAY", func() bool { return h.goAway != nil })
 		}, true},
 		{"SIGINT", func(t *testing.T, h *h2Conn) {

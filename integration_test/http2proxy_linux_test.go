@@ -48,11 +48,11 @@ const proxies = `
 `
 
 // proxySites has a site with the module, and at PORT2 the same without it.
-func proxySites(install string) string {
+func proxySites(offload string) string {
 	return proxies + `
 https://localhost:{$PORT} {
 	ktls {
-		install ` + install + `
+		offload ` + offload + `
 	}
 	import proxies
 }
@@ -104,13 +104,13 @@ func bodies(t testing.TB, f file) http.Handler {
 func TestProxied(t *testing.T) {
 	onKernel(t, "6.12")
 	requireKernelTLS(t)
-	for _, install := range []string{"on_demand", "handshake"} {
-		t.Run(install, func(t *testing.T) {
+	for _, offload := range []string{"large", "all"} {
+		t.Run(offload, func(t *testing.T) {
 			c := newCaddy(t)
 			f := c.addFile(t, "f", 64<<20)
 			small := c.addFile(t, "small", large)
 			c.upstream(t, bodies(t, f))
-			c.start(t, proxySites(install))
+			c.start(t, proxySites(offload))
 			c.forEachProtocol(t, func(t *testing.T, client *http.Client) {
 				c.warm(t, client, "/small", small)
 				before := c.metrics(t)
@@ -184,7 +184,7 @@ func TestProxiedFirst(t *testing.T) {
 	c := newCaddy(t)
 	f := c.addFile(t, "f", 1<<20)
 	c.upstream(t, bodies(t, f))
-	c.start(t, proxySites("on_demand"))
+	c.start(t, proxySites("large"))
 	for _, test := range []struct {
 		protocol, path string
 		size           int64
@@ -230,7 +230,7 @@ func TestProxiedEvents(t *testing.T) {
 			}
 		}
 	}))
-	c.start(t, proxySites("on_demand"))
+	c.start(t, proxySites("large"))
 	// 150,040 bytes: those of a length that is known go out in the module's own frames.
 	length := fmt.Sprint(events * len(fmt.Sprintf("data: %-30000d\n\n", 0)))
 	c.forEachProtocol(t, func(t *testing.T, client *http.Client) {

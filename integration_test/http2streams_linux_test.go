@@ -150,7 +150,7 @@ func TestHTTP2ManyResets(t *testing.T) {
 	servers {
 		listener_wrappers {
 			ktls {
-				install handshake
+				offload all
 			}
 		}
 		timeouts {
@@ -377,7 +377,7 @@ func TestHTTP2Handlers(t *testing.T) {
 	c.start(t, `
 https://localhost:{$PORT} {
 	ktls {
-		install handshake
+		offload all
 	}
 	root {$ROOT}
 	encode gzip

@@ -151,7 +151,7 @@ func TestHTTP2DefaultWindows(t *testing.T) {
 	files := []file{c.addFile(t, "0", size), c.addFile(t, "1", size), c.addFile(t, "2", large)}
 	medium, proxied := c.addFile(t, "medium", 100_000), c.addFile(t, "proxied", 5<<20)
 	c.upstream(t, bodies(t, proxied))
-	c.start(t, proxySites("on_demand"))
+	c.start(t, proxySites("large"))
 	for _, test := range []struct {
 		name    string
 		windows h2Windows

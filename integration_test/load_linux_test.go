@@ -48,7 +48,7 @@ const loadSite = `
 	servers {
 		listener_wrappers {
 			ktls {
-				install handshake
+				offload all
 			}
 		}
 		timeouts {
@@ -218,7 +218,7 @@ func TestLoadDownloads(t *testing.T) {
 	for i, size := range []int64{1000, minSize - 1, minSize, large, 500_000, 300_000, 0, 1, minSize + 1, large + 1} {
 		files = append(files, c.addFile(t, fmt.Sprint(i), size))
 	}
-	c.start(t, strings.Replace(loadSite, "handshake", "on_demand", 1))
+	c.start(t, strings.Replace(loadSite, "offload all", "offload large", 1))
 	for _, protocol := range protocolsOverTLS {
 		t.Run(protocol, func(t *testing.T) {
 			// Over HTTP/1.1 each download has a connection; over HTTP/2

@@ -78,11 +78,11 @@ func (c *caddy) present(t *testing.T, when string, sessions map[uint16]*session,
 // Without configuration, each of Caddy's servers has ticket keys of its own.
 func TestResumption(t *testing.T) {
 	requireKernelTLS(t)
-	for _, install := range []string{"on_demand", "handshake"} {
-		t.Run(install, func(t *testing.T) {
+	for _, offload := range []string{"large", "all"} {
+		t.Run(offload, func(t *testing.T) {
 			c := newCaddy(t)
 			f := c.addFile(t, "f", large)
-			c.start(t, installing(install))
+			c.start(t, offloading(offload))
 			for _, version := range tlsVersions {
 				t.Run(tls.VersionName(version), func(t *testing.T) {
 					config := c.resuming(t, version, tls.NewLRUClientSessionCache(4))

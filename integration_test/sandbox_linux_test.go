@@ -162,18 +162,18 @@ func TestInClear(t *testing.T) {
 func TestLyingSandbox(t *testing.T) {
 	requireRealKernel(t)
 	requireSeccomp(t)
-	for _, install := range []string{"on_demand", "handshake"} {
+	for _, offload := range []string{"large", "all"} {
 		for _, kind := range []string{lying, gVisor} {
-			t.Run(install+", "+kind, func(t *testing.T) { testLyingSandbox(t, install, kind) })
+			t.Run(offload+", "+kind, func(t *testing.T) { testLyingSandbox(t, offload, kind) })
 		}
 	}
 }
 
-func testLyingSandbox(t *testing.T, install, kind string) {
+func testLyingSandbox(t *testing.T, offload, kind string) {
 	c := newCaddy(t)
 	c.env = append(c.env, envSandbox+"="+kind)
 	f := c.addFile(t, "f", large)
-	c.start(t, installing(install))
+	c.start(t, offloading(offload))
 	before := c.metrics(t)
 	for _, protocol := range protocols {
 		t.Run(protocol, func(t *testing.T) {

@@ -23,7 +23,7 @@ const soakSites = `
 	servers 127.0.0.1:{$PORT2} {
 		listener_wrappers {
 			ktls {
-				install handshake
+				offload all
 			}
 		}
 	}

@@ -16,9 +16,9 @@ https://localhost:{$PORT} {
 	file_server
 }`
 
-// installing is site with the option install.
-func installing(install string) string {
-	return strings.Replace(site, "ktls", "ktls {\n\t\tinstall "+install+"\n\t}", 1)
+// offloading is site with the option offload.
+func offloading(offload string) string {
+	return strings.Replace(site, "ktls", "ktls {\n\t\toffload "+offload+"\n\t}", 1)
 }
 
 const minSize = 128 << 10 // the default of min_size
@@ -101,14 +101,14 @@ func TestCiphers(t *testing.T) {
 // first ClientHello with a HelloRetryRequest.
 func TestHelloRetryRequest(t *testing.T) {
 	requireKernelTLS(t)
-	for _, install := range []string{"on_demand", "handshake"} {
-		t.Run(install, func(t *testing.T) {
+	for _, offload := range []string{"large", "all"} {
+		t.Run(offload, func(t *testing.T) {
 			c := newCaddy(t)
 			f := c.addFile(t, "f", large)
 			c.start(t, `
 https://localhost:{$PORT} {
 	ktls {
-		install `+install+`
+		offload `+offload+`
 	}
 	tls internal {
 		curves x25519

@@ -19,14 +19,14 @@ func requireNoKernelTLS(t testing.TB) {
 // leaves the connections alone.
 func TestWithoutKernelTLS(t *testing.T) {
 	requireNoKernelTLS(t)
-	for _, install := range []string{"on_demand", "handshake"} {
-		t.Run(install, func(t *testing.T) {
+	for _, offload := range []string{"large", "all"} {
+		t.Run(offload, func(t *testing.T) {
 			c := newCaddy(t)
 			f := c.addFile(t, "f", 1<<20)
 			config := `
 http://localhost:{$PORT2}, https://localhost:{$PORT}, https://localhost:{$PORT3} {
 	ktls {
-		install ` + install + `
+		offload ` + offload + `
 	}
 	root {$ROOT}
 	file_server
