@@ -14,6 +14,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/caddy-ktls/caddy-ktls/internal/filerange"
 	"github.com/caddy-ktls/caddy-ktls/ktls"
 )
 
@@ -42,8 +43,8 @@ func (d *discarder) ReadFrom(r io.Reader) (int64, error) {
 
 func (d *discarder) Write(p []byte) (int, error) {
 	if c := d.conn; c != nil {
-		if n := c.announcement.n; n > 0 { // it has been sent
-			c.announcement, c.sent, c.unclaimed = announcement{}, n, n
+		if n := c.announcement.part.Len; n > 0 { // it has been sent
+			c.announcement, c.sent, c.unclaimed = announcement{}, filerange.Sent{Sendfile: n}, n
 		}
 		c.unclaimed -= int64(len(p))
 	}

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/net/http2"
 
+	"github.com/caddy-ktls/caddy-ktls/internal/filerange"
 	"github.com/caddy-ktls/caddy-ktls/internal/http2body"
 	"github.com/caddy-ktls/caddy-ktls/ktls"
 )
@@ -43,11 +44,10 @@ type Conn struct {
 
 	mu           sync.Mutex // guards what follows
 	announcement announcement
-	held         []byte // written after an announcement, to go out with the file
-	sent         int64  // bytes of the last announcement that have gone out
-	copied       int64  // those of them that the kernel refused to send
-	unclaimed    int64  // those of them whose placeholder is still to come
-	writeErr     error  // of the write over HTTP/1.1 after which nothing may follow
+	held         []byte         // written after an announcement, to go out with the file
+	sent         filerange.Sent // of the last announcement
+	unclaimed    int64          // bytes of it that have gone out before their placeholder
+	writeErr     error          // of the write over HTTP/1.1 after which nothing may follow
 }
 
 var (

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/caddy-ktls/caddy-ktls/internal/filerange"
 )
 
 // A handler that copies a file after it has taken the connection over is told, as it
@@ -122,7 +124,7 @@ func TestPanicAtThePlaceholder(t *testing.T) {
 						t.Errorf("panic: %v", p)
 					}
 				}()
-				_, _, _ = w.sendPart(announcement{file: f, n: 100_000, first: 100_000})
+				_, _ = w.sendPart(announcement{part: filerange.Segment{File: f, Len: 100_000}, first: 100_000})
 			}()
 			if n, err := io.WriteString(server, "more"); err == nil {
 				t.Errorf("%d bytes are written after it", n)

@@ -7,6 +7,7 @@ import (
 	"reflect"
 	"time"
 
+	"github.com/caddy-ktls/caddy-ktls/internal/filerange"
 	"github.com/caddy-ktls/caddy-ktls/internal/http2body"
 	"github.com/caddy-ktls/caddy-ktls/ktls"
 )
@@ -24,26 +25,25 @@ func (w wire) SetReadDeadline(t time.Time) error { return w.tls.SetReadDeadline(
 func (w wire) Cork(on bool)                      { w.tls.Cork(on) }
 func (w wire) Abort()                            { _ = w.tls.NetConn().Close() }
 
-func (w wire) SendFrames(header []byte, f ktls.File, offset, n int64, count int) (copied int64, err error) {
-	sent, err := w.tls.SendFrames(header, f, offset, n, count)
-	w.server.countSent(sent)
+func (w wire) SendFrames(header []byte, part filerange.Segment, payload int64) (sent filerange.Sent, err error) {
+	sent.Sendfile, err = w.tls.SendFrames(header, part, payload)
+	w.server.countSent(sent.Sendfile)
 	if !errors.Is(err, ktls.ErrNoSendfile) {
-		return 0, err
+		return sent, err
 	}
 	// The header of a frame is out.
-	for whole := int64(count) * n; sent < whole; {
-		m, err := w.copyFile(f, offset+sent, n-sent%n)
-		copied += m
-		if sent += m; err != nil {
-			return copied, err
+	for rest := part.Rest(sent.Sendfile); ; {
+		frame := rest
+		frame.Len -= (rest.Len - 1) / payload * payload
+		n, err := w.copyFile(frame)
+		sent.Copied += n
+		if rest = rest.Rest(n); err != nil || rest.Len == 0 {
+			return sent, err
 		}
-		if sent < whole {
-			if _, err := w.tls.Write(header); err != nil {
-				return copied, err
-			}
+		if _, err := w.tls.Write(header); err != nil {
+			return sent, err
 		}
 	}
-	return copied, nil
 }
 
 func (w *writer) http2() bool { return w.request.ProtoMajor == 2 }
@@ -62,7 +62,7 @@ func (w *writer) framing() bool {
 
 // readFrames is ReadFrom over HTTP/2.
 func (w *writer) readFrames(r io.Reader) (total int64, err error) {
-	file, isFile := ktls.FileRangeOf(r)
+	file, isFile := filerange.Of(r)
 	switch {
 	case w.path != undecided:
 	case w.lengthKnown:
@@ -157,17 +157,17 @@ func (w *writer) takeOver() error {
 }
 
 // sendFrames sends a part of a file, and moves the reader.
-func (w *writer) sendFrames(file ktls.FileRange) (int64, error) {
-	sent, copied, err := w.stream.SendFile(file.File, file.Offset, file.Len, w.aheadFrames(file))
+func (w *writer) sendFrames(file filerange.Range) (int64, error) {
+	sent, err := w.stream.SendFile(file.Segment(w.aheadFrames(file)))
 	if errors.Is(err, http2body.ErrShort) {
 		w.tooShort()
 	}
-	w.tellRecorders(sent)
-	w.written += sent
-	w.next += sent
-	w.sent += sent - copied
-	w.copied += copied
-	w.noSendfile = copied > 0
+	total := sent.Total()
+	w.tellRecorders(total)
+	w.written += total
+	w.next += total
+	w.sent = w.sent.Add(sent)
+	w.noSendfile = sent.Copied > 0
 	if w.noSendfile {
 		w.report(ReasonSendfileRefused)
 	} else {
@@ -176,7 +176,7 @@ func (w *writer) sendFrames(file ktls.FileRange) (int64, error) {
 	if err != nil {
 		w.failed(err)
 	}
-	return sent, errors.Join(err, file.Consume(sent))
+	return total, errors.Join(err, file.Consume(total))
 }
 
 // tooShort ends a response whose file has become shorter. The server resets the
@@ -191,7 +191,7 @@ func (w *writer) tooShort() {
 const maxFrames = 256 * http2body.FilePayload
 
 // aheadFrames is what ahead is over HTTP/1.1.
-func (w *writer) aheadFrames(file ktls.FileRange) int64 {
+func (w *writer) aheadFrames(file filerange.Range) int64 {
 	if w.above.ResponseWriter == nil || !w.lengthKnown || !takesMore() {
 		return 0
 	}
@@ -221,7 +221,7 @@ func (w *writer) writeFrames(p []byte) (total int, err error) {
 	n, err := w.stream.Write(p, end)
 	w.tellRecorders(int64(n))
 	w.written += int64(n)
-	w.copied += int64(n)
+	w.sent.Copied += int64(n)
 	return total + n, err
 }
 

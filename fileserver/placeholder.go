@@ -5,7 +5,7 @@ import (
 	"errors"
 	"net"
 
-	"github.com/caddy-ktls/caddy-ktls/ktls"
+	"github.com/caddy-ktls/caddy-ktls/internal/filerange"
 )
 
 // Over HTTP/1.1 a file goes out in the place of a placeholder. No byte of the
@@ -16,14 +16,10 @@ import (
 
 // An announcement is a part of a file whose placeholder is to be written next.
 type announcement struct {
-	file      ktls.File
-	offset, n int64
+	part filerange.Segment
 	// first is how long the first piece of the placeholder is. If less of it
 	// comes, net/http has copied some.
 	first int64
-	// ahead is how many of the bytes that follow may go out as well, if that
-	// takes no waiting.
-	ahead int64
 	// due: the header is out.
 	due bool
 }
@@ -55,14 +51,14 @@ var (
 func (c *Conn) announce(a announcement) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.announcement, c.sent, c.copied, c.unclaimed = a, 0, 0, 0
+	c.announcement, c.sent, c.unclaimed = a, filerange.Sent{}, 0
 }
 
 // expect says that the header is out.
 func (c *Conn) expect() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.announcement.due = c.announcement.file != nil
+	c.announcement.due = c.announcement.part.File != nil
 }
 
 // rest returns how much of the placeholder is still to come.
@@ -72,24 +68,23 @@ func (c *Conn) rest() int64 {
 	return c.unclaimed
 }
 
-// settle ends an announcement, and returns how many bytes have gone out, and how
-// many of these the kernel had refused. If the placeholder has not come, nothing may
+// settle ends an announcement, and returns what has gone out. If the placeholder has not come, nothing may
 // follow what the response's header has promised: the connection is closed. err is
 // why the placeholder could not be written; if it could, it is somewhere else.
-func (c *Conn) settle(err error) (sent, copied int64, _ error) {
-	sent, copied, missing, err := c.conclude(err)
+func (c *Conn) settle(err error) (filerange.Sent, error) {
+	sent, missing, err := c.conclude(err)
 	if missing && err == nil {
 		c.distrust()
 		err = errUnconsumed
 	}
-	return sent, copied, err
+	return sent, err
 }
 
-func (c *Conn) conclude(err error) (sent, copied int64, missing bool, _ error) {
+func (c *Conn) conclude(err error) (sent filerange.Sent, missing bool, _ error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	err = cmp.Or(err, c.writeErr) // which something between may have hidden
-	return c.sent, c.copied, c.withdraw(), err
+	return c.sent, c.withdraw(), err
 }
 
 // abandon ends an announcement that a panic has left, if there is one.
@@ -102,7 +97,7 @@ func (c *Conn) abandon() {
 // withdraw cuts the connection off if the placeholder, or some of it, is missing.
 // c.mu is held.
 func (c *Conn) withdraw() (missing bool) {
-	missing = c.announcement.file != nil || c.unclaimed > 0
+	missing = c.announcement.part.File != nil || c.unclaimed > 0
 	if missing {
 		c.abort()
 	}
@@ -129,7 +124,7 @@ func (c *Conn) writePlaceholder(p []byte) (n int, err error) {
 	case c.unclaimed > 0, c.announcement.due:
 		c.abort()
 		return 0, errPlaceholder
-	case c.announcement.file == nil:
+	case c.announcement.part.File == nil:
 		n, c.writeErr = c.tls.Write(p)
 		return n, c.writeErr
 	case len(c.held)+len(p) <= maxHeld:
@@ -149,13 +144,13 @@ func (c *Conn) writeFile(n int64) (int, error) {
 	if a := c.announcement; a.due && n == a.first {
 		var err error
 		c.announcement = announcement{}
-		c.sent, c.copied, err = c.sendFile(c.held, a.file, a.offset, a.n, a.ahead)
+		c.sent, err = c.sendFile(c.held, a.part)
 		c.held = c.held[:0]
 		if err != nil {
 			c.writeErr = err
-			return int(min(c.sent, n)), err
+			return int(min(c.sent.Total(), n)), err
 		}
-		c.unclaimed = c.sent
+		c.unclaimed = c.sent.Total()
 	}
 	if n > c.unclaimed {
 		c.abort()

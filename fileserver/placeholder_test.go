@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddy-ktls/caddy-ktls/internal/filerange"
 	"github.com/caddy-ktls/caddy-ktls/ktls"
 )
 
@@ -168,8 +169,8 @@ func TestNothingButThePlaceholder(t *testing.T) {
 	f, err := os.Open(name)
 	must(t, err)
 	t.Cleanup(func() { f.Close() })
-	whole := announcement{file: f, n: 100_000, first: 100_000}
-	ahead := announcement{file: f, n: 100_000, first: 50_000, ahead: 100_000}
+	whole := announcement{part: filerange.Segment{File: f, Len: 100_000}, first: 100_000}
+	ahead := announcement{part: filerange.Segment{File: f, Len: 100_000, Ahead: 100_000}, first: 50_000}
 	zeros := make([]byte, 200_000)
 	steps := func(a announcement, writes ...[]byte) func(*Conn) error {
 		return func(c *Conn) (err error) {
@@ -207,7 +208,7 @@ func TestNothingButThePlaceholder(t *testing.T) {
 		}, nil},
 		{"never", func(c *Conn) error {
 			err := steps(whole)(c)
-			_, _, err = c.settle(err)
+			_, err = c.settle(err)
 			return err
 		}, nil},
 		{"without an announcement", func(c *Conn) error {
@@ -248,14 +249,14 @@ func TestWritesAfterAFailure(t *testing.T) {
 	defer f.Close()
 	server, _, distrusted := connPair(t)
 	must(t, server.tls.NetConn().Close())
-	server.announce(announcement{file: f, n: 100_000, first: 50_000, ahead: 100_000})
+	server.announce(announcement{part: filerange.Segment{File: f, Len: 100_000, Ahead: 100_000}, first: 50_000})
 	server.expect()
 	for _, p := range [][]byte{placeholder[:50_000], placeholder[:50_000], []byte("x")} {
 		if n, err := server.Write(p); !errors.Is(err, net.ErrClosed) {
 			t.Errorf("%d bytes written, %v", n, err)
 		}
 	}
-	if _, _, err := server.settle(nil); !errors.Is(err, net.ErrClosed) {
+	if _, err := server.settle(nil); !errors.Is(err, net.ErrClosed) {
 		t.Error(err)
 	}
 	if len(distrusted) > 0 || http1Trust.lost.Load() {

@@ -16,8 +16,8 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/net/http2"
 
+	"github.com/caddy-ktls/caddy-ktls/internal/filerange"
 	"github.com/caddy-ktls/caddy-ktls/internal/http2body"
-	"github.com/caddy-ktls/caddy-ktls/ktls"
 )
 
 // A Fault is something that net/http, golang.org/x/net/http2 or Caddy don't do in
@@ -291,8 +291,8 @@ type selfTestWire struct{ net.Conn }
 
 func (selfTestWire) Cork(bool) {}
 func (selfTestWire) Abort()    {}
-func (selfTestWire) SendFrames([]byte, ktls.File, int64, int64, int) (int64, error) {
-	return 0, errors.ErrUnsupported
+func (selfTestWire) SendFrames([]byte, filerange.Segment, int64) (filerange.Sent, error) {
+	return filerange.Sent{}, errors.ErrUnsupported
 }
 
 // A oneConn is a listener that has one connection to give.

@@ -4,29 +4,30 @@ import (
 	"errors"
 	"io"
 
+	"github.com/caddy-ktls/caddy-ktls/internal/filerange"
 	"github.com/caddy-ktls/caddy-ktls/ktls"
 )
 
-// sendFile sends part of a file after a lead, see [ktls.Conn.SendFile]. If the
-// kernel refuses, the n bytes are copied; copied tells how many of those sent.
-func (c *Conn) sendFile(lead []byte, f ktls.File, offset, n, ahead int64) (sent, copied int64, err error) {
-	sent, err = c.tls.SendFile(lead, f, offset, n, ahead)
-	c.server.countSent(sent)
+// sendFile sends a part of a file after a lead, see [ktls.Conn.SendFile]. If the kernel
+// refuses, the part is copied, and nothing ahead.
+func (c *Conn) sendFile(lead []byte, part filerange.Segment) (sent filerange.Sent, err error) {
+	sent.Sendfile, err = c.tls.SendFile(lead, part)
+	c.server.countSent(sent.Sendfile)
 	if errors.Is(err, ktls.ErrNoSendfile) {
-		if copied, err = c.copyFile(f, offset+sent, n-sent); err != nil {
+		if sent.Copied, err = c.copyFile(part.Rest(sent.Sendfile)); err != nil {
 			c.abort() // no orderly end: a part must not look like the whole
 		}
 	}
-	return sent + copied, copied, err
+	return sent, err
 }
 
-// copyFile sends part of a file through user space.
-func (c *Conn) copyFile(f ktls.File, offset, n int64) (sent int64, err error) {
+// copyFile sends a part of a file through user space.
+func (c *Conn) copyFile(part filerange.Segment) (sent int64, err error) {
 	b := copyBuffers.Get().(*[copyBufferLen]byte)
 	defer copyBuffers.Put(b)
-	for sent < n {
-		buf := b[:min(int64(len(b)), n-sent)]
-		if _, err := f.ReadAt(buf, offset+sent); err != nil {
+	for sent < part.Len {
+		buf := b[:min(int64(len(b)), part.Len-sent)]
+		if _, err := part.File.ReadAt(buf, part.Offset+sent); err != nil {
 			if errors.Is(err, io.EOF) {
 				err = io.ErrUnexpectedEOF
 			}

@@ -13,7 +13,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"golang.org/x/net/http2"
 
-	"github.com/caddy-ktls/caddy-ktls/ktls"
+	"github.com/caddy-ktls/caddy-ktls/internal/filerange"
 )
 
 func TestProtocolCheck(t *testing.T) {
@@ -157,7 +157,7 @@ func TestAhead(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			w := &writer{written: tt.written, length: tt.length}
 			w.above.ResponseWriter = w
-			if got := w.ahead(ktls.FileRange{Len: part, Beyond: tt.beyond}, 0, tt.done); got != tt.want {
+			if got := w.ahead(filerange.Range{Len: part, Beyond: tt.beyond}, 0, tt.done); got != tt.want {
 				t.Errorf("got %d, want %d", got, tt.want)
 			}
 		})
@@ -185,7 +185,7 @@ func TestNothingAhead(t *testing.T) {
 			if tt.above {
 				w.above.ResponseWriter = w
 			}
-			if got := w.ahead(ktls.FileRange{Len: tt.part, Beyond: 1 << 30}, tt.done, tt.n); got != tt.want {
+			if got := w.ahead(filerange.Range{Len: tt.part, Beyond: 1 << 30}, tt.done, tt.n); got != tt.want {
 				t.Errorf("got %d, want %d", got, tt.want)
 			}
 		})

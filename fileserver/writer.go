@@ -9,6 +9,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/caddy-ktls/caddy-ktls/internal/filerange"
 	"github.com/caddy-ktls/caddy-ktls/internal/http2body"
 	"github.com/caddy-ktls/caddy-ktls/ktls"
 )
@@ -109,7 +110,7 @@ type writer struct {
 
 	// The file that was copied from last, up to where, and up to where it
 	// was to be copied.
-	file      ktls.File
+	file      filerange.File
 	next, end int64
 }
 
@@ -120,8 +121,7 @@ type Response struct {
 	reason   Reason
 	reported bool // see report
 	small    bool
-	sent     int64
-	copied   int64
+	sent     filerange.Sent
 }
 
 // Offload returns why the response's connection is or is not offloaded; false if
@@ -150,10 +150,10 @@ func (r *Response) Reason() Reason {
 func (r *Response) Eligible() bool { return r.reported }
 
 // Sent returns how many bytes of the body have gone out by sendfile(2).
-func (r *Response) Sent() int64 { return r.sent }
+func (r *Response) Sent() int64 { return r.sent.Sendfile }
 
 // Copied returns how many bytes of the body have gone out in another way.
-func (r *Response) Copied() int64 { return r.copied }
+func (r *Response) Copied() int64 { return r.sent.Copied }
 
 // A path is how a body goes out.
 type path uint8
@@ -217,7 +217,7 @@ func (w *writer) FlushError() error {
 // wrote counts bytes of the body that net/http has got, and perhaps still has.
 func (w *writer) wrote(n int64) {
 	w.written += n
-	w.copied += n
+	w.sent.Copied += n
 	w.flushed = w.flushed && n == 0
 }
 
@@ -232,7 +232,7 @@ func (w *writer) ReadFrom(r io.Reader) (total int64, err error) {
 	if w.path == copying || w.small {
 		return w.copy(r)
 	}
-	file, ok := ktls.FileRangeOf(r)
+	file, ok := filerange.Of(r)
 	if !ok {
 		return w.copy(r)
 	}
@@ -279,7 +279,7 @@ func (w *writer) ReadFrom(r io.Reader) (total int64, err error) {
 }
 
 // limited returns a file of which only n bytes are to be sent.
-func limited(file ktls.FileRange, n int64) ktls.FileRange {
+func limited(file filerange.Range, n int64) filerange.Range {
 	n = max(n, 0)
 	file.Len = min(file.Len, n)
 	file.Beyond = min(file.Beyond, n-file.Len)
@@ -289,7 +289,7 @@ func limited(file ktls.FileRange, n int64) ktls.FileRange {
 // shorter reports whether a file of which a part was copied has lost some of
 // what was still to come. Without Caddy's idle timeouts above, what is beyond is
 // not known to come.
-func (w *writer) shorter(file ktls.FileRange) bool {
+func (w *writer) shorter(file filerange.Range) bool {
 	end := file.Offset + file.Len
 	if w.above.ResponseWriter != nil {
 		end += file.Beyond
@@ -303,7 +303,7 @@ func (w *writer) shorter(file ktls.FileRange) bool {
 
 // sendFile sends what it can of a part of a file by sendfile(2), perhaps after
 // some bytes through net/http, and moves the reader.
-func (w *writer) sendFile(file ktls.FileRange, r io.Reader) (total int64, err error) {
+func (w *writer) sendFile(file filerange.Range, r io.Reader) (total int64, err error) {
 	if file.Len <= httpBuffer {
 		return 0, nil
 	}
@@ -447,7 +447,7 @@ func (w *writer) begin(r io.Reader, n int64) (total int64, err error) {
 
 // send sends what is left of a part of a file, more than httpBuffer, and perhaps
 // what follows. It moves the reader.
-func (w *writer) send(file ktls.FileRange) (total int64, err error) {
+func (w *writer) send(file filerange.Range) (total int64, err error) {
 	for err == nil && total < file.Len && (total == 0 || file.Len-total > httpBuffer) {
 		if http1Trust.lost.Load() { // since the response has begun
 			w.path = copying
@@ -455,19 +455,19 @@ func (w *writer) send(file ktls.FileRange) (total int64, err error) {
 			break
 		}
 		n := min(file.Len-total, maxPart)
-		var sent, copied int64
-		a := announcement{file: file.File, offset: file.Offset + total, n: n, first: n}
-		if a.ahead = w.ahead(file, total, n); a.ahead > 0 {
+		part := filerange.Segment{File: file.File, Offset: file.Offset + total, Len: n, Ahead: w.ahead(file, total, n)}
+		first := n
+		if part.Ahead > 0 {
 			// Only when the part has gone out is known how long the
 			// placeholder is to be.
-			a.first = n / 2
+			first = n / 2
 		}
-		sent, copied, err = w.sendPart(a)
-		total += sent
-		w.sent += sent - copied
-		w.copied += copied
+		var sent filerange.Sent
+		sent, err = w.sendPart(announcement{part: part, first: first})
+		total += sent.Total()
+		w.sent = w.sent.Add(sent)
 		reason := ReasonNone
-		if copied > 0 {
+		if sent.Copied > 0 {
 			reason = ReasonSendfileRefused
 		}
 		w.report(reason)
@@ -490,7 +490,7 @@ func (w *writer) send(file ktls.FileRange) (total int64, err error) {
 // timeouts above, as the outermost limit of a reader is the handler's own then. Nor
 // if half of the n bytes, for which the first piece of the placeholder stands, are
 // so few that net/http would copy that piece into its buffer.
-func (w *writer) ahead(file ktls.FileRange, done, n int64) int64 {
+func (w *writer) ahead(file filerange.Range, done, n int64) int64 {
 	if w.above.ResponseWriter == nil || done+n < file.Len || n < 4*httpBuffer || !takesMore() {
 		return 0
 	}
@@ -498,7 +498,7 @@ func (w *writer) ahead(file ktls.FileRange, done, n int64) int64 {
 }
 
 // sendPart sends one part, and what goes ahead, by its placeholder.
-func (w *writer) sendPart(a announcement) (sent, copied int64, err error) {
+func (w *writer) sendPart(a announcement) (_ filerange.Sent, err error) {
 	w.conn.announce(a)
 	defer w.conn.abandon()
 	// Whatever net/http has buffered goes first, to be sent with the file.

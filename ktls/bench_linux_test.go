@@ -4,6 +4,8 @@ import (
 	"io"
 	"net"
 	"testing"
+
+	"github.com/caddy-ktls/caddy-ktls/internal/filerange"
 )
 
 func needsKernel(t testing.TB) { t.Helper(); requireKernelTLS(t) }
@@ -57,7 +59,7 @@ func BenchmarkSendFile(b *testing.B) {
 				var n int64
 				var err error
 				if conn, ok := p.server.(*Conn); ok {
-					n, err = conn.SendFile(nil, f, offset, part, 0)
+					n, err = conn.SendFile(nil, filerange.Segment{File: f, Offset: offset, Len: part})
 				} else {
 					n, err = io.CopyBuffer(struct{ io.Writer }{p.server}, io.NewSectionReader(f, offset, part), buf)
 				}

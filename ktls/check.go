@@ -15,6 +15,8 @@ import (
 	"net"
 	"os"
 	"time"
+
+	"github.com/caddy-ktls/caddy-ktls/internal/filerange"
 )
 
 // A Trial is what became of a TLS connection with one version and cipher.
@@ -222,7 +224,7 @@ func (t *Trial) sendProgram(c *Conn) ([]byte, error) {
 	}
 	c.lock()
 	defer c.unlock()
-	sent, err := c.kernel.sendFile(f, 0, int64(n), c)
+	sent, err := c.kernel.sendFile(filerange.Segment{File: f, Len: int64(n)}, c)
 	c.open = sent < int64(n)
 	if errors.Is(err, errors.ErrUnsupported) {
 		return nil, nil // the file system

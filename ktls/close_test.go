@@ -13,6 +13,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/caddy-ktls/caddy-ktls/internal/filerange"
 )
 
 func TestClose(t *testing.T) {
@@ -60,7 +62,7 @@ func TestCloseWrite(t *testing.T) {
 	wantEnd(t, client)
 	_, err := conn.Write([]byte("x"))
 	wantError(t, err, errWriteShut)
-	_, err = conn.SendFile(nil, testFile(t, testBody(10)), 0, 10, 0)
+	_, err = conn.SendFile(nil, filerange.Segment{File: testFile(t, testBody(10)), Len: 10})
 	wantError(t, err, errWriteShut)
 	// The other direction goes on.
 	if _, err := client.Write([]byte("request")); err != nil {

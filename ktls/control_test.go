@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"testing"
+
+	"github.com/caddy-ktls/caddy-ktls/internal/filerange"
 )
 
 // wantControl checks the next record that the peer gets.
@@ -136,7 +138,7 @@ func TestAlertAfterSwitch(t *testing.T) {
 			}
 			_, err = conn.Write([]byte("x"))
 			wantError(t, err, errAlertSent)
-			_, err = conn.SendFile(nil, testFile(t, testBody(1000)), 0, 1000, 0)
+			_, err = conn.SendFile(nil, filerange.Segment{File: testFile(t, testBody(1000)), Len: 1000})
 			wantError(t, err, errAlertSent)
 			wantError(t, conn.CloseWrite(), errAlertSent)
 			_, err = conn.rec.Write([]byte("x")) // crypto/tls has nothing to add
@@ -188,7 +190,7 @@ func TestAlertDuringFile(t *testing.T) {
 				wantError(t, err, tls.AlertError(20))
 				received <- b
 			}()
-			sent, err := conn.SendFile([]byte("header"), testFile(t, body), 0, total, 0)
+			sent, err := conn.SendFile([]byte("header"), filerange.Segment{File: testFile(t, body), Len: total})
 			if sent != int64(tt.sent) {
 				t.Errorf("%d bytes sent, want %d", sent, tt.sent)
 			}

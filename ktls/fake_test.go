@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/caddy-ktls/caddy-ktls/internal/fakekernel"
+
+	"github.com/caddy-ktls/caddy-ktls/internal/filerange"
 )
 
 // A fakeKernel makes records in user space, so that the switch can be tested
@@ -64,19 +66,19 @@ func (k *fakeKernel) records() uint64 { return k.Counts().Records }
 
 func (k *fakeKernel) send(p []byte, more bool) (int, error) { return k.Send(p, more) }
 
-func (k *fakeKernel) sendFile(f File, offset, n int64, _ waiter) (int64, error) {
+func (k *fakeKernel) sendFile(part filerange.Segment, _ waiter) (int64, error) {
 	if k.beforeFile != nil {
 		k.beforeFile()
 	}
 	if k.noSendFile {
 		return 0, ErrNoSendfile
 	}
-	return k.SendFile(f, offset, n)
+	return k.SendFile(part.File, part.Offset, part.Len)
 }
 
-func (k *fakeKernel) sendFrames(header []byte, f File, offset, n int64, count int) (int64, error) {
-	return k.SendFrames(header, n, count, func(done, left int64) (int64, error) {
-		return k.sendFile(f, offset+done, left, nil)
+func (k *fakeKernel) sendFrames(header []byte, part filerange.Segment, payload int64) (int64, error) {
+	return k.SendFrames(header, payload, int(part.Len/payload), func(done, left int64) (int64, error) {
+		return k.sendFile(filerange.Segment{File: part.File, Offset: part.Offset + done, Len: left}, nil)
 	})
 }
 

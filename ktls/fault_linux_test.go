@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/caddy-ktls/caddy-ktls/internal/filerange"
 )
 
 // fault adds a row to docs/testing.md: what the test has produced and how, and
@@ -306,7 +308,7 @@ func TestKernelSendFails(t *testing.T) {
 							var n int64
 							err := ErrNoSendfile
 							if f.call == "sendfile" {
-								n, err = conn.SendFile(nil, file, int64(i*piece), piece, 0)
+								n, err = conn.SendFile(nil, filerange.Segment{File: file, Offset: int64(i * piece), Len: piece})
 							}
 							if errors.Is(err, ErrNoSendfile) {
 								_, err = conn.Write(body[i*piece:][n:piece])
@@ -382,7 +384,7 @@ func TestKernelAlertFails(t *testing.T) {
 			}
 			_, err := conn.Write([]byte("x"))
 			wantError(t, err, errno)
-			if n, err := conn.SendFile(nil, testFile(t, testBody(70_000)), 0, 70_000, 0); n != 0 || !errors.Is(err, errno) {
+			if n, err := conn.SendFile(nil, filerange.Segment{File: testFile(t, testBody(70_000)), Len: 70_000}); n != 0 || !errors.Is(err, errno) {
 				t.Errorf("SendFile = %d, %v", n, err)
 			}
 			conn.Close()

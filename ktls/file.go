@@ -4,116 +4,30 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
-	"math"
 	"os"
-	"reflect"
 	"sync"
-	"syscall"
+
+	"github.com/caddy-ktls/caddy-ktls/internal/filerange"
 )
-
-// A File is an *os.File, or what (*os.File).WriteTo makes of one to hide its
-// WriteTo method.
-type File interface {
-	io.ReadSeeker
-	io.ReaderAt
-	syscall.Conn
-	Stat() (fs.FileInfo, error)
-}
-
-// A FileRange is what a reader has yet to give of a regular file.
-type FileRange struct {
-	File   File
-	Size   int64 // the file's length
-	Offset int64 // where the file stands
-	Len    int64 // bytes that the reader would give
-	// Beyond is how many bytes more it would give without its outermost
-	// limit: when somebody hands on a reader piece by piece, that is what
-	// comes with the next pieces.
-	Beyond int64
-
-	reader io.Reader
-}
-
-// FileRangeOf returns what r has yet to give, if it is a regular file or a chain
-// of *io.LimitedReader that ends in one. A type that embeds a file is not looked
-// through: it may read something else.
-func FileRangeOf(r io.Reader) (FileRange, bool) {
-	outer, inner := int64(math.MaxInt64), int64(math.MaxInt64)
-	reader := r
-	for depth := 0; ; depth++ {
-		limited, ok := r.(*io.LimitedReader)
-		if !ok {
-			break
-		}
-		if depth == 0 {
-			outer = max(limited.N, 0)
-		} else {
-			inner = min(inner, max(limited.N, 0))
-		}
-		r = limited.R
-	}
-	f, ok := r.(File)
-	if !ok || !isOSFile(r) {
-		return FileRange{}, false
-	}
-	info, err := f.Stat()
-	if err != nil || !info.Mode().IsRegular() {
-		return FileRange{}, false
-	}
-	offset, err := f.Seek(0, io.SeekCurrent)
-	if err != nil {
-		return FileRange{}, false
-	}
-	inner = min(inner, max(info.Size()-offset, 0))
-	n := min(outer, inner)
-	return FileRange{File: f, Size: info.Size(), Offset: offset, Len: n, Beyond: inner - n, reader: reader}, true
-}
-
-// Consume moves the file's offset and every limit of the reader by n bytes, as
-// reading them would have done.
-func (r FileRange) Consume(n int64) error {
-	reader := r.reader
-	for {
-		limited, ok := reader.(*io.LimitedReader)
-		if !ok {
-			break
-		}
-		limited.N -= n
-		reader = limited.R
-	}
-	_, err := r.File.Seek(r.Offset+n, io.SeekStart)
-	return err
-}
-
-// isOSFile reports whether r is one of the two types that read the file itself.
-func isOSFile(r io.Reader) bool {
-	if _, ok := r.(*os.File); ok {
-		return true
-	}
-	t := reflect.TypeOf(r)
-	return t.PkgPath() == "os" && t.Name() == "fileWithoutWriteTo"
-}
 
 // maxSendFile bounds one sendfile(2), so that control records get their turn.
 const maxSendFile = 1 << 20
 
-// SendFile sends header and then n bytes of f from offset on, and beyond these
-// up to ahead bytes more that follow, as far as that takes no waiting. It returns
-// how many bytes of f it sent and does not move the file's own offset. The
+// SendFile sends header and then a segment of a file. It returns how many bytes of the
+// file it sent, with those sent ahead, and does not move the file's own offset. The
 // connection must be offloaded. Header and file share a record if they fit one.
 //
 // Bytes sent ahead may be held in an unfinished record, so what follows them in
 // the file has to be sent next. After ErrNoSendfile the rest may be sent by Write.
-// A file that ends before n bytes gives io.ErrUnexpectedEOF; after that and any
+// A file that ends before the segment does gives io.ErrUnexpectedEOF; after that and any
 // other error the connection is of no more use but to be closed.
-func (c *Conn) SendFile(header []byte, f File, offset, n, ahead int64) (sent int64, err error) {
+func (c *Conn) SendFile(header []byte, part filerange.Segment) (sent int64, err error) {
 	c.lock()
 	defer c.unlock()
 	if c.Reason() != Offloaded {
 		return 0, errNotOffloaded
 	}
-	oneRecord := int64(len(header))+n+ahead <= maxPayload
+	oneRecord := int64(len(header))+part.Len+part.Ahead <= maxPayload
 	if !oneRecord {
 		// Records are given to TCP one by one. Without the cork each begins
 		// a segment, also the few bytes behind a full one.
@@ -123,18 +37,19 @@ func (c *Conn) SendFile(header []byte, f File, offset, n, ahead int64) (sent int
 	if len(header) > 0 {
 		// A longer file has records of its own: made of whole pages they
 		// take the kernel less than if each began in the middle of one.
-		if _, err := c.send(header, oneRecord && n > 0); err != nil {
+		if _, err := c.send(header, oneRecord && part.Len > 0); err != nil {
 			return 0, err
 		}
 	} else if err := c.flush(); err != nil {
 		return 0, c.fail(err)
 	}
-	for sent < n {
+	for part.Len > 0 {
 		if c.controlsDue() {
 			// Data that don't promise more close the record that may be
 			// open, and flush sends what waits.
-			m, err := c.copyGap(f, offset+sent, min(n-sent, controlGap))
+			m, err := c.copyGap(part)
 			sent += m
+			part = part.Rest(m)
 			if err != nil {
 				return sent, err
 			}
@@ -143,12 +58,13 @@ func (c *Conn) SendFile(header []byte, f File, offset, n, ahead int64) (sent int
 			}
 			continue
 		}
-		want := min(n+ahead-sent, maxSendFile)
-		m, err := c.kernel.sendFile(f, offset+sent, want, c)
+		want := min(part.Len+part.Ahead, maxSendFile)
+		m, err := c.kernel.sendFile(filerange.Segment{File: part.File, Offset: part.Offset, Len: want}, c)
 		if errors.Is(err, ErrNoSendfile) {
 			return sent, err
 		}
 		sent += m
+		part = part.Rest(m)
 		c.open = m < want
 		switch {
 		case err != nil:
@@ -160,14 +76,14 @@ func (c *Conn) SendFile(header []byte, f File, offset, n, ahead int64) (sent int
 	return sent, nil
 }
 
-// SendFrames sends count parts of f, of n bytes each, one behind the other from offset
-// on, and header before each. It returns how many bytes of f it sent. The connection
-// must be offloaded. A header and its part share a record if they fit one.
+// SendFrames sends a segment of a file, a multiple of payload bytes, with header before
+// each payload. It returns how many bytes of the file it sent; it sends none ahead. The
+// connection must be offloaded. A header and its payload share a record if they fit one.
 //
-// After ErrNoSendfile a header was sent for which the rest of its part may be sent by
+// After ErrNoSendfile a header was sent for which the rest of its payload may be sent by
 // Write. A file that ends too early gives io.ErrUnexpectedEOF; after that and any other
 // error the connection is of no more use but to be closed.
-func (c *Conn) SendFrames(header []byte, f File, offset, n int64, count int) (sent int64, err error) {
+func (c *Conn) SendFrames(header []byte, part filerange.Segment, payload int64) (sent int64, err error) {
 	c.lock()
 	defer c.unlock()
 	if c.Reason() != Offloaded {
@@ -176,8 +92,8 @@ func (c *Conn) SendFrames(header []byte, f File, offset, n int64, count int) (se
 	if err := c.flush(); err != nil {
 		return 0, c.fail(err)
 	}
-	sent, err = c.kernel.sendFrames(header, f, offset, n, count)
-	c.open = sent < n*int64(count)
+	sent, err = c.kernel.sendFrames(header, part, payload)
+	c.open = sent < part.Len
 	switch {
 	case errors.Is(err, ErrNoSendfile):
 		return sent, err
@@ -207,10 +123,10 @@ var errNotOffloaded = errors.New("ktls: connection is not offloaded")
 // controlGap is how much of a file is copied to close an open record.
 const controlGap = 512
 
-// copyGap sends n bytes of f through user space. c.out is held.
-func (c *Conn) copyGap(f File, offset, n int64) (int64, error) {
-	buf := make([]byte, n)
-	if _, err := f.ReadAt(buf, offset); err != nil {
+// copyGap sends up to controlGap bytes of a file through user space. c.out is held.
+func (c *Conn) copyGap(part filerange.Segment) (int64, error) {
+	buf := make([]byte, min(part.Len, controlGap))
+	if _, err := part.File.ReadAt(buf, part.Offset); err != nil {
 		if errors.Is(err, io.EOF) {
 			err = io.ErrUnexpectedEOF
 		}
@@ -225,15 +141,15 @@ func (c *Conn) copyGap(f File, offset, n int64) (int64, error) {
 // have a record that proves the sequence number.
 const proofLen = 512
 
-// ReadFrom sends what r has to give: a regular file (see [FileRangeOf]) by
-// sendfile(2) if the connection can be offloaded, which it asks for, anything
+// ReadFrom sends what r has to give: a regular file, also the rest of one or a part
+// by *io.LimitedReader, by sendfile(2) if the connection can be offloaded, which it asks for, anything
 // else by copying. It implements io.ReaderFrom, by which io.Copy and
 // http.ServeFile find it.
 func (c *Conn) ReadFrom(r io.Reader) (total int64, err error) {
 	if err := c.Handshake(); err != nil {
 		return 0, err
 	}
-	if file, ok := FileRangeOf(r); ok && file.Len > proofLen {
+	if file, ok := filerange.Of(r); ok && file.Len > proofLen {
 		if c.Offload(); c.Reason() == NotNeeded {
 			total, err = c.writeProof(r)
 			if err != nil || total < proofLen {
@@ -243,7 +159,7 @@ func (c *Conn) ReadFrom(r io.Reader) (total int64, err error) {
 			file.Len -= total
 		}
 		if c.Reason() == Offloaded {
-			sent, err := c.SendFile(nil, file.File, file.Offset, file.Len, 0)
+			sent, err := c.SendFile(nil, file.Segment(0))
 			total += sent
 			if errors.Is(err, ErrNoSendfile) {
 				err = nil // it is copied below
@@ -282,7 +198,4 @@ type (
 	readerOnly struct{ io.Reader }
 )
 
-var (
-	_ File          = (*os.File)(nil)
-	_ io.ReaderFrom = (*Conn)(nil)
-)
+var _ io.ReaderFrom = (*Conn)(nil)

@@ -5,85 +5,10 @@ import (
 	"errors"
 	"io"
 	"os"
-	"strings"
 	"testing"
+
+	"github.com/caddy-ktls/caddy-ktls/internal/filerange"
 )
-
-// embedder reads something else than the file in it.
-type embedder struct{ *os.File }
-
-func (embedder) Read([]byte) (int, error) { return 0, io.EOF }
-
-// readerSpy remembers what io.Copy hands to ReadFrom.
-type readerSpy struct {
-	io.Writer
-	got io.Reader
-}
-
-func (s *readerSpy) Write(p []byte) (int, error)               { return len(p), nil }
-func (s *readerSpy) ReadFrom(r io.Reader) (n int64, err error) { s.got = r; return 0, nil }
-
-func TestFileRangeOf(t *testing.T) {
-	f := testFile(t, testBody(1000))
-	if _, err := f.Seek(100, io.SeekStart); err != nil {
-		t.Fatal(err)
-	}
-	folder, err := os.Open(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer folder.Close()
-	pipe, w, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer pipe.Close()
-	defer w.Close()
-	closed := testFile(t, nil)
-	closed.Close()
-	end := testFile(t, testBody(10))
-	_, _ = end.Seek(20, io.SeekStart)
-	// What io.Copy makes of a file: its WriteTo hides itself.
-	spy := &readerSpy{}
-	if _, err := io.Copy(spy, f); err != nil {
-		t.Fatal(err)
-	}
-
-	for _, tt := range []struct {
-		name string
-		r    io.Reader
-		n    int64
-		ok   bool
-	}{
-		{"file", f, 900, true},
-		{"file by io.Copy", spy.got, 900, true},
-		{"limited", io.LimitReader(f, 300), 300, true},
-		{"limit beyond the end", io.LimitReader(f, 3000), 900, true},
-		{"limits, inner smaller", io.LimitReader(io.LimitReader(f, 200), 300), 200, true},
-		{"limits, outer smaller", io.LimitReader(io.LimitReader(f, 300), 200), 200, true},
-		{"no limit left", io.LimitReader(f, 0), 0, true},
-		{"negative limit", io.LimitReader(f, -1), 0, true},
-		{"offset beyond the end", end, 0, true},
-		{"embedded file", embedder{f}, 0, false},
-		{"folder", folder, 0, false},
-		{"pipe", pipe, 0, false},
-		{"closed file", closed, 0, false},
-		{"no file", strings.NewReader("x"), 0, false},
-		{"nil", nil, 0, false},
-		{"limited nil", io.LimitReader(nil, 5), 0, false},
-		{"nil file", (*os.File)(nil), 0, false},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			file, ok := FileRangeOf(tt.r)
-			if file.Len != tt.n || ok != tt.ok {
-				t.Errorf("FileRangeOf: %d bytes, %v; want %d, %v", file.Len, ok, tt.n, tt.ok)
-			}
-		})
-	}
-	if offset, _ := f.Seek(0, io.SeekCurrent); offset != 100 {
-		t.Errorf("FileRangeOf moved the offset to %d", offset)
-	}
-}
 
 // What ReadFrom leaves behind is what reading would leave: offset and limits.
 func TestReadFrom(t *testing.T) {
@@ -172,7 +97,7 @@ func TestSendFile(t *testing.T) {
 		conn, client, k := offloaded(t, nil)
 		wait := receiving(t, client, append([]byte("header"), body...))
 		f := testFile(t, body)
-		if sent, err := conn.SendFile([]byte("header"), f, 0, int64(tt.n), 0); sent != int64(tt.n) || err != nil {
+		if sent, err := conn.SendFile([]byte("header"), filerange.Segment{File: f, Len: int64(tt.n)}); sent != int64(tt.n) || err != nil {
 			t.Errorf("SendFile = %d, %v", sent, err)
 		}
 		wait()
@@ -190,7 +115,7 @@ func TestSendFileRefused(t *testing.T) {
 		body := testBody(n)
 		conn, client, k := offloaded(t, func(k *fakeKernel) { k.noSendFile = true })
 		wait := receiving(t, client, append([]byte("header"), body...))
-		sent, err := conn.SendFile([]byte("header"), testFile(t, body), 0, int64(n), 0)
+		sent, err := conn.SendFile([]byte("header"), filerange.Segment{File: testFile(t, body), Len: int64(n)})
 		if sent != 0 {
 			t.Errorf("%d bytes sent", sent)
 		}
@@ -210,7 +135,7 @@ func TestSendFileRefused(t *testing.T) {
 func TestSendFileEmpty(t *testing.T) {
 	conn, client, k := offloaded(t, nil)
 	wait := receiving(t, client, []byte("header"))
-	if sent, err := conn.SendFile([]byte("header"), testFile(t, nil), 0, 0, 0); sent != 0 || err != nil {
+	if sent, err := conn.SendFile([]byte("header"), filerange.Segment{File: testFile(t, nil)}); sent != 0 || err != nil {
 		t.Errorf("SendFile = %d, %v", sent, err)
 	}
 	wait()
@@ -226,7 +151,7 @@ func TestSendFileShort(t *testing.T) {
 	conn, p, _ := s.connectPeer(t)
 	done := make(chan error, 1)
 	go func() { _, err := io.Copy(io.Discard, p); done <- err }()
-	sent, err := conn.SendFile(nil, testFile(t, testBody(70_000)), 0, 80_000, 0)
+	sent, err := conn.SendFile(nil, filerange.Segment{File: testFile(t, testBody(70_000)), Len: 80_000})
 	if sent != 70_000 {
 		t.Errorf("%d bytes sent", sent)
 	}
@@ -240,7 +165,7 @@ func TestSendFileShort(t *testing.T) {
 func TestSendFileNotOffloaded(t *testing.T) {
 	s := newFakeServer(t, serverConfig(), OnDemand, nil)
 	conn, client, _ := s.connect(t, clientConfig())
-	_, err := conn.SendFile([]byte("x"), testFile(t, testBody(10)), 0, 10, 0)
+	_, err := conn.SendFile([]byte("x"), filerange.Segment{File: testFile(t, testBody(10)), Len: 10})
 	wantError(t, err, errNotOffloaded)
 	transfer(t, conn, client, testBody(70_000))
 }
@@ -258,7 +183,7 @@ func TestSendFileReadError(t *testing.T) {
 	go func() { _, _ = io.Copy(io.Discard, p) }()
 	conn.renewAt = k.records() + 1
 	f := brokenFile{testFile(t, testBody(100_000))}
-	_, err := conn.SendFile(nil, f, 0, 100_000, 0)
+	_, err := conn.SendFile(nil, filerange.Segment{File: f, Len: 100_000})
 	wantError(t, err, errBroken)
 	_, err = conn.Write(bytes.Repeat([]byte("x"), 10))
 	wantError(t, err, errBroken)

@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/caddy-ktls/caddy-ktls/internal/filerange"
 )
 
 // Frames arrive whole through a socket that takes a few bytes at a time, and the kernel
@@ -43,13 +45,13 @@ func TestKernelSendFrames(t *testing.T) {
 							b.arm(skip)
 						}
 						at := int64(i) * n * count
-						sent, err := conn.SendFrames([]byte("header"), f, at, n, count)
+						sent, err := conn.SendFrames([]byte("header"), filerange.Segment{File: f, Offset: at, Len: n * count}, n)
 						for errors.Is(err, ErrNoSendfile) {
 							rest := n - sent%n
 							if _, err = conn.Write(body[at+sent:][:rest]); err == nil {
 								if sent += rest; sent < n*count {
 									var m int64
-									m, err = conn.SendFrames([]byte("header"), f, at+sent, n, int((n*count-sent)/n))
+									m, err = conn.SendFrames([]byte("header"), filerange.Segment{File: f, Offset: at + sent, Len: (n*count - sent) / n * n}, n)
 									sent += m
 								}
 							}

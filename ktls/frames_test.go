@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"io"
 	"testing"
+
+	"github.com/caddy-ktls/caddy-ktls/internal/filerange"
 )
 
 // framed returns what SendFrames makes of a body.
@@ -22,7 +24,7 @@ func TestSendFrames(t *testing.T) {
 		conn, client, k := offloaded(t, func(k *fakeKernel) { k.MaxFile = most })
 		wait := receiving(t, client, append(framed("header", body[100:], n, count), "end"...))
 		f := testFile(t, body)
-		if sent, err := conn.SendFrames([]byte("header"), f, 100, n, count); sent != n*count || err != nil {
+		if sent, err := conn.SendFrames([]byte("header"), filerange.Segment{File: f, Offset: 100, Len: n * count}, n); sent != n*count || err != nil {
 			t.Errorf("SendFrames = %d, %v", sent, err)
 		}
 		if offset, _ := f.Seek(0, io.SeekCurrent); offset != 0 {
@@ -44,7 +46,7 @@ func TestSendFramesRefused(t *testing.T) {
 	body := testBody(20_000)
 	conn, client, _ := offloaded(t, func(k *fakeKernel) { k.noSendFile = true })
 	wait := receiving(t, client, framed("header", body, 10_000, 2))
-	sent, err := conn.SendFrames([]byte("header"), testFile(t, body), 0, 10_000, 2)
+	sent, err := conn.SendFrames([]byte("header"), filerange.Segment{File: testFile(t, body), Len: 20_000}, 10_000)
 	if sent != 0 {
 		t.Errorf("%d bytes sent", sent)
 	}
@@ -64,7 +66,7 @@ func TestSendFramesShort(t *testing.T) {
 		conn, p, _ := s.connectPeer(t)
 		done := make(chan error, 1)
 		go func() { _, err := io.Copy(io.Discard, p); done <- err }()
-		sent, err := conn.SendFrames([]byte("header"), testFile(t, testBody(size)), 0, 10_000, 3)
+		sent, err := conn.SendFrames([]byte("header"), filerange.Segment{File: testFile(t, testBody(size)), Len: 30_000}, 10_000)
 		if sent != int64(size) {
 			t.Errorf("%d bytes sent of %d", sent, size)
 		}
@@ -80,7 +82,7 @@ func TestSendFramesNotOffloaded(t *testing.T) {
 	s := newFakeServer(t, serverConfig(), OnDemand, nil)
 	conn, client, k := s.connect(t, clientConfig())
 	conn.Cork(true)
-	_, err := conn.SendFrames([]byte("x"), testFile(t, testBody(10)), 0, 10, 1)
+	_, err := conn.SendFrames([]byte("x"), filerange.Segment{File: testFile(t, testBody(10)), Len: 10}, 10)
 	wantError(t, err, errNotOffloaded)
 	transfer(t, conn, client, testBody(70_000))
 	if k != nil && k.Corked() {

@@ -7,6 +7,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/caddy-ktls/caddy-ktls/internal/filerange"
 )
 
 // A slowFile is on a disk that takes its time.
@@ -64,8 +66,8 @@ func brimful(t *testing.T) *Conn {
 }
 
 // sending returns a call of SendFile.
-func sending(conn *Conn, f File, n int64) func() error {
-	return func() error { _, err := conn.SendFile(nil, f, 0, n, 0); return err }
+func sending(conn *Conn, f filerange.File, n int64) func() error {
+	return func() error { _, err := conn.SendFile(nil, filerange.Segment{File: f, Len: n}); return err }
 }
 
 var socketCalls = []blockedCall{
@@ -83,7 +85,10 @@ var socketCalls = []blockedCall{
 		begin: func(t *testing.T) (net.Conn, func() error, <-chan struct{}) {
 			conn := brimful(t)
 			f := testFile(t, testBody(3<<20))
-			return conn, func() error { _, err := conn.SendFrames([]byte("header"), f, 0, 16_000, 190); return err }, settled()
+			return conn, func() error {
+				_, err := conn.SendFrames([]byte("header"), filerange.Segment{File: f, Len: 16_000 * 190}, 16_000)
+				return err
+			}, settled()
 		}},
 	{name: "CloseWrite at a full socket",
 		begin: func(t *testing.T) (net.Conn, func() error, <-chan struct{}) {

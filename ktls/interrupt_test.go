@@ -13,6 +13,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/caddy-ktls/caddy-ktls/internal/filerange"
 )
 
 // A blockedCall is a call on a connection that waits, and may wait for ever.
@@ -335,7 +337,10 @@ func TestFileCutByControl(t *testing.T) {
 	body := testBody(900_000)
 	conn.lock() // until SendFile waits and the request for a key is there
 	sent := make(chan error, 1)
-	go func() { _, err := conn.SendFile(nil, testFile(t, body), 0, int64(len(body)), 0); sent <- err }()
+	go func() {
+		_, err := conn.SendFile(nil, filerange.Segment{File: testFile(t, body), Len: int64(len(body))})
+		sent <- err
+	}()
 	p.keyUpdate(true)
 	readBack(t, conn, p)
 	conn.out.Unlock()
@@ -406,7 +411,7 @@ func TestCallsAfterClose(t *testing.T) {
 	}
 	_, err := conn.Write([]byte("x"))
 	wantError(t, err, net.ErrClosed)
-	_, err = conn.SendFile([]byte("x"), testFile(t, testBody(10)), 0, 10, 0)
+	_, err = conn.SendFile([]byte("x"), filerange.Segment{File: testFile(t, testBody(10)), Len: 10})
 	wantError(t, err, net.ErrClosed)
 	wantError(t, conn.CloseWrite(), net.ErrClosed)
 	full.on.Store(false)

@@ -1,5 +1,7 @@
 package ktls
 
+import "github.com/caddy-ktls/caddy-ktls/internal/filerange"
+
 // A kernel is a TCP socket that can be told to make TLS records: the one place
 // where system calls are made. Methods that send wait for room until the
 // connection's write deadline.
@@ -15,16 +17,16 @@ type kernel interface {
 	// send sends application data. With more set the last record may stay
 	// open for the data that follow at once.
 	send(p []byte, more bool) (int, error)
-	// sendFile sends at most n bytes of f from offset on and returns how
-	// many it sent, 0 at the end of the file. If that is less than n, the
-	// last record may be left open. With ErrNoSendfile it has sent none. What
+	// sendFile sends some of a segment, nothing ahead, and returns how many
+	// bytes, 0 at the end of the file. If that is not all, the last record
+	// may be left open. With ErrNoSendfile it has sent none. What
 	// it waits for beside room, it waits for by w.
-	sendFile(f File, offset, n int64, w waiter) (int64, error)
-	// sendFrames sends count parts of f, of n bytes each, one behind the other from
-	// offset on, and header before each. It returns how many bytes of f it sent, too
-	// few only at the end of the file or with an error, and then the last record may
-	// be left open. After ErrNoSendfile it is, behind a header.
-	sendFrames(header []byte, f File, offset, n int64, count int) (int64, error)
+	sendFile(part filerange.Segment, w waiter) (int64, error)
+	// sendFrames sends a segment that is a multiple of payload bytes, and header
+	// before each payload. It returns how many bytes of the file it sent, too few only
+	// at the end of the file or with an error, and then the last record may be left
+	// open. After ErrNoSendfile it is, behind a header.
+	sendFrames(header []byte, part filerange.Segment, payload int64) (int64, error)
 	// cork has TCP hold back what does not fill a segment, until it is told
 	// otherwise or a call that sends has to wait for room.
 	cork(on bool)

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/caddy-ktls/caddy-ktls/internal/fakekernel"
+	"github.com/caddy-ktls/caddy-ktls/internal/filerange"
 )
 
 // With the build tag fakekernel a kernel is faked: records are made in user
@@ -60,11 +61,11 @@ const mostFile = 300_000
 
 // sendFile gets the file's bytes by sendfile(2), so that file systems, sandboxes
 // and slow disks have their say.
-func (s *fakeSocket) sendFile(f File, offset, n int64, _ waiter) (int64, error) {
-	b, err := splice(f, offset, min(n, mostFile))
+func (s *fakeSocket) sendFile(part filerange.Segment, _ waiter) (int64, error) {
+	b, err := splice(part.File, part.Offset, min(part.Len, mostFile))
 	switch {
 	case err == nil:
-		return s.fake.SendFile(bytes.NewReader(b), 0, n)
+		return s.fake.SendFile(bytes.NewReader(b), 0, part.Len)
 	case errors.Is(err, unix.EINVAL), errors.Is(err, unix.EPERM), errors.Is(err, errors.ErrUnsupported):
 		return 0, ErrNoSendfile
 	default:
@@ -72,15 +73,15 @@ func (s *fakeSocket) sendFile(f File, offset, n int64, _ waiter) (int64, error) 
 	}
 }
 
-func (s *fakeSocket) sendFrames(header []byte, f File, offset, n int64, count int) (int64, error) {
-	return s.fake.SendFrames(header, n, count, func(done, left int64) (int64, error) {
-		return s.sendFile(f, offset+done, left, nil)
+func (s *fakeSocket) sendFrames(header []byte, part filerange.Segment, payload int64) (int64, error) {
+	return s.fake.SendFrames(header, payload, int(part.Len/payload), func(done, left int64) (int64, error) {
+		return s.sendFile(filerange.Segment{File: part.File, Offset: part.Offset + done, Len: left}, nil)
 	})
 }
 
 // splice has the kernel send a part of a file to memory. Without descriptors it
 // reads.
-func splice(f File, offset, n int64) ([]byte, error) {
+func splice(f filerange.File, offset, n int64) ([]byte, error) {
 	raw, err := f.SyscallConn()
 	if err != nil {
 		return nil, err

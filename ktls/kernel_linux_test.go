@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/caddy-ktls/caddy-ktls/internal/filerange"
 )
 
 func TestProbe(t *testing.T) {
@@ -63,7 +65,7 @@ func TestKernelCiphers(t *testing.T) {
 			}
 			f := testFile(t, body[100_000:])
 			for rest := int64(200_000); rest > 0; {
-				n, err := k.sendFile(f, 200_000-rest, rest, patient{})
+				n, err := k.sendFile(filerange.Segment{File: f, Offset: 200_000 - rest, Len: rest}, patient{})
 				if n == 0 || err != nil {
 					t.Fatalf("sendFile = %d, %v", n, err)
 				}
@@ -208,7 +210,7 @@ func TestKernelMixed(t *testing.T) {
 			}
 		case 2:
 			ahead := random.Int64N(int64(rest-n) + 1)
-			sent, err := conn.SendFile(body[offset:][:header], f, int64(offset+header), int64(n-header), ahead)
+			sent, err := conn.SendFile(body[offset:][:header], filerange.Segment{File: f, Offset: int64(offset + header), Len: int64(n - header), Ahead: ahead})
 			if err != nil || sent < int64(n-header) || sent > int64(n-header)+ahead {
 				t.Fatalf("SendFile = %d, %v; want %d to %d", sent, err, n-header, int64(n-header)+ahead)
 			}
@@ -226,7 +228,7 @@ func TestKernelShortFile(t *testing.T) {
 	s := realServer(t, AtHandshake)
 	conn, p, _ := s.connectPeer(t)
 	go func() {
-		sent, err := conn.SendFile(nil, testFile(t, testBody(70_000)), 0, 80_000, 0)
+		sent, err := conn.SendFile(nil, filerange.Segment{File: testFile(t, testBody(70_000)), Len: 80_000})
 		if sent != 70_000 || !errors.Is(err, io.ErrUnexpectedEOF) {
 			t.Errorf("SendFile = %d, %v", sent, err)
 		}

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/caddy-ktls/caddy-ktls/internal/filerange"
 )
 
 // The calls that send share their arguments' place: nothing of one may show in
@@ -28,7 +30,7 @@ func TestOutput(t *testing.T) {
 	n, err := k.send(body, true) // more than fits
 	wantError(t, err, os.ErrDeadlineExceeded)
 	want.Write(body[:n])
-	m, err := k.sendFile(f, 0, 1000, patient{})
+	m, err := k.sendFile(filerange.Segment{File: f, Len: 1000}, patient{})
 	if m != 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("sendFile after the deadline: %d, %v", m, err)
 	}
@@ -49,11 +51,11 @@ func TestOutput(t *testing.T) {
 			t.Fatalf("send: %d, %v", n, err)
 		}
 		want.Write(body[:size])
-		if n, err := k.sendFile(closed, 0, 6, patient{}); n != 0 || err == nil {
+		if n, err := k.sendFile(filerange.Segment{File: closed, Len: 6}, patient{}); n != 0 || err == nil {
 			t.Fatalf("sendFile of a closed file: %d, %v", n, err)
 		}
 		for sent := int64(0); sent < 280_000; {
-			n, err := k.sendFile(f, int64(i)+sent, 280_000-sent, patient{})
+			n, err := k.sendFile(filerange.Segment{File: f, Offset: int64(i) + sent, Len: 280_000 - sent}, patient{})
 			if n <= 0 || err != nil {
 				t.Fatalf("sendFile: %d, %v", n, err)
 			}
@@ -64,7 +66,7 @@ func TestOutput(t *testing.T) {
 			t.Fatal(err)
 		}
 		want.Write([]byte{1, byte(i)})
-		if n, err := k.sendFile(f, int64(len(body)), 10, patient{}); n != 0 || err != nil {
+		if n, err := k.sendFile(filerange.Segment{File: f, Offset: int64(len(body)), Len: 10}, patient{}); n != 0 || err != nil {
 			t.Fatalf("sendFile at the end: %d, %v", n, err)
 		}
 	}
@@ -77,7 +79,7 @@ func TestOutput(t *testing.T) {
 	if n != 0 || !errors.Is(err, net.ErrClosed) {
 		t.Errorf("send after close: %d, %v", n, err)
 	}
-	if n, err := k.sendFile(f, 0, 10, patient{}); n != 0 || !errors.Is(err, net.ErrClosed) {
+	if n, err := k.sendFile(filerange.Segment{File: f, Len: 10}, patient{}); n != 0 || !errors.Is(err, net.ErrClosed) {
 		t.Errorf("sendFile after close: %d, %v", n, err)
 	}
 }
@@ -144,7 +146,7 @@ func TestCork(t *testing.T) {
 	sent := make(chan error, 1)
 	go func() {
 		for done := int64(10); done < int64(len(body)); {
-			n, err := k.sendFile(f, done, int64(len(body))-done, patient{})
+			n, err := k.sendFile(filerange.Segment{File: f, Offset: done, Len: int64(len(body)) - done}, patient{})
 			if n <= 0 || err != nil {
 				sent <- fmt.Errorf("sendFile: %d, %w", n, err)
 				return

@@ -7,6 +7,8 @@ import (
 	"io"
 	"math"
 	"testing"
+
+	"github.com/caddy-ktls/caddy-ktls/internal/filerange"
 )
 
 // rekeyServer is a server whose kernels can replace keys, or can't.
@@ -132,7 +134,7 @@ func TestKeyUpdateDuringFile(t *testing.T) {
 		}
 		body := testBody(total)
 		wait := receiving(t, p, append([]byte("header"), body...))
-		if n, err := conn.SendFile([]byte("header"), testFile(t, body), 0, total, 0); n != total || err != nil {
+		if n, err := conn.SendFile([]byte("header"), filerange.Segment{File: testFile(t, body), Len: total}); n != total || err != nil {
 			t.Errorf("SendFile = %d, %v", n, err)
 		}
 		wait()
@@ -185,7 +187,7 @@ func TestRekeyRefused(t *testing.T) {
 	_, err := conn.Write([]byte("x"))
 	wantError(t, err, errRekey)
 	wantError(t, err, refused)
-	_, err = conn.SendFile(nil, testFile(t, testBody(1000)), 0, 1000, 0)
+	_, err = conn.SendFile(nil, filerange.Segment{File: testFile(t, testBody(1000)), Len: 1000})
 	wantError(t, err, errRekey)
 	conn.Close()
 	if typ, content, err := p.next(); err != io.EOF {
@@ -283,7 +285,7 @@ func TestKeyLimit(t *testing.T) {
 		}
 		body := testBody(2_000_000)
 		wait := receiving(t, p, body)
-		if n, err := conn.SendFile(nil, testFile(t, body), 0, int64(len(body)), 0); n != int64(len(body)) || err != nil {
+		if n, err := conn.SendFile(nil, filerange.Segment{File: testFile(t, body), Len: int64(len(body))}); n != int64(len(body)) || err != nil {
 			t.Errorf("SendFile = %d, %v", n, err)
 		}
 		wait()

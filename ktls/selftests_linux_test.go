@@ -13,6 +13,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/caddy-ktls/caddy-ktls/internal/filerange"
 )
 
 // Cases of the kernel's own tests, tools/testing/selftests/net/tls.c, that no
@@ -109,7 +111,7 @@ func TestKernelPieces(t *testing.T) {
 		wait := receiving(t, p, body)
 		for offset := 0; offset < total; offset += piece {
 			n := int64(min(piece, total-offset))
-			if sent, err := conn.SendFile(nil, f, int64(offset), n, 0); sent != n || err != nil {
+			if sent, err := conn.SendFile(nil, filerange.Segment{File: f, Offset: int64(offset), Len: n}); sent != n || err != nil {
 				t.Fatalf("SendFile = %d, %v", sent, err)
 			}
 		}
@@ -187,7 +189,7 @@ func TestKernelWriters(t *testing.T) {
 				if i%2 == 0 {
 					_, err = conn.Write(body)
 				} else {
-					_, err = conn.SendFile(body[:1000], f, 1000, n-1000, 0)
+					_, err = conn.SendFile(body[:1000], filerange.Segment{File: f, Offset: 1000, Len: n - 1000})
 				}
 				if err != nil {
 					t.Error(err)

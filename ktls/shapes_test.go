@@ -5,6 +5,8 @@ import (
 	"crypto/tls"
 	"io"
 	"testing"
+
+	"github.com/caddy-ktls/caddy-ktls/internal/filerange"
 )
 
 // A shape is a handshake of TLS 1.3. Shapes differ in the number, length and
@@ -124,7 +126,7 @@ func (sh *shape) test(t *testing.T, newServer newShapes, install Install) {
 	transfer(t, conn, client, testBody(70_003))
 	transferFrom(t, conn, client, testFile(t, testBody(70_004)), testBody(70_004))
 	wait := receiving(t, client, append([]byte("header"), testBody(70_005)...))
-	if n, err := conn.SendFile([]byte("header"), testFile(t, testBody(70_005)), 0, 70_005, 0); n != 70_005 || err != nil {
+	if n, err := conn.SendFile([]byte("header"), filerange.Segment{File: testFile(t, testBody(70_005)), Len: 70_005}); n != 70_005 || err != nil {
 		t.Errorf("SendFile = %d, %v", n, err)
 	}
 	wait()

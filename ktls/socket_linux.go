@@ -10,6 +10,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/caddy-ktls/caddy-ktls/internal/filerange"
 )
 
 // Numbers of include/uapi/linux/tls.h, under the header's names.
@@ -228,13 +230,13 @@ func recordTypeMessage(typ recordType) []byte {
 	return b[:cap(b)]
 }
 
-func (s *socket) sendFile(f File, offset, n int64, w waiter) (sent int64, err error) {
-	file, err := f.SyscallConn()
+func (s *socket) sendFile(part filerange.Segment, w waiter) (sent int64, err error) {
+	file, err := part.File.SyscallConn()
 	if err != nil {
 		return 0, err
 	}
 	o := s.output()
-	o.file, o.offset, o.n, o.sent = file, offset, n, 0
+	o.file, o.offset, o.n, o.sent = file, part.Offset, part.Len, 0
 	for {
 		err = s.write(true, "sendfile", (*output).sendfile)
 		if !errors.Is(err, errNoPlace) {
@@ -247,57 +249,58 @@ func (s *socket) sendFile(f File, offset, n int64, w waiter) (sent int64, err er
 	o.place.leave() // the call may have failed before it began
 	o.file = nil
 	sent = o.sent
-	s.count(sent, sent < n)
+	s.count(sent, sent < part.Len)
 	if err != nil {
-		return sent, refused(err, f, offset+sent, sent == 0)
+		return sent, refused(err, part.Rest(sent), sent == 0)
 	}
 	return sent, s.alive(sent)
 }
 
-func (s *socket) sendFrames(header []byte, f File, offset, n int64, count int) (sent int64, err error) {
-	file, err := f.SyscallConn()
+func (s *socket) sendFrames(header []byte, part filerange.Segment, payload int64) (sent int64, err error) {
+	file, err := part.File.SyscallConn()
 	if err != nil {
 		return 0, err
 	}
 	o := s.output()
-	o.file, o.offset, o.n, o.sent, o.flags = file, offset, n, 0, unix.MSG_NOSIGNAL|unix.MSG_MORE
-	o.p, o.header, o.frame, o.frames = header, header, n, count
+	frames := int(part.Len / payload)
+	o.file, o.offset, o.n, o.sent, o.flags = file, part.Offset, payload, 0, unix.MSG_NOSIGNAL|unix.MSG_MORE
+	o.p, o.header, o.frame, o.frames = header, header, payload, frames
 	err = s.write(true, "sendmsg", (*output).sendFrames)
-	for range count - o.frames {
-		s.count(int64(len(header))+n, false)
+	for range frames - o.frames {
+		s.count(int64(len(header))+payload, false)
 	}
 	if o.frames > 0 {
-		s.count(int64(len(header)-len(o.p))+n-o.n, true)
+		s.count(int64(len(header)-len(o.p))+payload-o.n, true)
 	}
-	begun := o.n < n
+	begun := o.n < payload
 	sent = o.sent
 	o.file, o.p, o.header = nil, nil, nil
 	switch {
 	case err == nil:
 		return sent, s.alive(sent)
 	case o.name == "sendfile":
-		err = refused(err, f, offset+sent, !begun)
+		err = refused(err, part.Rest(sent), !begun)
 	}
 	return sent, err
 }
 
 // refused returns ErrNoSendfile for an error of sendfile(2) after which the file can
-// be read. whole says that the call has sent nothing that would have to be continued.
-func refused(err error, f File, offset int64, whole bool) error {
+// be read. rest is what was not sent. whole says that the call has sent nothing that would have to be continued.
+func refused(err error, rest filerange.Segment, whole bool) error {
 	switch {
 	// File systems that can't splice refuse, and so may a sandbox.
 	case errors.Is(err, unix.EINVAL), errors.Is(err, unix.EPERM), errors.Is(err, errors.ErrUnsupported):
 		return ErrNoSendfile
 	// These may be the file system's too: then read(2) may do better.
-	case whole && (errors.Is(err, unix.EIO) || errors.Is(err, unix.ENOMEM)) && readable(f, offset):
+	case whole && (errors.Is(err, unix.EIO) || errors.Is(err, unix.ENOMEM)) && readable(rest):
 		return ErrNoSendfile
 	}
 	return err
 }
 
-// readable reports whether a file can be read at an offset.
-func readable(f File, offset int64) bool {
-	_, err := f.ReadAt(make([]byte, 1), offset)
+// readable reports whether the beginning of a part of a file can be read.
+func readable(part filerange.Segment) bool {
+	_, err := part.File.ReadAt(make([]byte, 1), part.Offset)
 	return err == nil
 }
 

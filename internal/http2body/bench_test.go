@@ -5,7 +5,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/caddy-ktls/caddy-ktls/ktls"
+	"github.com/caddy-ktls/caddy-ktls/internal/filerange"
 )
 
 // A benchWire reads the same bytes again and again, and writes nowhere.
@@ -23,8 +23,8 @@ func (w *benchWire) Read(p []byte) (int, error) {
 }
 func (w *benchWire) Write(p []byte) (int, error)     { return len(p), nil }
 func (w *benchWire) SetReadDeadline(time.Time) error { return nil }
-func (w *benchWire) SendFrames([]byte, ktls.File, int64, int64, int) (int64, error) {
-	return 0, nil
+func (w *benchWire) SendFrames([]byte, filerange.Segment, int64) (filerange.Sent, error) {
+	return filerange.Sent{}, nil
 }
 func (w *benchWire) Abort()    {}
 func (w *benchWire) Cork(bool) {}

@@ -9,7 +9,7 @@ import (
 
 	"golang.org/x/net/http2"
 
-	"github.com/caddy-ktls/caddy-ktls/ktls"
+	"github.com/caddy-ktls/caddy-ktls/internal/filerange"
 )
 
 // A Wire is the connection below: plain bytes of HTTP/2 in both directions.
@@ -17,11 +17,11 @@ type Wire interface {
 	Read(p []byte) (int, error)
 	Write(p []byte) (int, error)
 	SetReadDeadline(t time.Time) error
-	// SendFrames writes count parts of f, of n bytes each, one behind the other from
-	// offset on, and header before each, without copying the parts if it can. It
-	// returns how many bytes of f it had to copy, and io.ErrUnexpectedEOF if there are
-	// fewer. It is called only for streams that were taken over.
-	SendFrames(header []byte, f ktls.File, offset, n int64, count int) (copied int64, err error)
+	// SendFrames writes a segment of a file, a multiple of payload bytes, and header
+	// before each payload, without copying the file if it can. It returns
+	// io.ErrUnexpectedEOF if the file ends before. It is called only for streams that
+	// were taken over.
+	SendFrames(header []byte, part filerange.Segment, payload int64) (filerange.Sent, error)
 	// Cork has TCP hold back what does not fill a segment, or not any more.
 	Cork(on bool)
 	// Abort cuts the connection off after a write that has failed.

@@ -24,6 +24,8 @@ import (
 
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
+
+	"github.com/caddy-ktls/caddy-ktls/internal/filerange"
 )
 
 // streamID returns the number of the stream of a server's writer.
@@ -503,7 +505,9 @@ func (s *modelSite) handle(c *Conn, w http.ResponseWriter, r *http.Request) {
 			}
 		default:
 			ahead := min(size-at-m, int64(random.IntN(2)*pieces(200_000)))
-			m, _, err = stream.SendFile(s.file, offset+at, m, ahead)
+			var sent filerange.Sent
+			sent, err = stream.SendFile(filerange.Segment{File: s.file, Offset: offset + at, Len: m, Ahead: ahead})
+			m = sent.Total()
 		}
 		at += m
 	}

@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"golang.org/x/net/http2"
+
+	"github.com/caddy-ktls/caddy-ktls/internal/filerange"
 )
 
 // withStreams returns a connection with the streams 1, which was taken over, and 3.
@@ -146,13 +148,13 @@ func TestOutboundBetween(t *testing.T) {
 		s, w, sending := withStreams(t)
 		s.receive(update(0, 1<<20))
 		s.writeAll(t, stream[:place], func() int { return 1 << 20 })
-		sent, _, err := sending.SendFile(file, 0, 0, int64(len(body))) // without waiting
+		sent, err := sending.SendFile(filerange.Segment{File: file, Ahead: int64(len(body))}) // without waiting
 		must(t, err)
-		if (sent > 0) != legal[place] {
-			t.Errorf("at %d %d bytes are sent", place, sent)
+		if (sent.Total() > 0) != legal[place] {
+			t.Errorf("at %d %v bytes are sent", place, sent)
 		}
 		finished := make(chan error, 1)
-		if sent == 0 {
+		if sent.Total() == 0 {
 			go func() {
 				_, err := sending.Write(body, true)
 				finished <- err
@@ -231,9 +233,9 @@ func TestOutboundEnds(t *testing.T) {
 			file := openFile(t, []byte("body"))
 			must(t, tt.end(s))
 			w.taken()
-			sent, _, err := stream.SendFile(file, 0, 4, 0)
-			if !errors.Is(err, tt.err) || (sent == 4) != (tt.err == nil) || (len(w.taken()) > 0) != (tt.err == nil) {
-				t.Errorf("%d bytes sent, %v; want %v", sent, err, tt.err)
+			sent, err := stream.SendFile(filerange.Segment{File: file, Len: 4})
+			if !errors.Is(err, tt.err) || (sent.Total() == 4) != (tt.err == nil) || (len(w.taken()) > 0) != (tt.err == nil) {
+				t.Errorf("%v bytes sent, %v; want %v", sent, err, tt.err)
 			}
 			if n, err := stream.Write([]byte("body"), true); !errors.Is(err, tt.err) || (n == 4) != (tt.err == nil) {
 				t.Errorf("%d bytes written, %v; want %v", n, err, tt.err)
@@ -259,9 +261,9 @@ func TestOutboundEndsInTurn(t *testing.T) {
 	}
 	file := openFile(t, make([]byte, 200_000))
 	s.receive(update(1, 200_000))
-	sent, _, err := stream.SendFile(file, 0, 200_000, 0)
-	if sent != turnFrames*FilePayload || !errors.Is(err, errReset) {
-		t.Errorf("%d bytes sent, %v", sent, err)
+	sent, err := stream.SendFile(filerange.Segment{File: file, Len: 200_000})
+	if sent.Total() != turnFrames*FilePayload || !errors.Is(err, errReset) {
+		t.Errorf("%v bytes sent, %v", sent, err)
 	}
 	eventually(s.conn, func() bool { return !s.conn.busy })
 	if l := s.conn.ledger; l.window != initialWindow+1<<20-turnFrames*FilePayload || l.reserved != 0 || l.taken != 0 {

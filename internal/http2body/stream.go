@@ -10,7 +10,7 @@ import (
 
 	"golang.org/x/net/http2"
 
-	"github.com/caddy-ktls/caddy-ktls/ktls"
+	"github.com/caddy-ktls/caddy-ktls/internal/filerange"
 )
 
 // A Stream is an HTTP/2 stream that a client has opened. Its methods are for one
@@ -230,46 +230,44 @@ func (c *Conn) letFill(s *Stream) {
 	}
 }
 
-// SendFile sends n bytes of f from offset on, and up to ahead bytes more that follow
-// as long as that takes no waiting. It returns how many it has sent, and how many of
-// these the kernel has refused to send without a copy. The caller has just looked whether
-// the file is long enough. After ErrShort the stream is of no more use but to be reset,
+// SendFile sends a segment of a file. The caller has just looked whether the file is
+// long enough. After ErrShort the stream is of no more use but to be reset,
 // after another error that is not its own the connection.
-func (s *Stream) SendFile(f ktls.File, offset, n, ahead int64) (sent, copied int64, err error) {
+func (s *Stream) SendFile(part filerange.Segment) (sent filerange.Sent, err error) {
 	if err := s.Flush(); err != nil {
-		return 0, 0, err
+		return sent, err
 	}
 	defer s.cork(false)
 	begun := time.Now()
 	checked := begun // by the caller
-	for sent < n+ahead {
-		if sent >= n && time.Since(begun) > aheadTime {
+	for part.Len+part.Ahead > 0 {
+		if part.Len == 0 && time.Since(begun) > aheadTime {
 			break
 		}
-		k, err := s.begin(max(n-sent, 0), min(n+ahead-sent, turnFrames*FilePayload))
+		k, err := s.begin(part.Len, min(part.Len+part.Ahead, turnFrames*FilePayload))
 		if err != nil {
-			return sent, copied, err
+			return sent, err
 		}
 		if k == 0 {
 			break
 		}
 		if now := time.Now(); s.waited || now.Sub(checked) > checkTime {
 			s.waited = false
-			if checked = now; shorter(f, offset+sent+k) {
+			if checked = now; shorter(part.File, part.Offset+k) {
 				s.end(k)
-				return sent, copied, ErrShort
+				return sent, ErrShort
 			}
 		}
 		s.cork(true)
-		c, err := s.sendFrames(f, offset+sent, k)
-		copied += c
+		now, err := s.sendFrames(filerange.Segment{File: part.File, Offset: part.Offset, Len: k})
+		sent = sent.Add(now)
 		if err != nil {
-			return sent, copied, s.conn.fail(err)
+			return sent, s.conn.fail(err)
 		}
-		sent += k
+		part = part.Rest(k)
 		s.end(0)
 	}
-	return sent, copied, nil
+	return sent, nil
 }
 
 const (
@@ -285,23 +283,28 @@ func (s *Stream) cork(on bool) {
 	s.conn.wire.Cork(on)
 }
 
-// sendFrames sends n bytes of f.
-func (s *Stream) sendFrames(f ktls.File, offset, n int64) (copied int64, err error) {
-	if whole := n / FilePayload; whole > 0 {
-		copied, err = s.sendEqual(f, offset, FilePayload, int(whole))
-		offset += whole * FilePayload
+// sendFrames sends a segment of a file in frames: equal ones, and a shorter one at the
+// end.
+func (s *Stream) sendFrames(part filerange.Segment) (sent filerange.Sent, err error) {
+	if whole := part.Len / FilePayload * FilePayload; whole > 0 {
+		equal := part
+		equal.Len = whole
+		if sent, err = s.sendEqual(equal, FilePayload); err != nil {
+			return sent, err
+		}
+		part = part.Rest(whole)
 	}
-	if rest := n % FilePayload; rest > 0 && err == nil {
-		var c int64
-		c, err = s.sendEqual(f, offset, rest, 1)
-		copied += c
+	if part.Len > 0 {
+		var last filerange.Sent
+		last, err = s.sendEqual(part, part.Len)
+		sent = sent.Add(last)
 	}
-	return copied, err
+	return sent, err
 }
 
-// sendEqual sends count frames of n bytes each.
-func (s *Stream) sendEqual(f ktls.File, offset, n int64, count int) (copied int64, err error) {
-	return s.conn.wire.SendFrames(s.header(make([]byte, 0, frameHeaderLen), n), f, offset, n, count)
+// sendEqual sends frames of payload bytes each.
+func (s *Stream) sendEqual(part filerange.Segment, payload int64) (filerange.Sent, error) {
+	return s.conn.wire.SendFrames(s.header(make([]byte, 0, frameHeaderLen), payload), part, payload)
 }
 
 func (s *Stream) header(b []byte, n int64) []byte {
@@ -309,7 +312,7 @@ func (s *Stream) header(b []byte, n int64) []byte {
 }
 
 // shorter reports whether a file has lost some of its first n bytes.
-func shorter(f ktls.File, n int64) bool {
+func shorter(f filerange.File, n int64) bool {
 	info, err := f.Stat()
 	return err != nil || info.Size() < n
 }

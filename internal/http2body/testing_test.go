@@ -15,7 +15,7 @@ import (
 
 	"golang.org/x/net/http2"
 
-	"github.com/caddy-ktls/caddy-ktls/ktls"
+	"github.com/caddy-ktls/caddy-ktls/internal/filerange"
 )
 
 func must(t testing.TB, err error) {
@@ -91,16 +91,18 @@ func (w *testWire) isOurs() bool {
 	return w.follows.busy && !w.follows.writing
 }
 
-func (w *testWire) SendFrames(header []byte, f ktls.File, offset, n int64, count int) (int64, error) {
+func (w *testWire) SendFrames(header []byte, part filerange.Segment, payload int64) (filerange.Sent, error) {
 	var all []byte
-	for i := range int64(count) {
-		p := make([]byte, n)
-		if _, err := f.ReadAt(p, offset+i*n); err != nil {
-			return 0, err
+	count := 0
+	for rest := part; rest.Len > 0; rest = rest.Rest(payload) {
+		p := make([]byte, payload)
+		if _, err := rest.File.ReadAt(p, rest.Offset); err != nil {
+			return filerange.Sent{}, err
 		}
 		all = append(append(all, header...), p...)
+		count++
 	}
-	return 0, w.write(count, all)
+	return filerange.Sent{Sendfile: part.Len}, w.write(count, all)
 }
 
 func (w *testWire) Cork(on bool) {

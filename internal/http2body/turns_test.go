@@ -11,6 +11,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+
+	"github.com/caddy-ktls/caddy-ktls/internal/filerange"
 )
 
 // Two files take turns of four frames.
@@ -33,7 +35,7 @@ func TestTurns(t *testing.T) {
 		for _, s := range streams {
 			senders.Go(func() {
 				defer finished.Store(true)
-				if n, _, err := s.SendFile(file, 0, int64(len(body)), 0); n != int64(len(body)) || err != nil {
+				if n, err := s.SendFile(filerange.Segment{File: file, Len: int64(len(body))}); n.Total() != int64(len(body)) || err != nil {
 					t.Errorf("%d bytes, %v", n, err)
 				}
 			})
@@ -80,7 +82,7 @@ func TestEndsWhileWaiting(t *testing.T) {
 			must(t, s.write(5, false, body[:initialWindow]))
 			file := openFile(t, body)
 			return func(stream *Stream) error {
-				_, _, err := stream.SendFile(file, 0, 200_000, 0)
+				_, err := stream.SendFile(filerange.Segment{File: file, Len: 200_000})
 				return err
 			}, func() bool { return len(s.conn.queue) == 1 }
 		}},
@@ -246,9 +248,9 @@ func TestShortFile(t *testing.T) {
 	stream, other := s.take(t, 1), s.take(t, 3)
 	s.receive(update(1, 100_000), update(3, 100_000))
 	stream.waited = true // so that it looks
-	sent, _, err := stream.SendFile(file, 80_000, 20_000, 0)
-	if sent != 0 || !errors.Is(err, ErrShort) {
-		t.Errorf("%d bytes sent, %v", sent, err)
+	sent, err := stream.SendFile(filerange.Segment{File: file, Offset: 80_000, Len: 20_000})
+	if sent.Total() != 0 || !errors.Is(err, ErrShort) {
+		t.Errorf("%v bytes sent, %v", sent, err)
 	}
 	done(t, "the other stream", func() {
 		if n, err := other.Write(body, true); n != len(body) || err != nil {
@@ -294,9 +296,9 @@ func TestAhead(t *testing.T) {
 				tt.before(t, s, w)
 			}
 			done(t, "sending", func() {
-				sent, copied, err := stream.SendFile(file, 1000, tt.n, 100_000)
-				if sent != tt.sent || copied != 0 || err != nil {
-					t.Errorf("%d bytes sent, %d copied, %v; want %d", sent, copied, err, tt.sent)
+				sent, err := stream.SendFile(filerange.Segment{File: file, Offset: 1000, Len: tt.n, Ahead: 100_000})
+				if (sent != filerange.Sent{Sendfile: tt.sent}) || err != nil {
+					t.Errorf("%+v sent, %v; want %d bytes", sent, err, tt.sent)
 				}
 			})
 			if s.filled[1] > 0 {
@@ -363,7 +365,7 @@ func TestFiller(t *testing.T) {
 			s.hindered = func() { server = tt.interfere(t, s, w) }
 			file := openFile(t, body[:tt.n])
 			done(t, "sending", func() {
-				if n, _, err := stream.SendFile(file, 0, int64(tt.n), 0); n != int64(tt.n) || err != nil {
+				if n, err := stream.SendFile(filerange.Segment{File: file, Len: int64(tt.n)}); n.Total() != int64(tt.n) || err != nil {
 					t.Errorf("%d bytes, %v", n, err)
 				}
 			})
@@ -476,7 +478,7 @@ func TestWriteThenSendFile(t *testing.T) {
 	body := randomBytes(50_000, 1)
 	_, err := stream.Write(body[:100], false)
 	must(t, err)
-	_, _, err = stream.SendFile(openFile(t, body), 100, 40_000, 0)
+	_, err = stream.SendFile(filerange.Segment{File: openFile(t, body), Offset: 100, Len: 40_000})
 	must(t, err)
 	_, err = stream.Write(body[40_100:], true)
 	must(t, err)
@@ -712,7 +714,7 @@ func TestCork(t *testing.T) {
 	}
 	sent := make(chan error, 1)
 	go func() {
-		_, _, err := stream.SendFile(openFile(t, make([]byte, 100_000)), 0, 100_000, 0)
+		_, err := stream.SendFile(filerange.Segment{File: openFile(t, make([]byte, 100_000)), Len: 100_000})
 		sent <- err
 	}()
 	eventually(s.conn, func() bool { return s.conn.streamWindow(&stream.account) == 0 && !s.conn.busy })
