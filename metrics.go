@@ -83,7 +83,7 @@ type serverMetrics struct {
 
 // An outcome is what becomes of a connection.
 type outcome struct {
-	reason          ktls.Reason
+	reason          ktls.State
 	version, cipher uint16 // zero if the handshake is not complete
 }
 
@@ -125,14 +125,14 @@ func (c *counterCache[K]) get(key K, all *prometheus.CounterVec, labels func() [
 
 // decided counts a connection that is offloaded or not.
 func (m *serverMetrics) decided(d ktls.Decision) {
-	o := outcome{d.Reason, d.Version, d.CipherSuite}
+	o := outcome{d.State, d.Version, d.CipherSuite}
 	m.connections.get(o, metrics.connections, func() []string {
 		if o.version == 0 {
 			return []string{m.name, o.reason.String(), "", ""}
 		}
 		return []string{m.name, o.reason.String(), tls.VersionName(o.version), tls.CipherSuiteName(o.cipher)}
 	}).Inc()
-	if d.Reason == ktls.Offloaded {
+	if d.State == ktls.Offloaded {
 		m.offloaded.Inc()
 	}
 }

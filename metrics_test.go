@@ -48,7 +48,7 @@ func allMetrics(t testing.TB) []*dto.MetricFamily {
 	t.Cleanup(func() { metrics.kernel = kernel })
 	metrics.kernel = func() (map[string]uint64, error) { return map[string]uint64{"TlsCurrTxSw": 1}, nil }
 	m := newMetrics(t)
-	m.decided(ktls.Decision{Reason: ktls.NotNeeded})
+	m.decided(ktls.Decision{State: ktls.NotNeeded})
 	m.sending(fileserver.ReasonNone)
 	w, response := insert(t)
 	_, _ = w.Write([]byte("a text"))
@@ -115,8 +115,8 @@ func TestMetricsDocumented(t *testing.T) {
 func TestReasonsDocumented(t *testing.T) {
 	connections := wordsOfConnections()
 	responses := []string{"sendfile"}
-	for _, match := range regexp.MustCompile(`Reason\w+ +Reason = "(\w+)"`).FindAllStringSubmatch(readFile(t, "fileserver/writer.go"), -1) {
-		responses = append(responses, match[1])
+	for _, reason := range fileserver.Reasons() {
+		responses = append(responses, string(reason))
 	}
 	var inReadme []string
 	for _, row := range rows(section(t, "README.md", "## Reasons")) {
@@ -146,8 +146,8 @@ func TestReasonsDocumented(t *testing.T) {
 }
 
 func wordsOfConnections() (words []string) {
-	for reason := ktls.Reason(0); reason.String() != "unknown"; reason++ {
-		words = append(words, reason.String())
+	for _, state := range ktls.States() {
+		words = append(words, state.String())
 	}
 	return words
 }
@@ -401,10 +401,10 @@ func statusOf(t testing.TB, name string) ServerStatus {
 func TestDecided(t *testing.T) {
 	m := newMetrics(t)
 	for _, d := range []ktls.Decision{
-		{Reason: ktls.Offloaded, Version: tls.VersionTLS13, CipherSuite: tls.TLS_AES_128_GCM_SHA256},
-		{Reason: ktls.Offloaded, Version: tls.VersionTLS12, CipherSuite: tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256},
-		{Reason: ktls.Cipher, Version: tls.VersionTLS13, CipherSuite: tls.TLS_AES_128_GCM_SHA256},
-		{Reason: ktls.NotTCP}, // before the handshake
+		{State: ktls.Offloaded, Version: tls.VersionTLS13, CipherSuite: tls.TLS_AES_128_GCM_SHA256},
+		{State: ktls.Offloaded, Version: tls.VersionTLS12, CipherSuite: tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256},
+		{State: ktls.Cipher, Version: tls.VersionTLS13, CipherSuite: tls.TLS_AES_128_GCM_SHA256},
+		{State: ktls.NotTCP}, // before the handshake
 	} {
 		m.decided(d)
 	}

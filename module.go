@@ -160,7 +160,7 @@ func (w *ListenerWrapper) newServer() *fileserver.Server {
 		},
 		HandshakeFailed: func(message string) { stdlib.Debug(message) },
 		NotTCP: func(raw net.Conn) {
-			w.count.decided(ktls.Decision{Reason: ktls.NotTCP})
+			w.count.decided(ktls.Decision{State: ktls.NotTCP})
 			reasonLog.write(w.logger, "connection can't be offloaded: it is not plain TCP below TLS",
 				ktls.NotTCP.String(), zap.String("type", fmt.Sprintf("%T", raw)))
 		},
@@ -173,16 +173,16 @@ func (w *ListenerWrapper) newServer() *fileserver.Server {
 func (w *ListenerWrapper) decided(c *ktls.Conn, d ktls.Decision) {
 	w.count.decided(d)
 	remote := zap.Stringer("remote", c.RemoteAddr())
-	switch d.Reason {
+	switch d.State {
 	case ktls.Offloaded, ktls.NotNeeded:
-		if entry := w.logger.Check(zap.DebugLevel, "connection "+d.Reason.String()); entry != nil {
+		if entry := w.logger.Check(zap.DebugLevel, "connection "+d.State.String()); entry != nil {
 			entry.Write(remote)
 		}
 	case ktls.KernelUntrusted:
 		reasonLog.warn(w.logger, "the kernel can't be trusted with connections: it took a key and did not do what it said; "+
-			"serving without kernel TLS until the next reload. Run caddy ktls check", d.Reason.String(), remote, zap.Error(d.Err))
+			"serving without kernel TLS until the next reload. Run caddy ktls check", d.State.String(), remote, zap.Error(d.Err))
 	default:
-		reasonLog.write(w.logger, "connection can't be offloaded", d.Reason.String(), remote, zap.Error(d.Err))
+		reasonLog.write(w.logger, "connection can't be offloaded", d.State.String(), remote, zap.Error(d.Err))
 	}
 }
 

@@ -140,13 +140,13 @@ func (w *writer) complete() bool { return w.lengthKnown && w.written >= w.length
 // the body has proved the sequence number. If it can't be, the body is copied.
 func (w *writer) takeOver() error {
 	err := w.stream.Settle(bottomOf(w.ResponseWriter), w.written)
-	switch reason := w.conn.tls.Reason(); {
+	switch state := w.conn.tls.State(); {
 	case errors.Is(err, http2body.ErrMismatch): // somebody has written past this writer
 		w.path, w.obstructed = copying, ReasonStreamUnknown
 	case err != nil:
 		return err
-	case reason != ktls.Offloaded:
-		w.path, w.obstructed = copying, Reason(reason.String())
+	case state != ktls.Offloaded:
+		w.path, w.obstructed = copying, reasonOf(state)
 		w.conn.frames.Load().Release()
 	default:
 		w.stream.Take()

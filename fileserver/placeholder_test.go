@@ -290,7 +290,7 @@ func connPair(t *testing.T) (server *Conn, client *tls.Conn, distrusted chan str
 	t.Cleanup(func() { server.Close() })
 	server.handshake.Do(server.shakeHands)
 	must(t, errors.Join(server.handshakeErr, <-shaken))
-	if reason := server.tls.Reason(); reason != ktls.Offloaded {
+	if reason := server.tls.State(); reason != ktls.Offloaded {
 		t.Fatal(reason)
 	}
 	return server, client, distrusted

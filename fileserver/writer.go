@@ -36,7 +36,7 @@ type Options struct {
 }
 
 // A Reason says why the body of a file is copied. The words are few and fixed.
-// Where the connection is the reason, it is the word of its [ktls.Reason].
+// Where the connection is the reason, it is the word of its [ktls.State].
 type Reason string
 
 // The reasons of responses.
@@ -71,6 +71,18 @@ const (
 	// are too short.
 	ReasonNotAFile Reason = "not_a_file"
 )
+
+// Reasons returns all reasons but ReasonNone and those of connections.
+func Reasons() []Reason {
+	return []Reason{
+		ReasonNotOffloadable, ReasonStreamUnknown, ReasonPushed, ReasonPathUnknown, ReasonWriterWrapped,
+		ReasonChunked, ReasonSendfileRefused, ReasonNoBody, ReasonSmall, ReasonNotAFile,
+	}
+}
+
+// reasonOf returns the reason for which a body is copied if the state of its connection
+// is final and not Offloaded.
+func reasonOf(state ktls.State) Reason { return Reason(state.String()) }
 
 // httpBuffer is the size of net/http's buffer for a connection: only a longer
 // write is handed down unchanged.
@@ -126,11 +138,11 @@ type Response struct {
 
 // Offload returns why the response's connection is or is not offloaded; false if
 // it is none that can be.
-func (r *Response) Offload() (ktls.Reason, bool) {
+func (r *Response) Offload() (ktls.State, bool) {
 	if r.conn == nil {
 		return 0, false
 	}
-	return r.conn.tls.Reason(), true
+	return r.conn.tls.State(), true
 }
 
 // Reason returns why the body is copied, ReasonNone if it goes out by
@@ -394,7 +406,7 @@ func (w *writer) obstacle() Reason {
 		case errors.Is(err, http2body.ErrUnknown):
 			return ReasonStreamUnknown
 		case err != nil: // the client has reset it
-			return Reason(ktls.Closing.String())
+			return reasonOf(ktls.Closing)
 		}
 	case w.encoded, !w.lengthKnown && w.request.ProtoAtLeast(1, 1):
 		return ReasonChunked
@@ -408,8 +420,8 @@ func (w *writer) obstacle() Reason {
 
 // unmoved returns why the connection can't be offloaded. It may not be yet.
 func (w *writer) unmoved() Reason {
-	if r := w.conn.tls.Reason(); r != ktls.Offloaded && r != ktls.NotNeeded {
-		return Reason(r.String())
+	if state := w.conn.tls.State(); state != ktls.Offloaded && state != ktls.NotNeeded {
+		return reasonOf(state)
 	}
 	return ReasonNone
 }
@@ -423,14 +435,14 @@ func (w *writer) begin(r io.Reader, n int64) (total int64, err error) {
 			return total, err
 		}
 	}
-	if w.conn.tls.Reason() == ktls.Offloaded {
+	if w.conn.tls.State() == ktls.Offloaded {
 		return total, nil // the header waits for the file
 	}
 	w.conn.tls.Offload()
 	if err := w.flush(); err != nil {
 		return total, err
 	}
-	if w.conn.tls.Reason() == ktls.NotNeeded {
+	if w.conn.tls.State() == ktls.NotNeeded {
 		// The header had been sent before: a piece of the body serves.
 		m, err := w.copyN(r, min(2*httpBuffer, n-total))
 		total += m
@@ -438,9 +450,9 @@ func (w *writer) begin(r io.Reader, n int64) (total int64, err error) {
 			return total, err
 		}
 	}
-	if reason := w.conn.tls.Reason(); reason != ktls.Offloaded {
+	if state := w.conn.tls.State(); state != ktls.Offloaded {
 		w.path = copying
-		w.report(Reason(reason.String()))
+		w.report(reasonOf(state))
 	}
 	return total, nil
 }

@@ -29,7 +29,7 @@ func serverMaker(name string, s *Server) maker {
 // nothing.
 func recordingServer(config *tls.Config) *Server {
 	s := NewServer(config, nil)
-	s.supported = func() (Support, Reason) {
+	s.supported = func() (Support, State) {
 		return Support{known: 1<<len(suites) - 1, Rekey: true}, NotNeeded
 	}
 	return s
@@ -161,8 +161,8 @@ func BenchmarkOffload(b *testing.B) {
 					if _, err := p.server.Write(header); err != nil {
 						b.Fatal(err)
 					}
-					if conn != nil && conn.Reason() != Offloaded {
-						b.Fatal(conn.Reason())
+					if conn != nil && conn.State() != Offloaded {
+						b.Fatal(conn.State())
 					}
 				}
 			})

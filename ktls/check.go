@@ -133,7 +133,7 @@ func (t *Trial) run(s *suite, certificate tls.Certificate, prepare func(*Server)
 		conn := server.Conn(far)
 		var err error
 		want, err = t.send(conn, s)
-		if reason := conn.Reason(); err == nil && reason != Offloaded {
+		if reason := conn.State(); err == nil && reason != Offloaded {
 			err = notOffloaded(reason, refusal)
 		}
 		sent <- errors.Join(err, conn.Close())
@@ -151,7 +151,7 @@ func (t *Trial) run(s *suite, certificate tls.Certificate, prepare func(*Server)
 	return nil
 }
 
-func notOffloaded(reason Reason, refusal error) error {
+func notOffloaded(reason State, refusal error) error {
 	switch {
 	case reason == Cipher:
 		return fmt.Errorf("ktls: %w: the kernel does not take the cipher", errors.ErrUnsupported)
@@ -167,7 +167,7 @@ func (t *Trial) send(c *Conn, s *suite) (body []byte, err error) {
 	if err := c.Handshake(); err != nil {
 		return nil, err
 	}
-	if c.Reason() != Offloaded {
+	if c.State() != Offloaded {
 		return nil, nil
 	}
 	if got := c.ConnectionState().CipherSuite; got != s.id {

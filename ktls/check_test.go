@@ -70,7 +70,7 @@ func TestTrial(t *testing.T) {
 			t.Run(test.name+"/"+s.String(), func(t *testing.T) {
 				got := Trial{Version: s.version, Cipher: s.cipher()}
 				err := got.run(s, certificate, func(server *Server) {
-					server.supported = func() (Support, Reason) { return supportedBy(test.support) }
+					server.supported = func() (Support, State) { return supportedBy(test.support) }
 					server.newKernel = func(tcp *net.TCPConn) kernel {
 						k := newFakeKernel(t, tcp)
 						if test.setup != nil {

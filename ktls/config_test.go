@@ -19,7 +19,7 @@ func resumes(t testing.TB, server func(net.Conn) net.Conn, client *tls.Config) b
 		t.Error("Write:", err)
 	}
 	wait()
-	if conn, ok := s.(*Conn); ok && conn.Reason() == NotNeeded {
+	if conn, ok := s.(*Conn); ok && conn.State() == NotNeeded {
 		offload(t, conn, c) // the keys of a resumed session are right
 		transfer(t, conn, c, body)
 	}

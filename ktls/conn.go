@@ -30,7 +30,7 @@ type Conn struct {
 	ready      atomic.Bool     // the handshake is complete
 	negotiated atomic.Uint32   // version and cipher suite, from then on
 
-	decision atomic.Uint32 // a Reason, with isDecided once it is final
+	decision atomic.Uint32 // a State, with isDecided once it is final
 
 	// out is held by whoever sends. Order of locks: out, crypto/tls's own,
 	// rec.wire, rec.mu. crypto/tls is never called with the latter two held, and
@@ -138,15 +138,15 @@ func (c *Conn) shakeHandsInTime() {
 	_ = c.HandshakeContext(ctx)
 }
 
-// Reason returns [Offloaded], or why the connection is not offloaded. It
+// State returns [Offloaded], or why the connection is not offloaded. It
 // changes at most once, from [NotNeeded].
-func (c *Conn) Reason() Reason { return Reason(c.decision.Load() &^ isDecided) }
+func (c *Conn) State() State { return State(c.decision.Load() &^ isDecided) }
 
 // Offload asks for the connection to be offloaded. That happens right after
-// the next Write, whose last record proves the sequence number, unless Reason
+// the next Write, whose last record proves the sequence number, unless State
 // tells that it can't be. Asking again does no harm.
 func (c *Conn) Offload() {
-	if c.Reason() != NotNeeded {
+	if c.State() != NotNeeded {
 		return
 	}
 	c.armed.Store(true)
@@ -155,7 +155,7 @@ func (c *Conn) Offload() {
 // move offloads the connection, or decides that it can't be. c.out is held.
 func (c *Conn) move() {
 	c.armed.Store(false)
-	if c.Reason() != NotNeeded {
+	if c.State() != NotNeeded {
 		return
 	}
 	reason, err := c.offload()
@@ -171,7 +171,7 @@ func (c *Conn) move() {
 }
 
 // offload gives the connection to the kernel if it can be. c.out is held.
-func (c *Conn) offload() (Reason, error) {
+func (c *Conn) offload() (State, error) {
 	negotiated := c.negotiated.Load()
 	if negotiated>>16 < tls.VersionTLS12 {
 		return TLSVersion, nil
@@ -210,7 +210,7 @@ func (c *Conn) install(s *suite, info []byte) (rekey bool, err error) {
 
 // decide settles the connection's reason for good, and reports whether it was
 // not settled before. Whoever gets true calls tellDecided, with no lock held.
-func (c *Conn) decide(reason Reason) bool {
+func (c *Conn) decide(reason State) bool {
 	if !c.decision.CompareAndSwap(uint32(NotNeeded), isDecided|uint32(reason)) {
 		return false
 	}
@@ -220,11 +220,11 @@ func (c *Conn) decide(reason Reason) bool {
 	return true
 }
 
-func (c *Conn) tellDecided(reason Reason, err error) {
+func (c *Conn) tellDecided(reason State, err error) {
 	if f := c.server.options.Decided; f != nil {
 		negotiated := c.negotiated.Load()
 		f(c, Decision{
-			Reason: reason, Err: err,
+			State: reason, Err: err,
 			Version: uint16(negotiated >> 16), CipherSuite: uint16(negotiated),
 		})
 	}
@@ -263,7 +263,7 @@ func (c *Conn) Write(p []byte) (int, error) {
 	}
 	c.lock()
 	defer c.unlock()
-	if c.Reason() == Offloaded {
+	if c.State() == Offloaded {
 		return c.send(p, false)
 	}
 	if !c.armed.Load() {
@@ -414,7 +414,7 @@ func (c *Conn) Close() error {
 	if c.decide(NotNeeded) {
 		defer c.tellDecided(NotNeeded, nil)
 	}
-	if c.Reason() != Offloaded {
+	if c.State() != Offloaded {
 		// Nobody need know what crypto/tls still writes. If the connection
 		// is being offloaded at this moment, it will be of no use.
 		c.rec.abandoned.Store(true)
@@ -533,7 +533,7 @@ const closeTimeout = 5 * time.Second
 func (c *Conn) CloseWrite() error {
 	c.lock()
 	defer c.unlock()
-	if c.Reason() != Offloaded {
+	if c.State() != Offloaded {
 		return c.tls.CloseWrite()
 	}
 	if c.notified {

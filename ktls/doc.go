@@ -4,7 +4,7 @@
 // without passing through the process. Receiving stays with crypto/tls.
 //
 // Where the kernel can't, a connection goes on with crypto/tls as if this
-// package weren't there; [Conn.Reason] says why.
+// package weren't there; [Conn.State] says why.
 //
 // A Go server uses [NewListener] as it would use tls.NewListener, with
 // http.Server's Serve, or [Server.Conn] as it would use tls.Server. [Listener] says

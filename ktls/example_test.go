@@ -39,7 +39,7 @@ func ExampleNewListener() {
 	ln := ktls.NewListener(inner, config, &ktls.Options{
 		Decided: func(_ *ktls.Conn, d ktls.Decision) {
 			// ktls.Offloaded, or why not.
-			decided <- d.Reason == ktls.Offloaded || d.Reason == ktls.KernelUnsupported
+			decided <- d.State == ktls.Offloaded || d.State == ktls.KernelUnsupported
 		},
 	})
 	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

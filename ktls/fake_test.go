@@ -134,7 +134,7 @@ type fakeServer struct {
 
 type decision struct {
 	conn   *Conn
-	reason Reason
+	reason State
 	err    error
 }
 
@@ -146,7 +146,7 @@ func newFakeServer(t testing.TB, config *tls.Config, install Install, setup func
 		Decided: func(c *Conn, d Decision) {
 			s.mu.Lock()
 			defer s.mu.Unlock()
-			s.decisions = append(s.decisions, decision{c, d.Reason, d.Err})
+			s.decisions = append(s.decisions, decision{c, d.State, d.Err})
 		},
 		Lost: func(_ *Conn, err error) {
 			s.mu.Lock()
@@ -155,7 +155,7 @@ func newFakeServer(t testing.TB, config *tls.Config, install Install, setup func
 		},
 	})
 	s.support = Support{known: 1<<len(suites) - 1}
-	s.Server.supported = func() (Support, Reason) { return supportedBy(s.support) }
+	s.Server.supported = func() (Support, State) { return supportedBy(s.support) }
 	s.Server.distrust = func(error) { s.support = Support{} }
 	s.newKernel = func(tcp *net.TCPConn) kernel {
 		k := newFakeKernel(t, tcp)
@@ -171,7 +171,7 @@ func newFakeServer(t testing.TB, config *tls.Config, install Install, setup func
 }
 
 // supportedBy tells what a kernel with such support can be offered.
-func supportedBy(support Support) (Support, Reason) {
+func supportedBy(support Support) (Support, State) {
 	if support.Any() {
 		return support, NotNeeded
 	}
@@ -198,7 +198,7 @@ func offloaded(t testing.TB, setup func(*fakeKernel)) (*Conn, *tls.Conn, *fakeKe
 }
 
 // wantDecided checks that Decided was called once for a connection.
-func (s *fakeServer) wantDecided(t testing.TB, conn *Conn, reason Reason, err error) {
+func (s *fakeServer) wantDecided(t testing.TB, conn *Conn, reason State, err error) {
 	t.Helper()
 	s.mu.Lock()
 	defer s.mu.Unlock()

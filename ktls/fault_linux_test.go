@@ -514,7 +514,7 @@ func TestKernelConfirmFails(t *testing.T) {
 	for _, errno := range []unix.Errno{unix.EPERM, unix.EINVAL, unix.ENOMEM} {
 		for _, tt := range []struct {
 			call   string
-			reason Reason
+			reason State
 		}{{"get TCP_ULP", KernelRefused}, {"get TLS_TX", KernelUntrusted}} {
 			t.Run(tt.call+"/"+unix.ErrnoName(errno), func(t *testing.T) {
 				b := newBreakdown(tt.call, errno)

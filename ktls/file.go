@@ -24,7 +24,7 @@ const maxSendFile = 1 << 20
 func (c *Conn) SendFile(header []byte, part filerange.Segment) (sent int64, err error) {
 	c.lock()
 	defer c.unlock()
-	if c.Reason() != Offloaded {
+	if c.State() != Offloaded {
 		return 0, errNotOffloaded
 	}
 	oneRecord := int64(len(header))+part.Len+part.Ahead <= maxPayload
@@ -86,7 +86,7 @@ func (c *Conn) SendFile(header []byte, part filerange.Segment) (sent int64, err 
 func (c *Conn) SendFrames(header []byte, part filerange.Segment, payload int64) (sent int64, err error) {
 	c.lock()
 	defer c.unlock()
-	if c.Reason() != Offloaded {
+	if c.State() != Offloaded {
 		return 0, errNotOffloaded
 	}
 	if err := c.flush(); err != nil {
@@ -109,7 +109,7 @@ func (c *Conn) SendFrames(header []byte, part filerange.Segment, payload int64) 
 func (c *Conn) Cork(on bool) {
 	c.lock()
 	defer c.unlock()
-	if c.Reason() == Offloaded {
+	if c.State() == Offloaded {
 		c.kernel.cork(on)
 	}
 }
@@ -150,7 +150,7 @@ func (c *Conn) ReadFrom(r io.Reader) (total int64, err error) {
 		return 0, err
 	}
 	if file, ok := filerange.Of(r); ok && file.Len > proofLen {
-		if c.Offload(); c.Reason() == NotNeeded {
+		if c.Offload(); c.State() == NotNeeded {
 			total, err = c.writeProof(r)
 			if err != nil || total < proofLen {
 				return total, err // it has become shorter
@@ -158,7 +158,7 @@ func (c *Conn) ReadFrom(r io.Reader) (total int64, err error) {
 			file.Offset += total
 			file.Len -= total
 		}
-		if c.Reason() == Offloaded {
+		if c.State() == Offloaded {
 			sent, err := c.SendFile(nil, file.Segment(0))
 			total += sent
 			if errors.Is(err, ErrNoSendfile) {

@@ -73,13 +73,13 @@ func TestReadFrom(t *testing.T) {
 				switch {
 				case tt.byKernel:
 					k.wantSent(t, sent-proof, sent-proof)
-				case conn.Reason() == Offloaded:
+				case conn.State() == Offloaded:
 					k.wantSent(t, sent-proof, 0)
 				default:
 					k.wantSent(t, 0, 0)
 				}
-				if want := install == AtHandshake || tt.byKernel || tt.kernel != nil; (conn.Reason() == Offloaded) != want {
-					t.Errorf("reason %v", conn.Reason())
+				if want := install == AtHandshake || tt.byKernel || tt.kernel != nil; (conn.State() == Offloaded) != want {
+					t.Errorf("reason %v", conn.State())
 				}
 				transfer(t, conn, client, testBody(70_000)) // it goes on
 			})

@@ -169,9 +169,9 @@ func offload(t testing.TB, conn *Conn, client io.Reader) {
 	wantReason(t, conn, Offloaded)
 }
 
-func wantReason(t testing.TB, conn *Conn, want Reason) {
+func wantReason(t testing.TB, conn *Conn, want State) {
 	t.Helper()
-	if got := conn.Reason(); got != want {
+	if got := conn.State(); got != want {
 		t.Fatalf("reason %v, want %v", got, want)
 	}
 }

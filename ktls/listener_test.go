@@ -118,8 +118,8 @@ func serveUntilEOF(t *testing.T, name string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	reasons := make(chan Reason, 1)
-	ln := NewListener(inner, serverConfig(), &Options{Decided: func(_ *Conn, d Decision) { reasons <- d.Reason }})
+	reasons := make(chan State, 1)
+	ln := NewListener(inner, serverConfig(), &Options{Decided: func(_ *Conn, d Decision) { reasons <- d.State }})
 	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		http.ServeFile(w, r, name)
 	})}

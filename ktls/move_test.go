@@ -127,7 +127,7 @@ func TestNotMoved(t *testing.T) {
 		kernel func(*fakeKernel)
 		client func(*tls.Config)
 		try    func(*testing.T, *Conn, io.Reader)
-		reason Reason
+		reason State
 		err    error
 	}{
 		{name: "not asked", try: func(t *testing.T, conn *Conn, client io.Reader) {

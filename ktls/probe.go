@@ -107,7 +107,7 @@ func (r *probeResult) holds() bool { return r.final || time.Since(r.at) < probeA
 
 // supported returns what connections can be offered to the kernel now, with
 // NotNeeded, or why none can. It doesn't wait for a probe, but for the first.
-func (p *prober) supported() (Support, Reason) {
+func (p *prober) supported() (Support, State) {
 	r := p.result.Load()
 	if r == nil {
 		_, _ = p.probe()

@@ -90,7 +90,7 @@ func (r *recorder) underHandshakeSecret(record []byte) bool {
 }
 
 // current returns the key that crypto/tls encrypts with, which is kept.
-func (r *recorder) current() (*trafficKey, Reason) {
+func (r *recorder) current() (*trafficKey, State) {
 	if r.shadow != nil {
 		return r.shadow, Offloaded
 	}
@@ -104,7 +104,7 @@ func (r *recorder) dropShadow() {
 	r.shadow = nil
 }
 
-func (r *recorder) key(secret []byte) (*trafficKey, Reason) {
+func (r *recorder) key(secret []byte) (*trafficKey, State) {
 	if len(secret) != r.suite.secretLen {
 		return nil, NoSecret
 	}
@@ -125,7 +125,7 @@ func (r *recorder) key(secret []byte) (*trafficKey, Reason) {
 // prove returns the sequence number of the record that comes next, as the
 // record that was written last shows it, with Offloaded for a reason. The key is
 // that of the application secret.
-func (r *recorder) prove(key *trafficKey) (next uint64, reason Reason) {
+func (r *recorder) prove(key *trafficKey) (next uint64, reason State) {
 	if r.updated && r.since == 0 {
 		return 0, Offloaded // the KeyUpdate has been opened: watch
 	}
@@ -144,7 +144,7 @@ func (r *recorder) prove(key *trafficKey) (next uint64, reason Reason) {
 // move proves the sequence number and lets install give key and number to the
 // kernel, and tell whether the key can be replaced. The error belongs to the reason
 // KernelRefused.
-func (r *recorder) move(install func(s *suite, info []byte) (rekey bool, err error)) (Reason, error) {
+func (r *recorder) move(install func(s *suite, info []byte) (rekey bool, err error)) (State, error) {
 	r.wire.Lock() // what is being written has to be accounted for
 	defer r.wire.Unlock()
 	info, next, reason := r.proved()
@@ -177,7 +177,7 @@ func (r *recorder) move(install func(s *suite, info []byte) (rekey bool, err err
 }
 
 // proved returns the crypto info with the proved number, which is next.
-func (r *recorder) proved() (info []byte, next uint64, reason Reason) {
+func (r *recorder) proved() (info []byte, next uint64, reason State) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	switch {

@@ -78,7 +78,7 @@ func TestProof(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
 		run    func(sc *script)
-		reason Reason
+		reason State
 	}{
 		{"no ticket", func(sc *script) { flight(sc); sc.done() }, Offloaded},
 		{"one ticket", func(sc *script) { flight(sc); sc.ticket(); sc.done() }, Offloaded},
@@ -146,7 +146,7 @@ func TestProof12(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
 		run    func(sc *script)
-		reason Reason
+		reason State
 	}{
 		{"at once", func(sc *script) { flight(sc); sc.done() }, Offloaded},
 		{"data", func(sc *script) { flight(sc); sc.done(); sc.data("x"); sc.data("xx"); sc.data("\x18\x00\x00\x01\x00") }, Offloaded},
@@ -183,7 +183,7 @@ func TestProof12(t *testing.T) {
 }
 
 // testProof moves what a script has written, and checks what the kernel gets.
-func testProof(t *testing.T, s *suite, run func(*script), want Reason) {
+func testProof(t *testing.T, s *suite, run func(*script), want State) {
 	sc := newScript(t, s)
 	run(sc)
 	var info []byte

@@ -72,10 +72,10 @@ type Options struct {
 	Drain *Drain
 }
 
-// A Decision says whether a connection is offloaded.
+// A Decision is the final state of a connection.
 type Decision struct {
-	Reason Reason // Offloaded, or why not
-	Err    error  // the kernel's, with KernelRefused and KernelUntrusted; else nil
+	State State
+	Err   error // the kernel's, with KernelRefused and KernelUntrusted; else nil
 
 	// As in crypto/tls; zero if the handshake is not complete.
 	Version, CipherSuite uint16
@@ -89,7 +89,7 @@ type Server struct {
 	rekeys  rekeys
 
 	// Changed by tests only.
-	supported func() (Support, Reason)  // what system knows
+	supported func() (Support, State)   // what system knows
 	distrust  func(error)               // tells system
 	newKernel func(*net.TCPConn) kernel // openKernel
 	keyLimit  uint64

@@ -211,7 +211,7 @@ func TestConcurrently(t *testing.T) {
 		group.Go(func() {
 			_, _ = conn.ReadFrom(file)
 			conn.Offload()
-			_ = conn.Reason().String()
+			_ = conn.State().String()
 			_ = conn.ConnectionState()
 		})
 		group.Wait()
@@ -247,14 +247,14 @@ func TestFIPS(t *testing.T) {
 
 func TestReasonWords(t *testing.T) {
 	seen := make(map[string]bool)
-	for r := range numReasons {
+	for r := range numStates {
 		if word := r.String(); word == "" || seen[word] || strings.ToLower(word) != word {
 			t.Errorf("reason %d has the word %q", r, word)
 		} else {
 			seen[word] = true
 		}
 	}
-	if numReasons.String() != "unknown" {
+	if numStates.String() != "unknown" {
 		t.Error("a reason that doesn't exist has a word")
 	}
 }

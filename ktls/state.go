@@ -1,14 +1,15 @@
 package ktls
 
-// A Reason says why a connection is not offloaded to the kernel. There are few
-// of them and their words are fixed: they serve as metric label and log field.
-type Reason uint8
+// A State says whether a connection is offloaded to the kernel, and if not, why.
+// There are few of them and their words are fixed: they serve as metric label and
+// log field.
+type State uint8
 
-// The reasons. Only [Offloaded] belongs to a connection whose records the
-// kernel makes; with any other one crypto/tls goes on making them.
+// The states. In all but [Offloaded] crypto/tls makes the records.
 const (
-	// NotNeeded: nothing has asked for the offload so far ([OnDemand]).
-	NotNeeded Reason = iota
+	// NotNeeded: nothing has asked for the offload so far. It is the only state
+	// that may change.
+	NotNeeded State = iota
 	// Offloaded: the kernel makes the records.
 	Offloaded
 	// KernelUnsupported: the probe found no kernel TLS.
@@ -27,7 +28,7 @@ const (
 	SequenceUnproven
 	// Closing: an alert has been written, or a write has failed.
 	Closing
-	// KernelRefused: a system call of the installation has failed.
+	// KernelRefused: a system call of the offload has failed.
 	KernelRefused
 	// KernelUntrusted: the kernel, or a sandbox around the process, reported
 	// success and did not do what it was told. After the first such
@@ -36,10 +37,10 @@ const (
 	// FIPS: GODEBUG=fips140=only forbids what the proof needs.
 	FIPS
 
-	numReasons
+	numStates
 )
 
-var reasonWords = [numReasons]string{
+var stateWords = [numStates]string{
 	NotNeeded:         "not_needed",
 	Offloaded:         "offloaded",
 	KernelUnsupported: "kernel_unsupported",
@@ -54,10 +55,19 @@ var reasonWords = [numReasons]string{
 	FIPS:              "fips",
 }
 
-// String returns the reason's word.
-func (r Reason) String() string {
-	if r < numReasons {
-		return reasonWords[r]
+// States returns all states.
+func States() []State {
+	all := make([]State, numStates)
+	for i := range all {
+		all[i] = State(i)
+	}
+	return all
+}
+
+// String returns the state's word.
+func (r State) String() string {
+	if r < numStates {
+		return stateWords[r]
 	}
 	return "unknown"
 }

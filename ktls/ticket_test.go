@@ -171,7 +171,7 @@ func TestUnknownSessionEncoding(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
 		change func(*recorder)
-		want   Reason
+		want   State
 	}{
 		{"secret not found", func(r *recorder) { r.secret = nil }, NoSecret},
 		{"another secret found", func(r *recorder) { r.secret[0] ^= 1 }, SequenceUnproven},

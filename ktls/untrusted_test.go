@@ -179,7 +179,7 @@ func TestProber(t *testing.T) {
 		var support Support
 		var err error
 		p := &prober{run: func() (Support, error) { runs.Add(1); return support, err }}
-		want := func(n int32, any bool, reason Reason) {
+		want := func(n int32, any bool, reason State) {
 			t.Helper()
 			got, why := p.supported()
 			synctest.Wait()
