@@ -25,6 +25,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/caddy-ktls/caddy-ktls/fileserver"
+	"github.com/caddy-ktls/caddy-ktls/internal/doctor"
 	"github.com/caddy-ktls/caddy-ktls/ktls"
 )
 
@@ -100,7 +101,7 @@ func (w *ListenerWrapper) Provision(ctx caddy.Context) error {
 	if _, err := ktls.Probe(); first && !errors.Is(err, errors.ErrUnsupported) {
 		server.RegisterConnState(fileserver.ConnState)
 		server.RegisterConnContext(fileserver.ConnContext)
-		warnFaults.Do(func() { logFaults(w.logger, fileserver.SelfTest()) })
+		warnFaults.Do(func() { logFaults(w.logger, httpFaults()) })
 	}
 	if err := registerMetrics(ctx.GetMetricsRegistry()); err != nil {
 		return fmt.Errorf("ktls: registering metrics: %w", err)
@@ -196,7 +197,7 @@ func (w *ListenerWrapper) retired(c *ktls.Conn) {
 // distrusted logs that the files of a protocol are copied from now on, and what to
 // do.
 func (w *ListenerWrapper) distrusted(protocol string) {
-	todo := takeNewer
+	todo := doctor.TakeNewer
 	if behind := slices.DeleteFunc(slices.Clone(w.behind), func(name string) bool { return name == "ktls" }); len(behind) > 0 && protocol == "HTTP/1.1" {
 		// Over HTTP/2 nothing depends on what they hand on.
 		todo = "leave out what stands behind ktls in listener_wrappers, as it may alter what is written: " +
@@ -210,23 +211,20 @@ func (w *ListenerWrapper) distrusted(protocol string) {
 // warnFaults has the self-test's faults logged once in the life of the process.
 var warnFaults sync.Once
 
-func logFaults(logger *zap.Logger, faults []fileserver.Fault) {
+func logFaults(logger *zap.Logger, faults []doctor.HTTPFault) {
 	for _, f := range faults {
-		logger.Warn(faultText(f)+". To send them by the kernel as before, "+takeNewer,
+		logger.Warn(f.String()+". To send them by the kernel as before, "+doctor.TakeNewer,
 			zap.String("protocol", f.Protocol), zap.String("fault", f.What), zap.String("go", runtime.Version()))
 	}
 }
 
-func faultText(f fileserver.Fault) string {
-	if f.Copied {
-		return "files over " + f.Protocol + " are copied: " + f.What
+// httpFaults is the self-test of package fileserver, as package doctor takes it.
+func httpFaults() (faults []doctor.HTTPFault) {
+	for _, f := range fileserver.SelfTest() {
+		faults = append(faults, doctor.HTTPFault(f))
 	}
-	return "files over " + f.Protocol + " take more work: " + f.What
+	return faults
 }
-
-// takeNewer is what to do if Go or Caddy has changed.
-const takeNewer = "build Caddy with a newer version of this module, since Go or Caddy has changed. " +
-	"If there is none, please open an issue"
 
 // lost counts and logs a connection whose client may not have got everything.
 func (w *ListenerWrapper) lost(c *ktls.Conn, err error) {

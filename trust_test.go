@@ -8,19 +8,19 @@ import (
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
 
-	"github.com/caddy-ktls/caddy-ktls/fileserver"
+	"github.com/caddy-ktls/caddy-ktls/internal/doctor"
 )
 
 // What the self-test finds is a warning that says what to do.
 func TestLogFaults(t *testing.T) {
 	core, logs := observer.New(zap.DebugLevel)
-	logFaults(zap.New(core), []fileserver.Fault{{Protocol: "HTTP/2", What: "no stream", Copied: true}, {Protocol: "HTTP/1.1", What: "no more"}})
+	logFaults(zap.New(core), []doctor.HTTPFault{{Protocol: "HTTP/2", What: "no stream", Copied: true}, {Protocol: "HTTP/1.1", What: "no more"}})
 	entries := logs.All()
 	if len(entries) != 2 {
 		t.Fatalf("%d lines", len(entries))
 	}
 	for i, want := range []string{"files over HTTP/2 are copied: no stream. ", "files over HTTP/1.1 take more work: no more. "} {
-		if e := entries[i]; e.Level != zapcore.WarnLevel || !strings.HasPrefix(e.Message, want) || !strings.HasSuffix(e.Message, takeNewer) {
+		if e := entries[i]; e.Level != zapcore.WarnLevel || !strings.HasPrefix(e.Message, want) || !strings.HasSuffix(e.Message, doctor.TakeNewer) {
 			t.Errorf("%v: %s", e.Level, e.Message)
 		}
 	}
@@ -46,7 +46,7 @@ func TestLogDistrust(t *testing.T) {
 			t.Fatal(entries)
 		}
 		message := entries[0].Message
-		if !strings.Contains(message, tt.protocol) || !strings.HasSuffix(message, takeNewer) {
+		if !strings.Contains(message, tt.protocol) || !strings.HasSuffix(message, doctor.TakeNewer) {
 			t.Error(message)
 		}
 		if names := strings.Contains(message, "listener_wrappers"); names != (tt.want != "") || !strings.Contains(message, tt.want) {

@@ -1,4 +1,4 @@
-package caddyktls
+package doctor
 
 import (
 	"encoding/json"
@@ -9,11 +9,10 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
-
-	"github.com/caddy-ktls/caddy-ktls/fileserver"
 )
 
-func checkCommand() *cobra.Command {
+// Command is `caddy ktls check`. selfTest tells what this build's HTTP does not do.
+func Command(selfTest func() []HTTPFault) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "check [--json]",
 		Short: "Checks whether kernel TLS works on this machine",
@@ -58,7 +57,7 @@ The exit code is 0 if kernel TLS works here, else 1.
 	}
 	asJSON := cmd.Flags().Bool("json", false, "Print an object of JSON")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		r := newReport(checkMachine())
+		r := newReport(findFacts(selfTest))
 		write := r.writeText
 		if *asJSON {
 			write = r.writeJSON
@@ -75,7 +74,7 @@ The exit code is 0 if kernel TLS works here, else 1.
 	return cmd
 }
 
-// facts are what checkMachine finds out. The JSON names are documented in the
+// facts are what findFacts finds out. The JSON names are documented in the
 // command's help.
 type facts struct {
 	OS              string        `json:"os"`
@@ -84,7 +83,7 @@ type facts struct {
 	Container       string        `json:"container"`
 	Module          moduleFacts   `json:"module"`
 	Ciphers         []cipherFacts `json:"ciphers"`
-	HTTP            []httpFacts   `json:"http"`
+	HTTP            []HTTPFault   `json:"http"`
 	Interfaces      []string      `json:"interfaces"`
 	FileDescriptors uint64        `json:"file_descriptors"`
 }
@@ -116,13 +115,6 @@ type cipherFacts struct {
 
 	fault bool // the kernel takes the cipher, but it does not work
 	inert bool // the kernel says that it takes the cipher, and does nothing
-}
-
-// httpFacts are a fault that the self-test of package fileserver has found.
-type httpFacts struct {
-	Protocol string `json:"protocol"`
-	Fault    string `json:"fault"`
-	Copied   bool   `json:"copied"`
 }
 
 // A line is one line of the text.
@@ -323,15 +315,6 @@ func (r *report) judgeCiphers() {
 		return
 	}
 	r.Works, r.Verdict = true, "kernel TLS works here"
-}
-
-func (r *report) judgeHTTP() {
-	for _, f := range r.HTTP {
-		r.add("http", stateWarn, faultText(fileserver.Fault{Protocol: f.Protocol, What: f.Fault, Copied: f.Copied}), takeNewer)
-	}
-	if len(r.HTTP) == 0 {
-		r.add("http", stateOK, "Go and Caddy in this build do what sendfile needs")
-	}
 }
 
 // fewDescriptors is where the limit may hurt. Caddy's systemd unit sets 1048576

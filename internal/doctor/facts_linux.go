@@ -1,4 +1,4 @@
-package caddyktls
+package doctor
 
 import (
 	"crypto/tls"
@@ -9,13 +9,12 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/caddy-ktls/caddy-ktls/fileserver"
 	"github.com/caddy-ktls/caddy-ktls/ktls"
 )
 
-// checkMachine tries what can be tried, and looks at the rest. What it can't
-// find out it leaves empty.
-func checkMachine() facts {
+// findFacts tries what can be tried, and looks at the rest. What it can't find out
+// it leaves empty.
+func findFacts(selfTest func() []HTTPFault) facts {
 	root := os.DirFS("/")
 	f := facts{OS: runtime.GOOS, Go: builtBy(runtime.Version()), Container: findContainer(root)}
 	f.Kernel.Faults = []fault{}
@@ -41,10 +40,7 @@ func checkMachine() facts {
 	}
 	f.Module = moduleFacts{State: findModule(root, f.Kernel.Release), AtBoot: loadedAtBoot(root)}
 	f.Module.LoadedByCheck = f.Module.State == moduleLoaded && before != moduleLoaded
-	f.HTTP = []httpFacts{}
-	for _, fault := range fileserver.SelfTest() {
-		f.HTTP = append(f.HTTP, httpFacts{fault.Protocol, fault.What, fault.Copied})
-	}
+	f.HTTP = append([]HTTPFault{}, selfTest()...)
 	f.Interfaces, _ = interfacesWith(featureTLS)
 	var limit unix.Rlimit
 	if unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) == nil {

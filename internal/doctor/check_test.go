@@ -1,4 +1,4 @@
-package caddyktls
+package doctor
 
 import (
 	"encoding/json"
@@ -198,11 +198,11 @@ func TestReport(t *testing.T) {
 		{
 			name: "another Go or Caddy", verdict: works,
 			change: func(f *facts) {
-				f.HTTP = []httpFacts{{"HTTP/2", "no stream", true}, {"HTTP/1.1", "parts are parts", false}}
+				f.HTTP = []HTTPFault{{"HTTP/2", "no stream", true}, {"HTTP/1.1", "parts are parts", false}}
 			},
 			want: []string{
 				"http        warn  files over HTTP/2 are copied: no stream",
-				"                  -> " + takeNewer,
+				"                  -> " + TakeNewer,
 				"http        warn  files over HTTP/1.1 take more work: parts are parts",
 			},
 		},
@@ -247,7 +247,7 @@ func TestReport(t *testing.T) {
 				Verdict string
 				Go      struct{ Version string }
 				Ciphers []struct{ TLS, Cipher string }
-				HTTP    []httpFacts
+				HTTP    []HTTPFault
 				Lines   []line
 			}
 			if err := json.Unmarshal([]byte(b.String()), &decoded); err != nil {

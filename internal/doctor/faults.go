@@ -1,4 +1,4 @@
-package caddyktls
+package doctor
 
 import (
 	goversion "go/version"

@@ -1,0 +1,13 @@
+//go:build !linux
+
+package doctor
+
+import "runtime"
+
+// findFacts tries nothing.
+func findFacts(func() []HTTPFault) facts {
+	return facts{
+		OS: runtime.GOOS, Kernel: kernelFacts{Faults: []fault{}}, Go: builtBy(runtime.Version()),
+		Ciphers: []cipherFacts{}, HTTP: []HTTPFault{}, Interfaces: []string{},
+	}
+}
