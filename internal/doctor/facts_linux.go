@@ -17,12 +17,12 @@ import (
 func findFacts(selfTest func() []HTTPFault) facts {
 	root := os.DirFS("/")
 	f := facts{OS: runtime.GOOS, Go: builtBy(runtime.Version()), Container: findContainer(root)}
-	f.Kernel.Faults = []fault{}
+	f.Kernel.Faults = []knownFault{}
 	var name unix.Utsname
 	if unix.Uname(&name) == nil {
 		f.Kernel.Release = unix.ByteSliceToString(name.Release[:])
 		if v, ok := upstreamVersion(f.Kernel.Release, unix.ByteSliceToString(name.Version[:])); ok {
-			f.Kernel.Version, f.Kernel.Faults = v.String(), faultsOf(v)
+			f.Kernel.Version, f.Kernel.Faults = v.String(), kernelFaultsOf(v)
 		}
 	}
 	// The check may load the module.
@@ -34,7 +34,7 @@ func findFacts(selfTest func() []HTTPFault) facts {
 		}
 		if t.Err != nil {
 			c.Error = t.Err.Error()
-			c.fault, c.inert = !errors.Is(t.Err, errors.ErrUnsupported), t.Inert
+			c.broken, c.inert = !errors.Is(t.Err, errors.ErrUnsupported), t.Inert
 		}
 		f.Ciphers = append(f.Ciphers, c)
 	}

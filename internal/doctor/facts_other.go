@@ -7,7 +7,7 @@ import "runtime"
 // findFacts tries nothing.
 func findFacts(func() []HTTPFault) facts {
 	return facts{
-		OS: runtime.GOOS, Kernel: kernelFacts{Faults: []fault{}}, Go: builtBy(runtime.Version()),
+		OS: runtime.GOOS, Kernel: kernelFacts{Faults: []knownFault{}}, Go: builtBy(runtime.Version()),
 		Ciphers: []cipherFacts{}, HTTP: []HTTPFault{}, Interfaces: []string{},
 	}
 }

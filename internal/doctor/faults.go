@@ -1,12 +1,7 @@
 package doctor
 
-import (
-	goversion "go/version"
-	"strings"
-)
-
-// A fault is one of the kernel or of Go, in what this module uses of it.
-type fault struct {
+// A knownFault is one of the kernel or of Go, in what this module uses of it.
+type knownFault struct {
 	ID     string `json:"id"`
 	What   string `json:"what"`
 	Source string `json:"source"`
@@ -17,13 +12,13 @@ type fault struct {
 	fixed []version
 }
 
-func (f fault) String() string { return f.ID + ": " + f.What + ", " + f.Source }
+func (f knownFault) String() string { return f.ID + ": " + f.What + ", " + f.Source }
 
-// knownFaults are those that can be reached when the kernel encrypts what is
+// kernelFaults are those that can be reached when the kernel encrypts what is
 // sent. The versions are those of the kernel's own CVE records, as OSV has them.
 // Of what has no such record, they are those whose announcement on the mailing list
 // stable@vger.kernel.org, of 23 and 29 October 2025, lists the commit.
-var knownFaults = []fault{
+var kernelFaults = []knownFault{
 	{
 		ID:     "CVE-2026-23240",
 		What:   "use after free when a connection is closed while it sends",
@@ -62,7 +57,8 @@ var knownFaults = []fault{
 	},
 }
 
-func (f fault) in(v version) bool {
+// in tells whether a version of the kernel has the fault.
+func (f knownFault) in(v version) bool {
 	for _, fixed := range f.fixed {
 		if fixed[0] == v[0] && fixed[1] == v[1] {
 			return v.less(fixed)
@@ -71,9 +67,9 @@ func (f fault) in(v version) bool {
 	return v.less(f.fixed[len(f.fixed)-1])
 }
 
-func faultsOf(v version) []fault {
-	faults := []fault{}
-	for _, f := range knownFaults {
+func kernelFaultsOf(v version) []knownFault {
+	faults := []knownFault{}
+	for _, f := range kernelFaults {
 		if f.in(v) {
 			faults = append(faults, f)
 		}
@@ -83,21 +79,4 @@ func faultsOf(v version) []fault {
 
 var october2025 = []version{
 	{5, 4, 301}, {5, 10, 246}, {5, 15, 196}, {6, 1, 158}, {6, 6, 114}, {6, 12, 55}, {6, 17, 5}, {6, 18, 0},
-}
-
-// builtBy returns what is known of a version of Go, which may have more with it, as
-// in "devel go1.27-9b1a2c3 Mon Jun 1" or "go1.26.5 X:nodwarf5". Of what it doesn't
-// understand it knows no faults.
-func builtBy(text string) goFacts {
-	facts := goFacts{Version: text, Faults: []fault{}}
-	for field := range strings.FieldsSeq(text) {
-		if goversion.IsValid(field) && goversion.Compare(field, "go1.26.6") < 0 {
-			facts.Faults = append(facts.Faults, fault{
-				ID:     "CVE-2026-56862",
-				What:   "a client can keep the server busy by KeyUpdates without end; fixed in Go 1.26.6",
-				Source: "https://golang.org/issue/80528",
-			})
-		}
-	}
-	return facts
 }

@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-func identities(faults []fault) (ids []string) {
+func identities(faults []knownFault) (ids []string) {
 	for _, f := range faults {
 		ids = append(ids, f.ID)
 	}
@@ -48,49 +48,13 @@ func TestFaultsOf(t *testing.T) {
 		{version{6, 19, 13}, nil},
 		{version{7, 0, 0}, nil},
 	} {
-		if got := identities(faultsOf(test.version)); !slices.Equal(got, test.want) {
+		if got := identities(kernelFaultsOf(test.version)); !slices.Equal(got, test.want) {
 			t.Errorf("%v: %v, want %v", test.version, got, test.want)
 		}
 	}
-	for _, f := range knownFaults {
+	for _, f := range kernelFaults {
 		if !slices.IsSortedFunc(f.fixed, func(v, w version) int { return slices.Compare(v[:], w[:]) }) {
 			t.Errorf("%s: the versions are not in ascending order", f.ID)
-		}
-	}
-}
-
-func TestBuiltBy(t *testing.T) {
-	for _, test := range []struct {
-		version string
-		fault   bool
-	}{
-		{"go1.26.8", false},
-		{"go1.26.6", false},
-		{"go1.26.5", true},
-		{"go1.26.0", true},
-		{"go1.26", true},
-		{"go1.26rc1", true},
-		{"go1.25.20", true},
-		{"go1.9.7", true},
-		{"go1.27.0", false},
-		{"go1.30", false},
-		{"go1.26.10", false},
-		{"go1.26.5 X:nodwarf5", true},
-		{"go1.26.6 X:nodwarf5", false},
-		{"go1.26.5-company", true},
-		{"go1.26.6-company", false},
-		{"devel go1.26-9b1a2c3 Mon Jun 1 10:00:00 2026 +0000", true},
-		{"devel go1.28-9b1a2c3 Mon Jun 1 10:00:00 2026 +0000", false},
-		{"devel +9b1a2c3", false},
-		{"gccgo", false},
-		{"", false},
-	} {
-		facts, want := builtBy(test.version), []string(nil)
-		if test.fault {
-			want = []string{"CVE-2026-56862"}
-		}
-		if got := identities(facts.Faults); !slices.Equal(got, want) || facts.Faults == nil || facts.Version != test.version {
-			t.Errorf("%q: %+v, want %v", test.version, facts, want)
 		}
 	}
 }

@@ -2,13 +2,17 @@ package doctor
 
 import (
 	"bufio"
-	"fmt"
 	"io/fs"
 	"path"
-	"regexp"
 	"slices"
 	"strings"
 )
+
+type moduleFacts struct {
+	State         string `json:"state"`
+	LoadedByCheck bool   `json:"loaded_by_check"`
+	AtBoot        bool   `json:"at_boot"`
+}
 
 // What has become of the kernel's module tls.
 const (
@@ -72,28 +76,6 @@ func loadedAtBoot(root fs.FS) bool {
 	return hasLine(root, "etc/modules", isTLS)
 }
 
-// findContainer tells what kind of container this is, or an empty string. It
-// knows Docker, Podman, what systemd knows, and what the names of control groups
-// give away; cgroup v2 most often hides them.
-func findContainer(root fs.FS) string {
-	if kind, err := fs.ReadFile(root, "run/systemd/container"); err == nil {
-		return strings.TrimSpace(string(kind))
-	}
-	switch {
-	case exists(root, ".dockerenv"):
-		return "docker"
-	case exists(root, "run/.containerenv"):
-		return "podman"
-	}
-	groups, _ := fs.ReadFile(root, "proc/1/cgroup")
-	for _, kind := range []string{"kubepods", "docker", "libpod", "containerd", "lxc"} {
-		if strings.Contains(string(groups), kind) {
-			return kind
-		}
-	}
-	return ""
-}
-
 func exists(root fs.FS, name string) bool {
 	_, err := fs.Stat(root, name)
 	return err == nil
@@ -113,29 +95,48 @@ func hasLine(root fs.FS, name string, match func(line string) bool) bool {
 	return false
 }
 
-// A version is a kernel's: 6.12.107.
-type version [3]int
-
-func (v version) String() string { return fmt.Sprintf("%d.%d.%d", v[0], v[1], v[2]) }
-
-func (v version) less(w version) bool { return slices.Compare(v[:], w[:]) < 0 }
-
-var debianVersion = regexp.MustCompile(`\bDebian (\d+\.\d+\.\d+)-`)
-
-// upstreamVersion returns the kernel's version if its number tells which fixes
-// it has. Some distributions stay at a number and add fixes, as 6.8.0-45-generic
-// says; Debian, where it does so, tells the number in what uname -v prints.
-func upstreamVersion(release, build string) (v version, ok bool) {
-	if m := debianVersion.FindStringSubmatch(build); m != nil {
-		release = m[1]
-	}
-	if n, _ := fmt.Sscanf(release, "%d.%d.%d", &v[0], &v[1], &v[2]); n < 2 {
-		return v, false
-	}
-	number := fmt.Sprintf("%d.%d.0", v[0], v[1])
-	return v, !strings.HasPrefix(release, number+"-")
+// Why there is no kernel TLS, by the module's state.
+var moduleReasons = map[string]string{
+	moduleNotLoaded:    "the module tls is not loaded",
+	moduleNotInstalled: "this kernel has no module tls",
+	moduleGone:         "the module tls is not loaded, and the running kernel's modules are gone, as after an update",
 }
 
-// recommended is the version from which on kernel TLS is recommended, see
-// README.md, Kernels.
-var recommended = version{6, 6, 0}
+const (
+	loadAtBoot   = "at boot: echo tls | sudo tee /etc/modules-load.d/tls.conf"
+	restartCaddy = "then restart Caddy, which looks only once"
+)
+
+func (r *report) judgeModule() {
+	where := ""
+	if r.Container != "" {
+		where = "on the host: "
+	}
+	m := r.Module
+	switch m.State {
+	case moduleBuiltIn:
+		r.add("module tls", stateOK, "part of the kernel")
+	case moduleLoaded:
+		text := "loaded"
+		if m.LoadedByCheck {
+			text += " just now, by this check"
+		}
+		switch {
+		case r.Container != "":
+			r.add("module tls", stateOK, text)
+		case m.AtBoot:
+			r.add("module tls", stateOK, text+", and at every boot")
+		default:
+			r.add("module tls", stateWarn, text+", but not at boot", loadAtBoot)
+		}
+	case moduleNotLoaded:
+		r.add("module tls", stateFail, "not loaded", where+"sudo modprobe tls", where+loadAtBoot, restartCaddy)
+	case moduleNotInstalled:
+		r.add("module tls", stateFail, "this kernel has none",
+			where+"install a kernel with CONFIG_TLS, or the distribution's package with more modules; then: sudo modprobe tls",
+			where+loadAtBoot, restartCaddy)
+	case moduleGone:
+		r.add("module tls", stateFail, "not loaded; the running kernel's modules are gone, as after an update",
+			"reboot; then: sudo modprobe tls", loadAtBoot)
+	}
+}

@@ -5,7 +5,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"testing/fstest"
 )
 
 // allCiphers are those of Linux from 5.11 on.
@@ -111,7 +110,7 @@ func TestReport(t *testing.T) {
 			change: func(f *facts) {
 				none(f, moduleNotLoaded)
 				for i := range f.Ciphers {
-					f.Ciphers[i].fault = true
+					f.Ciphers[i].broken = true
 				}
 			},
 			verdict: "no kernel TLS: no connection could be moved to the kernel", want: []string{"ciphers     FAIL  the error"},
@@ -154,7 +153,7 @@ func TestReport(t *testing.T) {
 		{
 			name: "faults of the kernel", verdict: works,
 			change: func(f *facts) {
-				f.Kernel = kernelFacts{Release: "6.6.0-1-amd64", Version: "6.6.140", Faults: faultsOf(version{6, 6, 140})}
+				f.Kernel = kernelFacts{Release: "6.6.0-1-amd64", Version: "6.6.140", Faults: kernelFaultsOf(version{6, 6, 140})}
 			},
 			want: []string{
 				"kernel      warn  6.6.0-1-amd64 (6.6.140) has known faults in kernel TLS, unless the distribution has fixed them",
@@ -174,7 +173,7 @@ func TestReport(t *testing.T) {
 		{
 			name: "wrong data",
 			change: func(f *facts) {
-				f.Ciphers[2].Works, f.Ciphers[2].fault, f.Ciphers[2].Error = false, true, "other data"
+				f.Ciphers[2].Works, f.Ciphers[2].broken, f.Ciphers[2].Error = false, true, "other data"
 			},
 			verdict: "kernel TLS is faulty here: don't use it",
 			want:    []string{"ciphers     FAIL  TLS 1.3 with ChaCha20-Poly1305: other data"},
@@ -219,151 +218,57 @@ func TestReport(t *testing.T) {
 			if wantWorks := test.verdict == works; r.Works != wantWorks || r.Verdict != test.verdict {
 				t.Errorf("works %v, verdict %q, want %v, %q", r.Works, r.Verdict, wantWorks, test.verdict)
 			}
-			var b strings.Builder
-			if err := r.writeText(&b); err != nil {
-				t.Fatal(err)
-			}
-			text := b.String()
-			if !strings.HasSuffix("\n"+text, "\nverdict: "+test.verdict+"\n") {
-				t.Errorf("the last line is not the verdict:\n%s", text)
-			}
-			if test.not != "" && strings.Contains(text, test.not) {
-				t.Errorf("%q in\n%s", test.not, text)
-			}
-			rest := text
-			for _, want := range test.want {
-				var found bool
-				if _, rest, found = strings.Cut(rest, want+"\n"); !found {
-					t.Errorf("no line %q, or not in order:\n%s", want, text)
-				}
-			}
-
-			b.Reset()
-			if err := r.writeJSON(&b); err != nil {
-				t.Fatal(err)
-			}
-			var decoded struct {
-				Works   bool
-				Verdict string
-				Go      struct{ Version string }
-				Ciphers []struct{ TLS, Cipher string }
-				HTTP    []HTTPFault
-				Lines   []line
-			}
-			if err := json.Unmarshal([]byte(b.String()), &decoded); err != nil {
-				t.Fatal(err)
-			}
-			if decoded.Works != r.Works || decoded.Verdict != r.Verdict || len(decoded.Ciphers) != len(f.Ciphers) ||
-				decoded.Go.Version != f.Go.Version ||
-				len(decoded.Lines) != len(r.Lines) || !slices.Equal(decoded.HTTP, f.HTTP) {
-				t.Errorf("JSON differs from the text:\n%s", b.String())
-			}
+			wantText(t, r, test.verdict, test.want, test.not)
+			wantJSON(t, r)
 		})
 	}
 }
 
-func files(pairs ...string) fstest.MapFS {
-	root := fstest.MapFS{}
-	for i := 0; i < len(pairs); i += 2 {
-		root[pairs[i]] = &fstest.MapFile{Data: []byte(pairs[i+1])}
+// wantText checks that the text ends with the verdict, has all lines of want in their
+// order, and has not what is in not.
+func wantText(t *testing.T, r *report, verdict string, want []string, not string) {
+	t.Helper()
+	var b strings.Builder
+	if err := r.writeText(&b); err != nil {
+		t.Fatal(err)
 	}
-	return root
-}
-
-func TestFindModule(t *testing.T) {
-	const others = "nf_tables 1 0 - Live 0x0\ntls_device 1 0 - Live 0x0\n"
-	tests := []struct {
-		name string
-		root fstest.MapFS
-		want string
-	}{
-		{"nothing to see", files(), moduleNotLoaded},
-		{"loaded", files("proc/modules", others+"tls 155648 0 - Live 0x0\n", "proc/net/tls_stat", ""), moduleLoaded},
-		{"built in, in use", files("proc/modules", others, "proc/sys/net/ipv4/tcp_available_ulp", "espintcp mptcp tls\n"), moduleBuiltIn},
-		{"built in, seen in a container", files("proc/modules", others, "proc/net/tls_stat", ""), moduleBuiltIn},
-		{"built in", files("lib/modules/6.1/modules.builtin", "kernel/net/x.ko\nkernel/net/tls/tls.ko\n"), moduleBuiltIn},
-		{
-			"not loaded",
-			files("proc/modules", others, "proc/sys/net/ipv4/tcp_available_ulp", "mptcp\n",
-				"lib/modules/6.1/modules.dep", "kernel/a.ko: kernel/net/tls/tls.ko\nkernel/net/tls/tls.ko.zst:\n"),
-			moduleNotLoaded,
-		},
-		{"not loaded, in a container", files("proc/modules", others, "proc/version", "Linux"), moduleNotLoaded},
-		{"not installed", files("proc/modules", others, "lib/modules/6.1/modules.dep", "kernel/a.ko: kernel/net/tls/tls.ko\n"), moduleNotInstalled},
-		{"kernel without modules", files("proc/version", "Linux"), moduleNotInstalled},
-		{"updated kernel", files("proc/modules", others, "lib/modules/6.2/modules.dep", "kernel/net/tls/tls.ko:\n"), moduleGone},
+	text := b.String()
+	if !strings.HasSuffix("\n"+text, "\nverdict: "+verdict+"\n") {
+		t.Errorf("the last line is not the verdict:\n%s", text)
 	}
-	for _, test := range tests {
-		t.Run(test.name, func(t *testing.T) {
-			if got := findModule(test.root, "6.1"); got != test.want {
-				t.Errorf("%q, want %q", got, test.want)
-			}
-		})
+	if not != "" && strings.Contains(text, not) {
+		t.Errorf("%q in\n%s", not, text)
 	}
-}
-
-func TestLoadedAtBoot(t *testing.T) {
-	tests := []struct {
-		name string
-		root fstest.MapFS
-		want bool
-	}{
-		{"no", files(), false},
-		{"yes", files("etc/modules-load.d/tls.conf", "tls\n"), true},
-		{"with others", files("usr/lib/modules-load.d/a.conf", "# for caddy\nloop\n tls"), true},
-		{"comment", files("etc/modules-load.d/tls.conf", "# tls\n;tls\ntls_x\n"), false},
-		{"other name", files("etc/modules-load.d/tls", "tls\n"), false},
-		{"masked", files("etc/modules-load.d/a.conf", "", "usr/lib/modules-load.d/a.conf", "tls\n"), false},
-		{"etc/modules", files("etc/modules", "loop\ntls\n"), true},
-	}
-	for _, test := range tests {
-		t.Run(test.name, func(t *testing.T) {
-			if got := loadedAtBoot(test.root); got != test.want {
-				t.Errorf("%v, want %v", got, test.want)
-			}
-		})
-	}
-}
-
-func TestFindContainer(t *testing.T) {
-	tests := []struct {
-		name string
-		root fstest.MapFS
-		want string
-	}{
-		{"none", files("proc/1/cgroup", "0::/init.scope\n"), ""},
-		{"docker", files(".dockerenv", ""), "docker"},
-		{"podman", files("run/.containerenv", "engine=podman"), "podman"},
-		{"systemd", files("run/systemd/container", "systemd-nspawn\n"), "systemd-nspawn"},
-		{"kubernetes", files("proc/1/cgroup", "0::/kubepods/burstable/pod1/x\n"), "kubepods"},
-		{"lxc", files("proc/1/cgroup", "2:cpu:/lxc/x\n"), "lxc"},
-	}
-	for _, test := range tests {
-		t.Run(test.name, func(t *testing.T) {
-			if got := findContainer(test.root); got != test.want {
-				t.Errorf("%q, want %q", got, test.want)
-			}
-		})
-	}
-}
-
-func TestUpstreamVersion(t *testing.T) {
-	for _, test := range []struct {
-		release, build string
-		want           version
-		ok             bool
-	}{
-		{"6.12.107+deb13-cloud-amd64", "#1 SMP Debian 6.12.107-1 (2026-09-01)", version{6, 12, 107}, true},
-		{"6.1.0-33-amd64", "#1 SMP PREEMPT_DYNAMIC Debian 6.1.133-1 (2025-04-10)", version{6, 1, 133}, true},
-		{"6.8.0-45-generic", "#45-Ubuntu SMP", version{6, 8, 0}, false},
-		{"5.14.0-427.el9.x86_64", "#1 SMP", version{5, 14, 0}, false},
-		{"6.11.0", "#1 SMP", version{6, 11, 0}, true},
-		{"7.0-rc3", "#1 SMP", version{7, 0, 0}, true},
-		{"6.16.8-arch1-1", "#1 SMP", version{6, 16, 8}, true},
-		{"", "", version{}, false},
-	} {
-		if got, ok := upstreamVersion(test.release, test.build); got != test.want || ok != test.ok {
-			t.Errorf("%q, %q: %v, %v; want %v, %v", test.release, test.build, got, ok, test.want, test.ok)
+	rest := text
+	for _, line := range want {
+		var found bool
+		if _, rest, found = strings.Cut(rest, line+"\n"); !found {
+			t.Errorf("no line %q, or not in order:\n%s", line, text)
 		}
+	}
+}
+
+// wantJSON checks that the JSON says the same as the report.
+func wantJSON(t *testing.T, r *report) {
+	t.Helper()
+	var b strings.Builder
+	if err := r.writeJSON(&b); err != nil {
+		t.Fatal(err)
+	}
+	var decoded struct {
+		Works   bool
+		Verdict string
+		Go      struct{ Version string }
+		Ciphers []struct{ TLS, Cipher string }
+		HTTP    []HTTPFault
+		Lines   []line
+	}
+	if err := json.Unmarshal([]byte(b.String()), &decoded); err != nil {
+		t.Fatal(err)
+	}
+	if decoded.Works != r.Works || decoded.Verdict != r.Verdict || len(decoded.Ciphers) != len(r.Ciphers) ||
+		decoded.Go.Version != r.Go.Version ||
+		len(decoded.Lines) != len(r.Lines) || !slices.Equal(decoded.HTTP, r.HTTP) {
+		t.Errorf("JSON differs from the text:\n%s", b.String())
 	}
 }

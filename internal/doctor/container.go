@@ -1,0 +1,34 @@
+package doctor
+
+import (
+	"io/fs"
+	"strings"
+)
+
+// findContainer tells what kind of container this is, or an empty string. It
+// knows Docker, Podman, what systemd knows, and what the names of control groups
+// give away; cgroup v2 most often hides them.
+func findContainer(root fs.FS) string {
+	if kind, err := fs.ReadFile(root, "run/systemd/container"); err == nil {
+		return strings.TrimSpace(string(kind))
+	}
+	switch {
+	case exists(root, ".dockerenv"):
+		return "docker"
+	case exists(root, "run/.containerenv"):
+		return "podman"
+	}
+	groups, _ := fs.ReadFile(root, "proc/1/cgroup")
+	for _, kind := range []string{"kubepods", "docker", "libpod", "containerd", "lxc"} {
+		if strings.Contains(string(groups), kind) {
+			return kind
+		}
+	}
+	return ""
+}
+
+func (r *report) judgeContainer() {
+	if r.Container != "" {
+		r.add("container", stateNote, r.Container+": it is the host's kernel that counts, and the host where its modules are loaded")
+	}
+}

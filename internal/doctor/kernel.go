@@ -1,0 +1,67 @@
+package doctor
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+type kernelFacts struct {
+	Release string       `json:"release"` // as uname -r
+	Version string       `json:"version"`
+	Faults  []knownFault `json:"faults"`
+}
+
+func (r *report) judgeKernel() {
+	state, text := stateOK, r.Kernel.Release
+	var todo []string
+	switch {
+	case r.Kernel.Version == "":
+		state = stateNote
+		text += ": a distribution's number, which does not tell what faults are fixed; keep it up to date"
+	case !strings.HasPrefix(text, r.Kernel.Version):
+		text += " (" + r.Kernel.Version + ")"
+	}
+	for _, f := range r.Kernel.Faults {
+		todo = append(todo, f.String())
+	}
+	if len(todo) > 0 {
+		state = stateWarn
+		text += " has known faults in kernel TLS, unless the distribution has fixed them"
+	}
+	if v, _ := upstreamVersion(r.Kernel.Release, ""); v.less(recommended) {
+		state = stateWarn
+		todo = append(todo, "a maintained kernel from 6.6 on is recommended: kernel TLS has had security bugs in older ones")
+	} else if len(todo) > 0 {
+		todo = append(todo, "install the newest kernel that the distribution has")
+	}
+	r.add("kernel", state, text, todo...)
+}
+
+// recommended is the version from which on kernel TLS is recommended, see
+// README.md, Kernels.
+var recommended = version{6, 6, 0}
+
+// A version is a kernel's: 6.12.107.
+type version [3]int
+
+func (v version) String() string { return fmt.Sprintf("%d.%d.%d", v[0], v[1], v[2]) }
+
+func (v version) less(w version) bool { return slices.Compare(v[:], w[:]) < 0 }
+
+var debianVersion = regexp.MustCompile(`\bDebian (\d+\.\d+\.\d+)-`)
+
+// upstreamVersion returns the kernel's version if its number tells which fixes
+// it has. Some distributions stay at a number and add fixes, as 6.8.0-45-generic
+// says; Debian, where it does so, tells the number in what uname -v prints.
+func upstreamVersion(release, build string) (v version, ok bool) {
+	if m := debianVersion.FindStringSubmatch(build); m != nil {
+		release = m[1]
+	}
+	if n, _ := fmt.Sscanf(release, "%d.%d.%d", &v[0], &v[1], &v[2]); n < 2 {
+		return v, false
+	}
+	number := fmt.Sprintf("%d.%d.0", v[0], v[1])
+	return v, !strings.HasPrefix(release, number+"-")
+}
