@@ -2,6 +2,7 @@ package caddyktls
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/tls"
 	"fmt"
 	"io"
@@ -41,9 +42,8 @@ func BenchmarkServeHTTP(b *testing.B) {
 				next := benchHandler(b, size)
 				serve := func(w http.ResponseWriter, r *http.Request) error { return next(w, r) }
 				if with == "ktls" {
-					h := &Handler{logger: zap.NewNop(), count: newMetrics(b)}
-					h.options = fileserver.Options{MinSize: fileserver.DefaultMinSize,
-						Sending: func(_ *http.Request, reason fileserver.Reason) { h.sending(reason) }}
+					h := &Handler{responses: newResponses(zap.NewNop(), b.Name()+rand.Text())}
+					h.options = fileserver.Options{MinSize: fileserver.DefaultMinSize, Sending: h.responses.sending}
 					serve = func(w http.ResponseWriter, r *http.Request) error { return h.ServeHTTP(w, r, next) }
 				}
 				bottom := &discarder{header: make(http.Header), buf: make([]byte, 32<<10)}

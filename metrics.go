@@ -1,14 +1,10 @@
 package caddyktls
 
 import (
-	"cmp"
-	"crypto/tls"
 	"errors"
-	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/caddy-ktls/caddy-ktls/fileserver"
 	"github.com/caddy-ktls/caddy-ktls/ktls"
 )
 
@@ -64,97 +60,6 @@ func registerMetrics(registry *prometheus.Registry) error {
 		}
 	}
 	return nil
-}
-
-// serverMetrics are those of the HTTP server of a name.
-type serverMetrics struct {
-	name          string
-	offloaded     prometheus.Gauge
-	keyUpdates    prometheus.Counter
-	retired       prometheus.Counter
-	lost          prometheus.Counter
-	failed        prometheus.Counter
-	sendfileBytes prometheus.Counter
-
-	responses   counterCache[fileserver.Reason]
-	copiedBytes counterCache[fileserver.Reason]
-	connections counterCache[outcome]
-}
-
-// An outcome is what becomes of a connection.
-type outcome struct {
-	reason          ktls.State
-	version, cipher uint16 // zero if the handshake is not complete
-}
-
-func metricsOf(name string) *serverMetrics {
-	return &serverMetrics{
-		name:          name,
-		offloaded:     metrics.offloaded.WithLabelValues(name),
-		keyUpdates:    metrics.keyUpdates.WithLabelValues(name),
-		retired:       metrics.retired.WithLabelValues(name),
-		lost:          metrics.lost.WithLabelValues(name),
-		failed:        metrics.failed.WithLabelValues(name),
-		sendfileBytes: metrics.sendfileBytes.WithLabelValues(name),
-	}
-}
-
-// A counterCache keeps counters, since to find one by its labels takes longer
-// than all else that is done for a small response.
-type counterCache[K comparable] struct {
-	mu    sync.RWMutex
-	known map[K]prometheus.Counter
-}
-
-// get returns the counter of a key. The first time it asks for its labels.
-func (c *counterCache[K]) get(key K, all *prometheus.CounterVec, labels func() []string) prometheus.Counter {
-	c.mu.RLock()
-	counter := c.known[key]
-	c.mu.RUnlock()
-	if counter != nil {
-		return counter
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.known == nil {
-		c.known = make(map[K]prometheus.Counter)
-	}
-	c.known[key] = all.WithLabelValues(labels()...)
-	return c.known[key]
-}
-
-// decided counts a connection that is offloaded or not.
-func (m *serverMetrics) decided(d ktls.Decision) {
-	o := outcome{d.State, d.Version, d.CipherSuite}
-	m.connections.get(o, metrics.connections, func() []string {
-		if o.version == 0 {
-			return []string{m.name, o.reason.String(), "", ""}
-		}
-		return []string{m.name, o.reason.String(), tls.VersionName(o.version), tls.CipherSuiteName(o.cipher)}
-	}).Inc()
-	if d.State == ktls.Offloaded {
-		m.offloaded.Inc()
-	}
-}
-
-// sending counts a response with a file.
-func (m *serverMetrics) sending(reason fileserver.Reason) {
-	m.responses.get(reason, metrics.responses, func() []string {
-		return []string{m.name, cmp.Or(string(reason), "sendfile")}
-	}).Inc()
-}
-
-// done counts what is known when a response has been handled.
-func (m *serverMetrics) done(response *fileserver.Response) {
-	reason := response.Reason()
-	if !response.Eligible() {
-		m.sending(reason)
-	}
-	if n := response.Copied(); n > 0 {
-		m.copiedBytes.get(reason, metrics.copiedBytes, func() []string {
-			return []string{m.name, cmp.Or(string(reason), "remainder")}
-		}).Add(float64(n))
-	}
 }
 
 // A kernelCollector tells what the kernel counts, for all processes of the

@@ -30,8 +30,8 @@ import (
 	"github.com/caddy-ktls/caddy-ktls/ktls"
 )
 
-// newMetrics returns those of a server whose name is new.
-func newMetrics(t testing.TB) *serverMetrics { return metricsOf(t.Name() + rand.Text()) }
+// newCounters returns those of a server whose name is new.
+func newCounters(t testing.TB) *counters { return countersOf(t.Name() + rand.Text()) }
 
 // insert returns a writer that no connection is known for, with what is known of
 // the response.
@@ -47,7 +47,7 @@ func allMetrics(t testing.TB) []*dto.MetricFamily {
 	kernel := metrics.kernel
 	t.Cleanup(func() { metrics.kernel = kernel })
 	metrics.kernel = func() (map[string]uint64, error) { return map[string]uint64{"TlsCurrTxSw": 1}, nil }
-	m := newMetrics(t)
+	m := newCounters(t)
 	m.decided(ktls.Decision{State: ktls.NotNeeded})
 	m.sending(fileserver.ReasonNone)
 	w, response := insert(t)
@@ -399,7 +399,7 @@ func statusOf(t testing.TB, name string) ServerStatus {
 }
 
 func TestDecided(t *testing.T) {
-	m := newMetrics(t)
+	m := newCounters(t)
 	for _, d := range []ktls.Decision{
 		{State: ktls.Offloaded, Version: tls.VersionTLS13, CipherSuite: tls.TLS_AES_128_GCM_SHA256},
 		{State: ktls.Offloaded, Version: tls.VersionTLS12, CipherSuite: tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256},
@@ -466,7 +466,7 @@ func TestDone(t *testing.T) {
 		{"large file", "not_offloadable", true},
 	} {
 		t.Run(tt.body, func(t *testing.T) {
-			m := newMetrics(t)
+			m := newCounters(t)
 			w, response := insert(t)
 			n := respond(t, w, tt.body)
 			if response.Eligible() != tt.sending {
@@ -546,9 +546,8 @@ func TestPlaceholders(t *testing.T) {
 			if !tt.plain {
 				r.TLS = new(tls.ConnectionState)
 			}
-			h := &Handler{inert: tt.inert, logger: zap.NewNop(), count: newMetrics(t)}
-			h.options = fileserver.Options{MinSize: fileserver.DefaultMinSize,
-				Sending: func(_ *http.Request, reason fileserver.Reason) { h.sending(reason) }}
+			h := &Handler{inert: tt.inert, responses: newResponses(zap.NewNop(), t.Name()+rand.Text())}
+			h.options = fileserver.Options{MinSize: fileserver.DefaultMinSize, Sending: h.responses.sending}
 			want := func(when, key string, want any) {
 				if got, ok := repl.Get("http.ktls." + key); got != want || ok != (want != nil) {
 					t.Errorf("%s the body, %s is %v, want %v", when, key, got, want)

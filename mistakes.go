@@ -180,6 +180,15 @@ func wrapperNames(server *caddyhttp.Server) []string {
 	return names
 }
 
+// wrappersBehind returns the names of the listener wrappers that stand behind ktls.
+func wrappersBehind(server *caddyhttp.Server) []string {
+	names := wrapperNames(server)
+	if i := slices.Index(names, "ktls"); i >= 0 {
+		return names[i+1:]
+	}
+	return nil
+}
+
 // protocols returns the protocols that a server with TLS speaks at any of its
 // addresses.
 func protocols(server *caddyhttp.Server) map[string]bool {

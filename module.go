@@ -14,15 +14,10 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"runtime"
-	"slices"
-	"strings"
-	"sync"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
-	"go.uber.org/zap"
 
 	"github.com/caddy-ktls/caddy-ktls/fileserver"
 	"github.com/caddy-ktls/caddy-ktls/internal/doctor"
@@ -51,12 +46,10 @@ type ListenerWrapper struct {
 	// first write.
 	Offload string `json:"offload,omitempty"`
 
-	ctx    caddy.Context
-	logger *zap.Logger
-	server *caddyhttp.Server
-	behind []string // the listener wrappers that stand behind this one
-	count  *serverMetrics
-	http   *fileserver.Server // made when the server starts
+	ctx         caddy.Context
+	server      *caddyhttp.Server
+	connections *connections
+	http        *fileserver.Server // made when the server starts
 }
 
 // CaddyModule returns the Caddy module information.
@@ -80,7 +73,6 @@ func (w *ListenerWrapper) Provision(ctx caddy.Context) error {
 		return fmt.Errorf("ktls: offload must be large or all, not %q", w.Offload)
 	}
 	w.ctx = ctx
-	w.logger = ctx.Logger()
 	server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
 	if !ok {
 		return errors.New("ktls: the listener wrapper works in HTTP servers only")
@@ -89,10 +81,8 @@ func (w *ListenerWrapper) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return err
 	}
-	w.server, w.count = server, metricsOf(server.Name()) // Cleanup needs it after an error too
-	if names := wrapperNames(server); slices.Contains(names, "ktls") {
-		w.behind = names[slices.Index(names, "ktls")+1:]
-	}
+	w.server = server // Cleanup needs it after an error too
+	w.connections = newConnections(ctx.Logger(), server.Name(), wrappersBehind(server))
 	if first {
 		if err := checkServer(ctx, server, w.Offload); err != nil {
 			return err
@@ -101,7 +91,7 @@ func (w *ListenerWrapper) Provision(ctx caddy.Context) error {
 	if _, err := ktls.Probe(); first && !errors.Is(err, errors.ErrUnsupported) {
 		server.RegisterConnState(fileserver.ConnState)
 		server.RegisterConnContext(fileserver.ConnContext)
-		warnFaults.Do(func() { logFaults(w.logger, httpFaults()) })
+		w.connections.selfTested(httpFaults)
 	}
 	if err := registerMetrics(ctx.GetMetricsRegistry()); err != nil {
 		return fmt.Errorf("ktls: registering metrics: %w", err)
@@ -125,14 +115,11 @@ func (w *ListenerWrapper) WrapListener(ln net.Listener) net.Listener {
 	}
 	if w.http == nil {
 		_, err := ktls.Probe()
-		if errors.Is(err, errors.ErrUnsupported) {
-			reasonLog.write(w.logger, "kernel TLS is not available; serving without it",
-				ktls.KernelUnsupported.String(), zap.Error(err))
-			return ln
-		}
 		if err != nil {
-			reasonLog.write(w.logger, "kernel TLS could not be tried; serving without it until a later try succeeds",
-				ktls.KernelUnsupported.String(), zap.Error(err))
+			w.connections.unavailable(err)
+		}
+		if errors.Is(err, errors.ErrUnsupported) {
+			return ln
 		}
 		w.http = w.newServer()
 		w.server.RegisterOnStop(w.waitForClosing)
@@ -147,11 +134,11 @@ func (w *ListenerWrapper) newServer() *fileserver.Server {
 		TLS: ktls.NewServer(w.server.TLSConnPolicies.TLSConfig(w.ctx), &ktls.Options{
 			Install:          offloads[w.Offload],
 			InterruptRetired: true,
-			Decided:          w.decided,
-			Lost:             w.lost,
-			Closed:           func(*ktls.Conn) { w.count.offloaded.Dec() },
-			KeyUpdated:       func(*ktls.Conn) { w.count.keyUpdates.Inc() },
-			Retired:          w.retired,
+			Decided:          w.connections.decided,
+			Lost:             w.connections.lost,
+			Closed:           w.connections.closed,
+			KeyUpdated:       w.connections.keyUpdated,
+			Retired:          w.connections.retired,
 			Drain:            &drain,
 		}),
 		Timeouts: fileserver.Timeouts{
@@ -160,81 +147,9 @@ func (w *ListenerWrapper) newServer() *fileserver.Server {
 			Write:      time.Duration(w.server.WriteTimeout),
 		},
 		HandshakeFailed: func(message string) { stdlib.Debug(message) },
-		NotTCP: func(raw net.Conn) {
-			w.count.decided(ktls.Decision{State: ktls.NotTCP})
-			reasonLog.write(w.logger, "connection can't be offloaded: it is not plain TCP below TLS",
-				ktls.NotTCP.String(), zap.String("type", fmt.Sprintf("%T", raw)))
-		},
-		Distrusted: w.distrusted,
-		Sent:       func(n int64) { w.count.sendfileBytes.Add(float64(n)) },
-	}
-}
-
-// decided counts and logs a connection that is offloaded or not.
-func (w *ListenerWrapper) decided(c *ktls.Conn, d ktls.Decision) {
-	w.count.decided(d)
-	remote := zap.Stringer("remote", c.RemoteAddr())
-	switch d.State {
-	case ktls.Offloaded, ktls.NotNeeded:
-		if entry := w.logger.Check(zap.DebugLevel, "connection "+d.State.String()); entry != nil {
-			entry.Write(remote)
-		}
-	case ktls.KernelUntrusted:
-		reasonLog.warn(w.logger, "the kernel can't be trusted with connections: it took a key and did not do what it said; "+
-			"serving without kernel TLS until the next reload. Run caddy ktls check", d.State.String(), remote, zap.Error(d.Err))
-	default:
-		reasonLog.write(w.logger, "connection can't be offloaded", d.State.String(), remote, zap.Error(d.Err))
-	}
-}
-
-// retired counts and logs a connection whose key can't be replaced.
-func (w *ListenerWrapper) retired(c *ktls.Conn) {
-	w.count.retired.Inc()
-	reasonLog.write(w.logger, "connection ends when its responses are complete: the kernel can't replace its key, which takes Linux 6.14",
-		"retired", zap.Stringer("remote", c.RemoteAddr()))
-}
-
-// distrusted logs that the files of a protocol are copied from now on, and what to
-// do.
-func (w *ListenerWrapper) distrusted(protocol string) {
-	todo := doctor.TakeNewer
-	if behind := slices.DeleteFunc(slices.Clone(w.behind), func(name string) bool { return name == "ktls" }); len(behind) > 0 && protocol == "HTTP/1.1" {
-		// Over HTTP/2 nothing depends on what they hand on.
-		todo = "leave out what stands behind ktls in listener_wrappers, as it may alter what is written: " +
-			strings.Join(behind, ", ") + ". If that is not it, " + todo
-	}
-	w.logger.Error("a response has failed, and files over "+protocol+" are copied until Caddy restarts: "+
-		"what is written for a file does not reach ktls as it is. To send them by the kernel again, "+todo,
-		zap.String("protocol", protocol), zap.Strings("behind", w.behind), zap.String("go", runtime.Version()))
-}
-
-// warnFaults has the self-test's faults logged once in the life of the process.
-var warnFaults sync.Once
-
-func logFaults(logger *zap.Logger, faults []doctor.HTTPFault) {
-	for _, f := range faults {
-		logger.Warn(f.String()+". To send them by the kernel as before, "+doctor.TakeNewer,
-			zap.String("protocol", f.Protocol), zap.String("fault", f.What), zap.String("go", runtime.Version()))
-	}
-}
-
-// httpFaults is the self-test of package fileserver, as package doctor takes it.
-func httpFaults() (faults []doctor.HTTPFault) {
-	for _, f := range fileserver.SelfTest() {
-		faults = append(faults, doctor.HTTPFault(f))
-	}
-	return faults
-}
-
-// lost counts and logs a connection whose client may not have got everything.
-func (w *ListenerWrapper) lost(c *ktls.Conn, err error) {
-	w.count.lost.Inc()
-	level := zap.WarnLevel
-	if errors.Is(err, net.ErrClosed) {
-		level = zap.DebugLevel // the client went away
-	}
-	if entry := w.logger.Check(level, "client did not take all that was sent"); entry != nil {
-		entry.Write(zap.Stringer("remote", c.RemoteAddr()), zap.Error(err))
+		NotTCP:          w.connections.notTCP,
+		Distrusted:      w.connections.distrusted,
+		Sent:            w.connections.sent,
 	}
 }
 
@@ -254,6 +169,14 @@ func (w *ListenerWrapper) waitForClosing(ctx context.Context) error {
 		return fmt.Errorf("ktls: exiting while clients have yet to take what was sent to them: %w", err)
 	}
 	return nil
+}
+
+// httpFaults is the self-test of package fileserver, as package doctor takes it.
+func httpFaults() (faults []doctor.HTTPFault) {
+	for _, f := range fileserver.SelfTest() {
+		faults = append(faults, doctor.HTTPFault(f))
+	}
+	return faults
 }
 
 // Handler sends bodies that are files by sendfile(2) over connections that the
@@ -284,10 +207,9 @@ type Handler struct {
 	// else. Default: any value will do.
 	Offload string `json:"offload,omitempty"`
 
-	logger  *zap.Logger
-	count   *serverMetrics
-	options fileserver.Options
-	inert   bool // the kernel has no kernel TLS, as the listener wrapper logs
+	responses *responses
+	options   fileserver.Options
+	inert     bool // the kernel has no kernel TLS, as the listener wrapper logs
 }
 
 // CaddyModule returns the Caddy module information.
@@ -315,25 +237,13 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	}
 	_, err := ktls.Probe()
 	h.inert = errors.Is(err, errors.ErrUnsupported)
-	h.logger, h.count = ctx.Logger(), metricsOf(server.Name())
+	h.responses = newResponses(ctx.Logger(), server.Name())
 	h.options = fileserver.Options{
 		MinSize: cmp.Or(h.MinSize, fileserver.DefaultMinSize),
-		Sending: func(_ *http.Request, reason fileserver.Reason) { h.sending(reason) },
-		Failed: func(r *http.Request, err error) {
-			h.count.failed.Inc()
-			h.logger.Debug("sending a file failed",
-				zap.String("remote", r.RemoteAddr), zap.String("uri", r.RequestURI), zap.Error(err))
-		},
+		Sending: h.responses.sending,
+		Failed:  h.responses.failed,
 	}
 	return nil
-}
-
-// sending counts and logs a response that is a file.
-func (h *Handler) sending(reason fileserver.Reason) {
-	h.count.sending(reason)
-	if reason != fileserver.ReasonNone {
-		reasonLog.write(h.logger, "file is copied instead of sent by the kernel", string(reason))
-	}
 }
 
 // ServeHTTP implements caddyhttp.MiddlewareHandler.
@@ -351,53 +261,16 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		repl.Map(func(key string) (any, bool) { return placeholder(response, key) })
 	}
 	if response != nil {
-		defer h.done(response, r) // a handler may panic
+		defer func() { // a handler may panic
+			response.Done()
+			h.responses.done(r, response)
+		}()
 	}
 	err := next.ServeHTTP(w, r)
 	if _, tooLarge := errors.AsType[*http.MaxBytesError](err); tooLarge && response != nil {
 		response.RefuseBody() // Caddy answers past our writer
 	}
 	return err
-}
-
-// done counts and logs a response that has been handled.
-func (h *Handler) done(response *fileserver.Response, r *http.Request) {
-	response.Done()
-	h.count.done(response)
-	if entry := h.logger.Check(zap.DebugLevel, "response"); entry != nil {
-		entry.Write(zap.String("remote", r.RemoteAddr), zap.String("uri", r.RequestURI),
-			zap.String("status", status(response)), zap.Int64("sendfile_bytes", response.Sent()), zap.Int64("copied_bytes", response.Copied()))
-	}
-}
-
-// placeholder returns the value of one of the module's placeholders.
-func placeholder(response *fileserver.Response, key string) (value any, known bool) {
-	switch key {
-	case "http.ktls.status":
-		return status(response), true
-	case "http.ktls.sendfile_bytes":
-		if response == nil {
-			return int64(0), true
-		}
-		return response.Sent(), true
-	}
-	return nil, false
-}
-
-// status says whether a response's connection is offloaded, or why not; and if it
-// is but the body, a file, is copied, why that.
-func status(response *fileserver.Response) string {
-	if response == nil {
-		return ktls.KernelUnsupported.String()
-	}
-	if response.Eligible() && response.Reason() != fileserver.ReasonNone {
-		return string(response.Reason())
-	}
-	offload, ok := response.Offload()
-	if !ok {
-		return string(fileserver.ReasonNotOffloadable)
-	}
-	return offload.String()
 }
 
 // Interface guards

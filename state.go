@@ -76,11 +76,11 @@ var reasonLog onceLog
 
 type onceLog struct{ seen sync.Map }
 
-func (l *onceLog) write(logger *zap.Logger, message, reason string, fields ...zap.Field) {
+func (l *onceLog) info(logger *zap.Logger, message, reason string, fields ...zap.Field) {
 	l.at(zap.InfoLevel, logger, message, reason, fields...)
 }
 
-// warn is write for what an operator should look at.
+// warn is for what an operator should look at.
 func (l *onceLog) warn(logger *zap.Logger, message, reason string, fields ...zap.Field) {
 	l.at(zap.WarnLevel, logger, message, reason, fields...)
 }

@@ -26,7 +26,7 @@ func TestTooLargeByError(t *testing.T) {
 		return err
 	})
 	limited := caddyhttp.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error { return limit.ServeHTTP(w, r, read) })
-	h := &Handler{logger: zap.NewNop(), count: metricsOf("toolarge")}
+	h := &Handler{responses: newResponses(zap.NewNop(), "toolarge")}
 	for _, tt := range []struct {
 		name  string
 		serve caddyhttp.HandlerFunc

@@ -1,0 +1,119 @@
+package caddyktls
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+
+	"go.uber.org/zap"
+
+	"github.com/caddy-ktls/caddy-ktls/internal/doctor"
+	"github.com/caddy-ktls/caddy-ktls/ktls"
+)
+
+// connections counts and logs what becomes of the connections of one HTTP server.
+// Most of its methods are callbacks of packages ktls and fileserver.
+type connections struct {
+	count  *counters
+	logger *zap.Logger
+	behind []string // the listener wrappers that stand behind ktls
+}
+
+// newConnections returns those of the HTTP server of a name. behind are the names of
+// the listener wrappers that stand behind ktls.
+func newConnections(logger *zap.Logger, server string, behind []string) *connections {
+	return &connections{count: countersOf(server), logger: logger, behind: behind}
+}
+
+// unavailable logs that the kernel has no kernel TLS, or could not be asked.
+func (c *connections) unavailable(err error) {
+	message := "kernel TLS could not be tried; serving without it until a later try succeeds"
+	if errors.Is(err, errors.ErrUnsupported) {
+		message = "kernel TLS is not available; serving without it"
+	}
+	reasonLog.info(c.logger, message, ktls.KernelUnsupported.String(), zap.Error(err))
+}
+
+// decided counts and logs a connection that is offloaded or not.
+func (c *connections) decided(conn *ktls.Conn, d ktls.Decision) {
+	c.count.decided(d)
+	remote := zap.Stringer("remote", conn.RemoteAddr())
+	switch d.State {
+	case ktls.Offloaded, ktls.NotNeeded:
+		if entry := c.logger.Check(zap.DebugLevel, "connection "+d.State.String()); entry != nil {
+			entry.Write(remote)
+		}
+	case ktls.KernelUntrusted:
+		reasonLog.warn(c.logger, "the kernel can't be trusted with connections: it took a key and did not do what it said; "+
+			"serving without kernel TLS until the next reload. Run caddy ktls check", d.State.String(), remote, zap.Error(d.Err))
+	default:
+		reasonLog.info(c.logger, "connection can't be offloaded", d.State.String(), remote, zap.Error(d.Err))
+	}
+}
+
+// notTCP counts and logs a connection that is not plain TCP below TLS.
+func (c *connections) notTCP(raw net.Conn) {
+	c.count.decided(ktls.Decision{State: ktls.NotTCP})
+	reasonLog.info(c.logger, "connection can't be offloaded: it is not plain TCP below TLS",
+		ktls.NotTCP.String(), zap.String("type", fmt.Sprintf("%T", raw)))
+}
+
+// sent counts bytes of bodies that went out by sendfile(2).
+func (c *connections) sent(n int64) { c.count.sendfileBytes.Add(float64(n)) }
+
+// keyUpdated counts a key that was replaced in the kernel.
+func (c *connections) keyUpdated(*ktls.Conn) { c.count.keyUpdates.Inc() }
+
+// retired counts and logs a connection whose key can't be replaced.
+func (c *connections) retired(conn *ktls.Conn) {
+	c.count.retired.Inc()
+	reasonLog.info(c.logger, "connection ends when its responses are complete: the kernel can't replace its key, which takes Linux 6.14",
+		"retired", zap.Stringer("remote", conn.RemoteAddr()))
+}
+
+// closed counts an offloaded connection out.
+func (c *connections) closed(*ktls.Conn) { c.count.offloaded.Dec() }
+
+// lost counts and logs a connection whose client may not have got everything.
+func (c *connections) lost(conn *ktls.Conn, err error) {
+	c.count.lost.Inc()
+	level := zap.WarnLevel
+	if errors.Is(err, net.ErrClosed) {
+		level = zap.DebugLevel // the client went away
+	}
+	if entry := c.logger.Check(level, "client did not take all that was sent"); entry != nil {
+		entry.Write(zap.Stringer("remote", conn.RemoteAddr()), zap.Error(err))
+	}
+}
+
+// distrusted logs that the files of a protocol are copied from now on, and what to
+// do.
+func (c *connections) distrusted(protocol string) {
+	todo := doctor.TakeNewer
+	if behind := slices.DeleteFunc(slices.Clone(c.behind), func(name string) bool { return name == "ktls" }); len(behind) > 0 && protocol == "HTTP/1.1" {
+		// Over HTTP/2 nothing depends on what they hand on.
+		todo = "leave out what stands behind ktls in listener_wrappers, as it may alter what is written: " +
+			strings.Join(behind, ", ") + ". If that is not it, " + todo
+	}
+	c.logger.Error("a response has failed, and files over "+protocol+" are copied until Caddy restarts: "+
+		"what is written for a file does not reach ktls as it is. To send them by the kernel again, "+todo,
+		zap.String("protocol", protocol), zap.Strings("behind", c.behind), zap.String("go", runtime.Version()))
+}
+
+var selfTestLogged sync.Once
+
+// selfTested logs, once in the life of the process, what the self-test has found.
+func (c *connections) selfTested(selfTest func() []doctor.HTTPFault) {
+	selfTestLogged.Do(func() { c.logFaults(selfTest()) })
+}
+
+func (c *connections) logFaults(faults []doctor.HTTPFault) {
+	for _, f := range faults {
+		c.logger.Warn(f.String()+". To send them by the kernel as before, "+doctor.TakeNewer,
+			zap.String("protocol", f.Protocol), zap.String("fault", f.What), zap.String("go", runtime.Version()))
+	}
+}

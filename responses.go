@@ -1,0 +1,76 @@
+package caddyktls
+
+import (
+	"net/http"
+
+	"go.uber.org/zap"
+
+	"github.com/caddy-ktls/caddy-ktls/fileserver"
+	"github.com/caddy-ktls/caddy-ktls/ktls"
+)
+
+// responses counts and logs the responses of a handler.
+type responses struct {
+	count  *counters
+	logger *zap.Logger
+}
+
+// newResponses returns those of a handler of the HTTP server of a name.
+func newResponses(logger *zap.Logger, server string) *responses {
+	return &responses{count: countersOf(server), logger: logger}
+}
+
+// sending counts and logs a response that is a file.
+func (r *responses) sending(_ *http.Request, reason fileserver.Reason) {
+	r.count.sending(reason)
+	if reason != fileserver.ReasonNone {
+		reasonLog.info(r.logger, "file is copied instead of sent by the kernel", string(reason))
+	}
+}
+
+// failed counts and logs a response by sendfile(2) that was not sent whole.
+func (r *responses) failed(req *http.Request, err error) {
+	r.count.failed.Inc()
+	r.logger.Debug("sending a file failed",
+		zap.String("remote", req.RemoteAddr), zap.String("uri", req.RequestURI), zap.Error(err))
+}
+
+// done counts and logs a response that has been handled.
+func (r *responses) done(req *http.Request, response *fileserver.Response) {
+	r.count.done(response)
+	if entry := r.logger.Check(zap.DebugLevel, "response"); entry != nil {
+		entry.Write(zap.String("remote", req.RemoteAddr), zap.String("uri", req.RequestURI),
+			zap.String("status", status(response)), zap.Int64("sendfile_bytes", response.Sent()), zap.Int64("copied_bytes", response.Copied()))
+	}
+}
+
+// placeholder returns the value of one of the handler's placeholders. The response is
+// nil where the kernel has no kernel TLS.
+func placeholder(response *fileserver.Response, key string) (value any, known bool) {
+	switch key {
+	case "http.ktls.status":
+		return status(response), true
+	case "http.ktls.sendfile_bytes":
+		if response == nil {
+			return int64(0), true
+		}
+		return response.Sent(), true
+	}
+	return nil, false
+}
+
+// status says whether a response's connection is offloaded, or why not; and if it
+// is but the body, a file, is copied, why that.
+func status(response *fileserver.Response) string {
+	if response == nil {
+		return ktls.KernelUnsupported.String()
+	}
+	if response.Eligible() && response.Reason() != fileserver.ReasonNone {
+		return string(response.Reason())
+	}
+	offload, ok := response.Offload()
+	if !ok {
+		return string(fileserver.ReasonNotOffloadable)
+	}
+	return offload.String()
+}
