@@ -16,6 +16,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/caddy-ktls/caddy-ktls/fileserver"
+	"github.com/caddy-ktls/caddy-ktls/internal/telemetry"
 )
 
 // A discarder is net/http's writer, as far as it costs nothing.
@@ -42,8 +43,8 @@ func BenchmarkServeHTTP(b *testing.B) {
 				next := benchHandler(b, size)
 				serve := func(w http.ResponseWriter, r *http.Request) error { return next(w, r) }
 				if with == "ktls" {
-					h := &Handler{responses: newResponses(zap.NewNop(), b.Name()+rand.Text())}
-					h.options = fileserver.Options{MinSize: fileserver.DefaultMinSize, Sending: h.responses.sending}
+					h := &Handler{responses: telemetry.NewResponses(zap.NewNop(), b.Name()+rand.Text())}
+					h.options = fileserver.Options{MinSize: fileserver.DefaultMinSize, Sending: h.responses.Sending}
 					serve = func(w http.ResponseWriter, r *http.Request) error { return h.ServeHTTP(w, r, next) }
 				}
 				bottom := &discarder{header: make(http.Header), buf: make([]byte, 32<<10)}

@@ -5,6 +5,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/caddy-ktls/caddy-ktls/internal/doctor"
+	"github.com/caddy-ktls/caddy-ktls/internal/telemetry"
 )
 
 func init() {
@@ -16,7 +17,7 @@ Tells about kernel TLS, to which the directive ktls moves connections.`,
 		CobraFunc: func(cmd *cobra.Command) {
 			cmd.Args = cobra.NoArgs // another word is no command
 			cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
-			cmd.AddCommand(doctor.Command(httpFaults), statusCommand())
+			cmd.AddCommand(doctor.Command(httpFaults), telemetry.StatusCommand())
 		},
 	})
 }

@@ -21,6 +21,7 @@ import (
 
 	"github.com/caddy-ktls/caddy-ktls/fileserver"
 	"github.com/caddy-ktls/caddy-ktls/internal/doctor"
+	"github.com/caddy-ktls/caddy-ktls/internal/telemetry"
 	"github.com/caddy-ktls/caddy-ktls/ktls"
 )
 
@@ -48,7 +49,7 @@ type ListenerWrapper struct {
 
 	ctx         caddy.Context
 	server      *caddyhttp.Server
-	connections *connections
+	connections *telemetry.Connections
 	http        *fileserver.Server // made when the server starts
 }
 
@@ -82,7 +83,7 @@ func (w *ListenerWrapper) Provision(ctx caddy.Context) error {
 		return err
 	}
 	w.server = server // Cleanup needs it after an error too
-	w.connections = newConnections(ctx.Logger(), server.Name(), wrappersBehind(server))
+	w.connections = telemetry.NewConnections(ctx.Logger(), server.Name(), wrappersBehind(server))
 	if first {
 		if err := checkServer(ctx, server, w.Offload); err != nil {
 			return err
@@ -91,9 +92,9 @@ func (w *ListenerWrapper) Provision(ctx caddy.Context) error {
 	if _, err := ktls.Probe(); first && !errors.Is(err, errors.ErrUnsupported) {
 		server.RegisterConnState(fileserver.ConnState)
 		server.RegisterConnContext(fileserver.ConnContext)
-		w.connections.selfTested(httpFaults)
+		w.connections.SelfTested(httpFaults)
 	}
-	if err := registerMetrics(ctx.GetMetricsRegistry()); err != nil {
+	if err := telemetry.Register(ctx.GetMetricsRegistry()); err != nil {
 		return fmt.Errorf("ktls: registering metrics: %w", err)
 	}
 	return nil
@@ -116,7 +117,7 @@ func (w *ListenerWrapper) WrapListener(ln net.Listener) net.Listener {
 	if w.http == nil {
 		_, err := ktls.Probe()
 		if err != nil {
-			w.connections.unavailable(err)
+			w.connections.Unavailable(err)
 		}
 		if errors.Is(err, errors.ErrUnsupported) {
 			return ln
@@ -134,11 +135,11 @@ func (w *ListenerWrapper) newServer() *fileserver.Server {
 		TLS: ktls.NewServer(w.server.TLSConnPolicies.TLSConfig(w.ctx), &ktls.Options{
 			Install:          offloads[w.Offload],
 			InterruptRetired: true,
-			Decided:          w.connections.decided,
-			Lost:             w.connections.lost,
-			Closed:           w.connections.closed,
-			KeyUpdated:       w.connections.keyUpdated,
-			Retired:          w.connections.retired,
+			Decided:          w.connections.Decided,
+			Lost:             w.connections.Lost,
+			Closed:           w.connections.Closed,
+			KeyUpdated:       w.connections.KeyUpdated,
+			Retired:          w.connections.Retired,
 			Drain:            &drain,
 		}),
 		Timeouts: fileserver.Timeouts{
@@ -147,9 +148,9 @@ func (w *ListenerWrapper) newServer() *fileserver.Server {
 			Write:      time.Duration(w.server.WriteTimeout),
 		},
 		HandshakeFailed: func(message string) { stdlib.Debug(message) },
-		NotTCP:          w.connections.notTCP,
-		Distrusted:      w.connections.distrusted,
-		Sent:            w.connections.sent,
+		NotTCP:          w.connections.NotTCP,
+		Distrusted:      w.connections.Distrusted,
+		Sent:            w.connections.Sent,
 	}
 }
 
@@ -207,7 +208,7 @@ type Handler struct {
 	// else. Default: any value will do.
 	Offload string `json:"offload,omitempty"`
 
-	responses *responses
+	responses *telemetry.Responses
 	options   fileserver.Options
 	inert     bool // the kernel has no kernel TLS, as the listener wrapper logs
 }
@@ -237,11 +238,11 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	}
 	_, err := ktls.Probe()
 	h.inert = errors.Is(err, errors.ErrUnsupported)
-	h.responses = newResponses(ctx.Logger(), server.Name())
+	h.responses = telemetry.NewResponses(ctx.Logger(), server.Name())
 	h.options = fileserver.Options{
 		MinSize: cmp.Or(h.MinSize, fileserver.DefaultMinSize),
-		Sending: h.responses.sending,
-		Failed:  h.responses.failed,
+		Sending: h.responses.Sending,
+		Failed:  h.responses.Failed,
 	}
 	return nil
 }
@@ -258,12 +259,12 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		}
 	}
 	if repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
-		repl.Map(func(key string) (any, bool) { return placeholder(response, key) })
+		repl.Map(func(key string) (any, bool) { return telemetry.Placeholder(response, key) })
 	}
 	if response != nil {
 		defer func() { // a handler may panic
 			response.Done()
-			h.responses.done(r, response)
+			h.responses.Done(r, response)
 		}()
 	}
 	err := next.ServeHTTP(w, r)

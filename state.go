@@ -5,8 +5,6 @@ import (
 	"sync"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
-	"go.uber.org/zap"
-	"go.uber.org/zap/zapcore"
 
 	"github.com/caddy-ktls/caddy-ktls/ktls"
 )
@@ -69,27 +67,3 @@ func (s *serverSet) offload(server *caddyhttp.Server) (offload ktls.Install, ok 
 // drain counts the connections of all configurations that are closed but have
 // data left to send: they outlive their configuration.
 var drain ktls.Drain
-
-// reasonLog logs each reason at level info or warning once in the life of the
-// process, and at debug afterwards.
-var reasonLog onceLog
-
-type onceLog struct{ seen sync.Map }
-
-func (l *onceLog) info(logger *zap.Logger, message, reason string, fields ...zap.Field) {
-	l.at(zap.InfoLevel, logger, message, reason, fields...)
-}
-
-// warn is for what an operator should look at.
-func (l *onceLog) warn(logger *zap.Logger, message, reason string, fields ...zap.Field) {
-	l.at(zap.WarnLevel, logger, message, reason, fields...)
-}
-
-func (l *onceLog) at(level zapcore.Level, logger *zap.Logger, message, reason string, fields ...zap.Field) {
-	if _, seen := l.seen.LoadOrStore(reason, true); seen {
-		level = zap.DebugLevel
-	}
-	if entry := logger.Check(level, message); entry != nil {
-		entry.Write(append(fields, zap.String("reason", reason))...)
-	}
-}

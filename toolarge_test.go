@@ -14,6 +14,8 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/requestbody"
 	"go.uber.org/zap"
+
+	"github.com/caddy-ktls/caddy-ktls/internal/telemetry"
 )
 
 // A client whose body is too large gets the answer before it has sent all, where
@@ -26,7 +28,7 @@ func TestTooLargeByError(t *testing.T) {
 		return err
 	})
 	limited := caddyhttp.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error { return limit.ServeHTTP(w, r, read) })
-	h := &Handler{responses: newResponses(zap.NewNop(), "toolarge")}
+	h := &Handler{responses: telemetry.NewResponses(zap.NewNop(), "toolarge")}
 	for _, tt := range []struct {
 		name  string
 		serve caddyhttp.HandlerFunc

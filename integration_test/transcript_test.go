@@ -9,7 +9,7 @@ import (
 	"strings"
 	"testing"
 
-	caddyktls "github.com/caddy-ktls/caddy-ktls"
+	"github.com/caddy-ktls/caddy-ktls/internal/telemetry"
 )
 
 // TestTranscript does what a user does who tries the module, by commands in a
@@ -133,7 +133,7 @@ func (s *transcript) show(t testing.TB, commands ...string) string {
 func (s *transcript) hasSent(t testing.TB, size int64) error {
 	t.Helper()
 	out, complaint, _ := s.command(t, "ktls", "status", "--json")
-	var status caddyktls.Status
+	var status telemetry.Status
 	if err := json.Unmarshal([]byte(out), &status); err != nil {
 		return fmt.Errorf("%w\n%s%s", err, out, complaint)
 	}

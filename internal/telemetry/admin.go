@@ -1,4 +1,4 @@
-package caddyktls
+package telemetry
 
 import (
 	"encoding/json"
@@ -85,7 +85,7 @@ func currentStatus() (*Status, error) {
 		status.Ciphers = support.Ciphers()
 	}
 	registry := prometheus.NewRegistry()
-	if err := registerMetrics(registry); err != nil {
+	if err := Register(registry); err != nil {
 		return nil, err
 	}
 	families, err := registry.Gather()

@@ -1,4 +1,4 @@
-package caddyktls
+package telemetry
 
 import (
 	"net/http"
@@ -9,34 +9,34 @@ import (
 	"github.com/caddy-ktls/caddy-ktls/ktls"
 )
 
-// responses counts and logs the responses of a handler.
-type responses struct {
+// Responses counts and logs the responses of a handler.
+type Responses struct {
 	count  *counters
 	logger *zap.Logger
 }
 
-// newResponses returns those of a handler of the HTTP server of a name.
-func newResponses(logger *zap.Logger, server string) *responses {
-	return &responses{count: countersOf(server), logger: logger}
+// NewResponses returns those of a handler of the HTTP server of a name.
+func NewResponses(logger *zap.Logger, server string) *Responses {
+	return &Responses{count: countersOf(server), logger: logger}
 }
 
-// sending counts and logs a response that is a file.
-func (r *responses) sending(_ *http.Request, reason fileserver.Reason) {
+// Sending counts and logs a response that is a file.
+func (r *Responses) Sending(_ *http.Request, reason fileserver.Reason) {
 	r.count.sending(reason)
 	if reason != fileserver.ReasonNone {
 		reasonLog.info(r.logger, "file is copied instead of sent by the kernel", string(reason))
 	}
 }
 
-// failed counts and logs a response by sendfile(2) that was not sent whole.
-func (r *responses) failed(req *http.Request, err error) {
+// Failed counts and logs a response by sendfile(2) that was not sent whole.
+func (r *Responses) Failed(req *http.Request, err error) {
 	r.count.failed.Inc()
 	r.logger.Debug("sending a file failed",
 		zap.String("remote", req.RemoteAddr), zap.String("uri", req.RequestURI), zap.Error(err))
 }
 
-// done counts and logs a response that has been handled.
-func (r *responses) done(req *http.Request, response *fileserver.Response) {
+// Done counts and logs a response that has been handled.
+func (r *Responses) Done(req *http.Request, response *fileserver.Response) {
 	r.count.done(response)
 	if entry := r.logger.Check(zap.DebugLevel, "response"); entry != nil {
 		entry.Write(zap.String("remote", req.RemoteAddr), zap.String("uri", req.RequestURI),
@@ -44,9 +44,9 @@ func (r *responses) done(req *http.Request, response *fileserver.Response) {
 	}
 }
 
-// placeholder returns the value of one of the handler's placeholders. The response is
+// Placeholder returns the value of one of the handler's placeholders. The response is
 // nil where the kernel has no kernel TLS.
-func placeholder(response *fileserver.Response, key string) (value any, known bool) {
+func Placeholder(response *fileserver.Response, key string) (value any, known bool) {
 	switch key {
 	case "http.ktls.status":
 		return status(response), true

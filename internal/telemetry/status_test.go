@@ -1,4 +1,4 @@
-package caddyktls
+package telemetry
 
 import (
 	"encoding/json"

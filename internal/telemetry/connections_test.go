@@ -1,4 +1,4 @@
-package caddyktls
+package telemetry
 
 import (
 	"strings"
@@ -14,7 +14,7 @@ import (
 // What the self-test finds is a warning that says what to do.
 func TestLogFaults(t *testing.T) {
 	core, logs := observer.New(zap.DebugLevel)
-	(&connections{logger: zap.New(core)}).logFaults([]doctor.HTTPFault{{Protocol: "HTTP/2", What: "no stream", Copied: true}, {Protocol: "HTTP/1.1", What: "no more"}})
+	(&Connections{logger: zap.New(core)}).logFaults([]doctor.HTTPFault{{Protocol: "HTTP/2", What: "no stream", Copied: true}, {Protocol: "HTTP/1.1", What: "no more"}})
 	entries := logs.All()
 	if len(entries) != 2 {
 		t.Fatalf("%d lines", len(entries))
@@ -40,7 +40,7 @@ func TestLogDistrust(t *testing.T) {
 		{"HTTP/2", []string{"shaper"}, ""},
 	} {
 		core, logs := observer.New(zap.DebugLevel)
-		(&connections{logger: zap.New(core), behind: tt.behind}).distrusted(tt.protocol)
+		(&Connections{logger: zap.New(core), behind: tt.behind}).Distrusted(tt.protocol)
 		entries := logs.All()
 		if len(entries) != 1 || entries[0].Level != zapcore.ErrorLevel {
 			t.Fatal(entries)

@@ -1,4 +1,4 @@
-package caddyktls
+package telemetry
 
 import (
 	"cmp"
@@ -19,8 +19,8 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// statusCommand is `caddy ktls status`.
-func statusCommand() *cobra.Command {
+// StatusCommand is `caddy ktls status`.
+func StatusCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "status [--address <interface>] [--config <path> [--adapter <name>]] [--json]",
 		Short: "Shows what the running Caddy has offloaded",

@@ -1,4 +1,4 @@
-package caddyktls
+package telemetry
 
 import (
 	"errors"
@@ -15,22 +15,22 @@ import (
 	"github.com/caddy-ktls/caddy-ktls/ktls"
 )
 
-// connections counts and logs what becomes of the connections of one HTTP server.
+// Connections counts and logs what becomes of the connections of one HTTP server.
 // Most of its methods are callbacks of packages ktls and fileserver.
-type connections struct {
+type Connections struct {
 	count  *counters
 	logger *zap.Logger
 	behind []string // the listener wrappers that stand behind ktls
 }
 
-// newConnections returns those of the HTTP server of a name. behind are the names of
+// NewConnections returns those of the HTTP server of a name. behind are the names of
 // the listener wrappers that stand behind ktls.
-func newConnections(logger *zap.Logger, server string, behind []string) *connections {
-	return &connections{count: countersOf(server), logger: logger, behind: behind}
+func NewConnections(logger *zap.Logger, server string, behind []string) *Connections {
+	return &Connections{count: countersOf(server), logger: logger, behind: behind}
 }
 
-// unavailable logs that the kernel has no kernel TLS, or could not be asked.
-func (c *connections) unavailable(err error) {
+// Unavailable logs that the kernel has no kernel TLS, or could not be asked.
+func (c *Connections) Unavailable(err error) {
 	message := "kernel TLS could not be tried; serving without it until a later try succeeds"
 	if errors.Is(err, errors.ErrUnsupported) {
 		message = "kernel TLS is not available; serving without it"
@@ -38,8 +38,8 @@ func (c *connections) unavailable(err error) {
 	reasonLog.info(c.logger, message, ktls.KernelUnsupported.String(), zap.Error(err))
 }
 
-// decided counts and logs a connection that is offloaded or not.
-func (c *connections) decided(conn *ktls.Conn, d ktls.Decision) {
+// Decided counts and logs a connection that is offloaded or not.
+func (c *Connections) Decided(conn *ktls.Conn, d ktls.Decision) {
 	c.count.decided(d)
 	remote := zap.Stringer("remote", conn.RemoteAddr())
 	switch d.State {
@@ -55,31 +55,31 @@ func (c *connections) decided(conn *ktls.Conn, d ktls.Decision) {
 	}
 }
 
-// notTCP counts and logs a connection that is not plain TCP below TLS.
-func (c *connections) notTCP(raw net.Conn) {
+// NotTCP counts and logs a connection that is not plain TCP below TLS.
+func (c *Connections) NotTCP(raw net.Conn) {
 	c.count.decided(ktls.Decision{State: ktls.NotTCP})
 	reasonLog.info(c.logger, "connection can't be offloaded: it is not plain TCP below TLS",
 		ktls.NotTCP.String(), zap.String("type", fmt.Sprintf("%T", raw)))
 }
 
-// sent counts bytes of bodies that went out by sendfile(2).
-func (c *connections) sent(n int64) { c.count.sendfileBytes.Add(float64(n)) }
+// Sent counts bytes of bodies that went out by sendfile(2).
+func (c *Connections) Sent(n int64) { c.count.sendfileBytes.Add(float64(n)) }
 
-// keyUpdated counts a key that was replaced in the kernel.
-func (c *connections) keyUpdated(*ktls.Conn) { c.count.keyUpdates.Inc() }
+// KeyUpdated counts a key that was replaced in the kernel.
+func (c *Connections) KeyUpdated(*ktls.Conn) { c.count.keyUpdates.Inc() }
 
-// retired counts and logs a connection whose key can't be replaced.
-func (c *connections) retired(conn *ktls.Conn) {
+// Retired counts and logs a connection whose key can't be replaced.
+func (c *Connections) Retired(conn *ktls.Conn) {
 	c.count.retired.Inc()
 	reasonLog.info(c.logger, "connection ends when its responses are complete: the kernel can't replace its key, which takes Linux 6.14",
 		"retired", zap.Stringer("remote", conn.RemoteAddr()))
 }
 
-// closed counts an offloaded connection out.
-func (c *connections) closed(*ktls.Conn) { c.count.offloaded.Dec() }
+// Closed counts an offloaded connection out.
+func (c *Connections) Closed(*ktls.Conn) { c.count.offloaded.Dec() }
 
-// lost counts and logs a connection whose client may not have got everything.
-func (c *connections) lost(conn *ktls.Conn, err error) {
+// Lost counts and logs a connection whose client may not have got everything.
+func (c *Connections) Lost(conn *ktls.Conn, err error) {
 	c.count.lost.Inc()
 	level := zap.WarnLevel
 	if errors.Is(err, net.ErrClosed) {
@@ -90,9 +90,9 @@ func (c *connections) lost(conn *ktls.Conn, err error) {
 	}
 }
 
-// distrusted logs that the files of a protocol are copied from now on, and what to
+// Distrusted logs that the files of a protocol are copied from now on, and what to
 // do.
-func (c *connections) distrusted(protocol string) {
+func (c *Connections) Distrusted(protocol string) {
 	todo := doctor.TakeNewer
 	if behind := slices.DeleteFunc(slices.Clone(c.behind), func(name string) bool { return name == "ktls" }); len(behind) > 0 && protocol == "HTTP/1.1" {
 		// Over HTTP/2 nothing depends on what they hand on.
@@ -106,12 +106,12 @@ func (c *connections) distrusted(protocol string) {
 
 var selfTestLogged sync.Once
 
-// selfTested logs, once in the life of the process, what the self-test has found.
-func (c *connections) selfTested(selfTest func() []doctor.HTTPFault) {
+// SelfTested logs, once in the life of the process, what the self-test has found.
+func (c *Connections) SelfTested(selfTest func() []doctor.HTTPFault) {
 	selfTestLogged.Do(func() { c.logFaults(selfTest()) })
 }
 
-func (c *connections) logFaults(faults []doctor.HTTPFault) {
+func (c *Connections) logFaults(faults []doctor.HTTPFault) {
 	for _, f := range faults {
 		c.logger.Warn(f.String()+". To send them by the kernel as before, "+doctor.TakeNewer,
 			zap.String("protocol", f.Protocol), zap.String("fault", f.What), zap.String("go", runtime.Version()))

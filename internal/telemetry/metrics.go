@@ -1,4 +1,4 @@
-package caddyktls
+package telemetry
 
 import (
 	"errors"
@@ -48,8 +48,8 @@ func counter(name, help string, labels ...string) *prometheus.CounterVec {
 	}, append([]string{"server"}, labels...))
 }
 
-// registerMetrics adds the metrics to the registry of a configuration.
-func registerMetrics(registry *prometheus.Registry) error {
+// Register adds the metrics to the registry of a configuration.
+func Register(registry *prometheus.Registry) error {
 	for _, c := range []prometheus.Collector{
 		metrics.connections, metrics.offloaded, metrics.keyUpdates, metrics.retired, metrics.lost,
 		metrics.responses, metrics.failed, metrics.sendfileBytes, metrics.copiedBytes, metrics.kernel,

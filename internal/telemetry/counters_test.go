@@ -1,0 +1,147 @@
+package telemetry
+
+import (
+	"crypto/rand"
+	"crypto/tls"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/caddy-ktls/caddy-ktls/fileserver"
+	"github.com/caddy-ktls/caddy-ktls/ktls"
+)
+
+// newCounters returns those of a server whose name is new.
+func newCounters(t testing.TB) *counters { return countersOf(t.Name() + rand.Text()) }
+
+// insert returns a writer that no connection is known for, with what is known of
+// the response.
+func insert(t testing.TB) (http.ResponseWriter, *fileserver.Response) {
+	t.Helper()
+	return fileserver.Insert(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/", nil),
+		&fileserver.Options{MinSize: fileserver.DefaultMinSize})
+}
+
+// statusOf returns what is counted for a server.
+func statusOf(t testing.TB, name string) ServerStatus {
+	t.Helper()
+	status, err := currentStatus()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, server := range status.Servers {
+		if server.Name == name {
+			return *server
+		}
+	}
+	return ServerStatus{}
+}
+
+func TestDecided(t *testing.T) {
+	m := newCounters(t)
+	for _, d := range []ktls.Decision{
+		{State: ktls.Offloaded, Version: tls.VersionTLS13, CipherSuite: tls.TLS_AES_128_GCM_SHA256},
+		{State: ktls.Offloaded, Version: tls.VersionTLS12, CipherSuite: tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256},
+		{State: ktls.Cipher, Version: tls.VersionTLS13, CipherSuite: tls.TLS_AES_128_GCM_SHA256},
+		{State: ktls.NotTCP}, // before the handshake
+	} {
+		m.decided(d)
+	}
+	got := statusOf(t, m.name)
+	if want := map[string]int64{"offloaded": 2, "cipher": 1, "not_tcp": 1}; !maps.Equal(got.Connections, want) || got.OffloadedNow != 2 {
+		t.Errorf("got %+v", got)
+	}
+	labels := make(map[string]bool)
+	for _, family := range allMetrics(t) {
+		for _, metric := range family.GetMetric() {
+			values := make(map[string]string)
+			for _, label := range metric.GetLabel() {
+				values[label.GetName()] = label.GetValue()
+			}
+			if family.GetName() == "caddy_ktls_connections_total" && values["server"] == m.name && values["outcome"] != "cipher" {
+				labels[values["version"]+" "+values["cipher"]] = true
+			}
+		}
+	}
+	for _, want := range []string{"TLS 1.3 TLS_AES_128_GCM_SHA256", "TLS 1.2 TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256", " "} {
+		if !labels[want] {
+			t.Errorf("no connection is counted under %q, but %v", want, labels)
+		}
+	}
+}
+
+// respond writes a body of some kind to a response, and returns how many bytes
+// are copied.
+func respond(t testing.TB, w http.ResponseWriter, kind string) int64 {
+	t.Helper()
+	switch kind {
+	case "nothing":
+		return 0
+	case "text":
+		n, err := w.Write([]byte("a text"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return int64(n)
+	}
+	data := make([]byte, fileserver.DefaultMinSize)
+	if kind == "small file" {
+		data = data[1:]
+	}
+	file := openFile(t, data)
+	http.ServeContent(w, httptest.NewRequest(http.MethodGet, "/", nil), file.Name(), time.Time{}, file)
+	return int64(len(data))
+}
+
+// A response of no connection that can be offloaded.
+func TestDone(t *testing.T) {
+	for _, tt := range []struct {
+		body, reason string
+		sending      bool // counted before it is sent
+	}{
+		{"nothing", "not_a_file", false},
+		{"text", "not_a_file", false},
+		{"small file", "small", false},
+		{"large file", "not_offloadable", true},
+	} {
+		t.Run(tt.body, func(t *testing.T) {
+			m := newCounters(t)
+			w, response := insert(t)
+			n := respond(t, w, tt.body)
+			if response.Eligible() != tt.sending {
+				t.Errorf("eligible: %v", response.Eligible())
+			}
+			m.done(response)
+			got := statusOf(t, m.name)
+			responses, bytes := map[string]int64{tt.reason: 1}, map[string]int64{tt.reason: n}
+			if tt.sending {
+				responses = map[string]int64{}
+			}
+			if n == 0 {
+				bytes = map[string]int64{}
+			}
+			if !maps.Equal(got.Responses, responses) || !maps.Equal(got.CopiedBytes, bytes) {
+				t.Errorf("got %+v", got)
+			}
+		})
+	}
+}
+
+// openFile opens a new file with that content.
+func openFile(t testing.TB, content []byte) *os.File {
+	t.Helper()
+	name := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(name, content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Open(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	return f
+}
