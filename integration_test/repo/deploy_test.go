@@ -1,4 +1,4 @@
-package caddyktls
+package repo_test
 
 import (
 	"bytes"

@@ -1,7 +1,6 @@
-package caddyktls
+package repo_test
 
 import (
-	"encoding/json"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -181,14 +180,4 @@ func hasHeading(t testing.TB, page, anchor string) bool {
 		}
 	}
 	return false
-}
-
-// privateConfig is testConfig for JSON.
-func privateConfig(t testing.TB, config string) *caddy.Config {
-	t.Helper()
-	var c caddy.Config
-	if err := json.Unmarshal([]byte(config), &c); err != nil {
-		t.Fatal(err)
-	}
-	return private(t, &c)
 }

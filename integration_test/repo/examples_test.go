@@ -1,8 +1,6 @@
-package caddyktls
+package repo_test
 
 import (
-	"encoding/json"
-	"os"
 	"path/filepath"
 	"reflect"
 	"strings"
@@ -54,21 +52,4 @@ func TestReadmeExamples(t *testing.T) {
 	if count == 0 {
 		t.Error("no Caddyfiles")
 	}
-}
-
-func parseJSON(t testing.TB, s string) (v any) {
-	t.Helper()
-	if err := json.Unmarshal([]byte(s), &v); err != nil {
-		t.Fatal(err)
-	}
-	return v
-}
-
-func readFile(t testing.TB, name string) string {
-	t.Helper()
-	data, err := os.ReadFile(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(data)
 }
