@@ -9,12 +9,6 @@ import (
 	"github.com/dustin/go-humanize"
 )
 
-func init() {
-	httpcaddyfile.RegisterDirective("ktls", parseDirective)
-	// Before every handler that may alter a body.
-	httpcaddyfile.RegisterDirectiveOrder("ktls", httpcaddyfile.Before, "tracing")
-}
-
 // parseDirective parses the directive, which sets up handler and listener
 // wrapper. Syntax:
 //
@@ -66,32 +60,47 @@ func parseBlock(d *caddyfile.Dispenser, handler *Handler, wrapper *ListenerWrapp
 			return d.Errf("option %s is given twice", option)
 		}
 		seen[option] = true
-		var value string
+		var err error
 		switch {
-		case option == "offload", option == "min_size" && handler != nil:
-			if !d.AllArgs(&value) {
-				return d.ArgErr()
-			}
+		case option == "offload":
+			err = parseOffload(d, handler, wrapper)
+		case option == "min_size" && handler != nil:
+			err = parseMinSize(d, handler)
 		default:
-			return d.Errf("unknown option %s", option)
+			err = d.Errf("unknown option %s", option)
 		}
-		switch option {
-		case "offload":
-			if _, ok := offloads[value]; !ok || value == "" {
-				return d.Errf("offload must be large or all, not %q", value)
-			}
-			wrapper.Offload = value
-			if handler != nil {
-				handler.Offload = value // Caddy may drop the wrapper
-			}
-		case "min_size":
-			size, err := humanize.ParseBytes(value)
-			if err != nil || size == 0 || size > math.MaxInt64 {
-				return d.Errf("min_size must be a size such as 64KiB or 1MB, not %q", value)
-			}
-			handler.MinSize = int64(size)
+		if err != nil {
+			return err
 		}
 	}
+	return nil
+}
+
+func parseOffload(d *caddyfile.Dispenser, handler *Handler, wrapper *ListenerWrapper) error {
+	var value string
+	if !d.AllArgs(&value) {
+		return d.ArgErr()
+	}
+	if _, ok := offloads[value]; !ok || value == "" {
+		return d.Errf("offload must be large or all, not %q", value)
+	}
+	wrapper.Offload = value
+	if handler != nil {
+		handler.Offload = value // Caddy may drop the wrapper
+	}
+	return nil
+}
+
+func parseMinSize(d *caddyfile.Dispenser, handler *Handler) error {
+	var value string
+	if !d.AllArgs(&value) {
+		return d.ArgErr()
+	}
+	size, err := humanize.ParseBytes(value)
+	if err != nil || size == 0 || size > math.MaxInt64 {
+		return d.Errf("min_size must be a size such as 64KiB or 1MB, not %q", value)
+	}
+	handler.MinSize = int64(size)
 	return nil
 }
 

@@ -8,168 +8,36 @@
 package caddyktls
 
 import (
-	"cmp"
-	"context"
-	"errors"
-	"fmt"
-	"net"
-	"net/http"
-	"time"
-
 	"github.com/caddyserver/caddy/v2"
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
+	caddycmd "github.com/caddyserver/caddy/v2/cmd"
+	"github.com/spf13/cobra"
 
 	"github.com/caddy-ktls/caddy-ktls/fileserver"
 	"github.com/caddy-ktls/caddy-ktls/internal/doctor"
 	"github.com/caddy-ktls/caddy-ktls/internal/telemetry"
-	"github.com/caddy-ktls/caddy-ktls/ktls"
 )
 
 func init() {
 	caddy.RegisterModule(ListenerWrapper{})
 	caddy.RegisterModule(Handler{})
-}
+	caddy.RegisterModule(telemetry.AdminAPI{})
 
-// ListenerWrapper lets the TLS connections of an HTTP server be offloaded to
-// the Linux kernel. It has to stand behind the `tls` wrapper, where a wrapper
-// stands by default; whatever wraps the connections before TLS keeps them from
-// being offloaded.
-//
-// Connections that can't be offloaded are served as without this module, and
-// the reason is logged: at level info the first time, at debug afterwards.
-//
-// On its own it only makes connections ready: add the handler `ktls` to the
-// routes that serve files.
-type ListenerWrapper struct {
-	// Which connections are offloaded. `large` (default): those that carry a
-	// response which is worth it, when it comes; any other connection costs
-	// what it costs without this module. `all`: every connection, with its
-	// first write.
-	Offload string `json:"offload,omitempty"`
+	httpcaddyfile.RegisterDirective("ktls", parseDirective)
+	// Before every handler that may alter a body.
+	httpcaddyfile.RegisterDirectiveOrder("ktls", httpcaddyfile.Before, "tracing")
 
-	ctx         caddy.Context
-	server      *caddyhttp.Server
-	connections *telemetry.Connections
-	http        *fileserver.Server // made when the server starts
-}
-
-// CaddyModule returns the Caddy module information.
-func (ListenerWrapper) CaddyModule() caddy.ModuleInfo {
-	return caddy.ModuleInfo{
-		ID:  "caddy.listeners.ktls",
-		New: func() caddy.Module { return new(ListenerWrapper) },
-	}
-}
-
-var offloads = map[string]ktls.Install{
-	"":      ktls.OnDemand,
-	"large": ktls.OnDemand,
-	"all":   ktls.AtHandshake,
-}
-
-// Provision sets up the wrapper.
-func (w *ListenerWrapper) Provision(ctx caddy.Context) error {
-	offload, ok := offloads[w.Offload]
-	if !ok {
-		return fmt.Errorf("ktls: offload must be large or all, not %q", w.Offload)
-	}
-	w.ctx = ctx
-	server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
-	if !ok {
-		return errors.New("ktls: the listener wrapper works in HTTP servers only")
-	}
-	first, err := wrappedServers.add(server, offload)
-	if err != nil {
-		return err
-	}
-	w.server = server // Cleanup needs it after an error too
-	w.connections = telemetry.NewConnections(ctx.Logger(), server.Name(), wrappersBehind(server))
-	if first {
-		if err := checkServer(ctx, server, w.Offload); err != nil {
-			return err
-		}
-	}
-	if _, err := ktls.Probe(); first && !errors.Is(err, errors.ErrUnsupported) {
-		server.RegisterConnState(fileserver.ConnState)
-		server.RegisterConnContext(fileserver.ConnContext)
-		w.connections.SelfTested(httpFaults)
-	}
-	if err := telemetry.Register(ctx.GetMetricsRegistry()); err != nil {
-		return fmt.Errorf("ktls: registering metrics: %w", err)
-	}
-	return nil
-}
-
-// Cleanup forgets the server. Connections that are open live on.
-func (w *ListenerWrapper) Cleanup() error {
-	if w.server != nil {
-		wrappedServers.remove(w.server)
-	}
-	return nil
-}
-
-// WrapListener implements caddy.ListenerWrapper. If the kernel has no kernel
-// TLS it returns ln itself, so that nothing at all changes.
-func (w *ListenerWrapper) WrapListener(ln net.Listener) net.Listener {
-	if len(w.server.TLSConnPolicies) == 0 {
-		return ln // a site with addresses of both kinds: this server is for http://
-	}
-	if w.http == nil {
-		_, err := ktls.Probe()
-		if err != nil {
-			w.connections.Unavailable(err)
-		}
-		if errors.Is(err, errors.ErrUnsupported) {
-			return ln
-		}
-		w.http = w.newServer()
-		w.server.RegisterOnStop(w.waitForClosing)
-	}
-	return w.http.Listener(ln)
-}
-
-func (w *ListenerWrapper) newServer() *fileserver.Server {
-	// What net/http would log, under the name that Caddy gives its log.
-	stdlib := w.ctx.Logger(new(caddyhttp.App)).Named("stdlib")
-	return &fileserver.Server{
-		TLS: ktls.NewServer(w.server.TLSConnPolicies.TLSConfig(w.ctx), &ktls.Options{
-			Install:          offloads[w.Offload],
-			InterruptRetired: true,
-			Decided:          w.connections.Decided,
-			Lost:             w.connections.Lost,
-			Closed:           w.connections.Closed,
-			KeyUpdated:       w.connections.KeyUpdated,
-			Retired:          w.connections.Retired,
-			Drain:            &drain,
-		}),
-		Timeouts: fileserver.Timeouts{
-			ReadHeader: time.Duration(w.server.ReadHeaderTimeout),
-			Read:       time.Duration(w.server.ReadTimeout),
-			Write:      time.Duration(w.server.WriteTimeout),
+	caddycmd.RegisterCommand(caddycmd.Command{
+		Name:  "ktls",
+		Short: "Commands about kernel TLS",
+		Long: `
+Tells about kernel TLS, to which the directive ktls moves connections.`,
+		CobraFunc: func(cmd *cobra.Command) {
+			cmd.Args = cobra.NoArgs // another word is no command
+			cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+			cmd.AddCommand(doctor.Command(httpFaults), telemetry.StatusCommand())
 		},
-		HandshakeFailed: func(message string) { stdlib.Debug(message) },
-		NotTCP:          w.connections.NotTCP,
-		Distrusted:      w.connections.Distrusted,
-		Sent:            w.connections.Sent,
-	}
-}
-
-// exitWait bounds how long a Caddy that exits waits for connections that are
-// closed but have data left to send, if no grace period does.
-const exitWait = 10 * time.Second
-
-// waitForClosing keeps a process that exits alive until what it has sent is
-// with the clients.
-func (w *ListenerWrapper) waitForClosing(ctx context.Context) error {
-	if !caddy.Exiting() {
-		return nil
-	}
-	ctx, cancel := context.WithTimeout(ctx, exitWait)
-	defer cancel()
-	if err := drain.Wait(ctx); err != nil {
-		return fmt.Errorf("ktls: exiting while clients have yet to take what was sent to them: %w", err)
-	}
-	return nil
+	})
 }
 
 // httpFaults is the self-test of package fileserver, as package doctor takes it.
@@ -179,106 +47,3 @@ func httpFaults() (faults []doctor.HTTPFault) {
 	}
 	return faults
 }
-
-// Handler sends bodies that are files by sendfile(2) over connections that the
-// kernel encrypts. It offloads the connection when the first such body comes.
-// It does not serve files itself: any handler behind it that copies a file to
-// the client, as `file_server` does, profits. It has to stand before the
-// handlers that alter bodies, such as `encode` and `templates`, which it does
-// in a Caddyfile.
-//
-// Its server needs the listener wrapper `ktls`.
-//
-// Placeholders, for access logs (`log_append`) and the like:
-//
-// Placeholder | Description
-// ------------|-------------
-// `{http.ktls.status}` | `offloaded`, or why the connection is not, or why the file was copied
-// `{http.ktls.sendfile_bytes}` | Bytes of the body that went out by sendfile(2)
-//
-// They tell what is known at the time: before the body is sent, the connection
-// may not have been offloaded yet.
-type Handler struct {
-	// The least length of a body, in bytes, that is worth it. Shorter ones
-	// are sent as without this module. Default: 131072.
-	MinSize int64 `json:"min_size,omitempty"`
-
-	// The value that `offload` of the listener wrapper must have: a
-	// configuration in which it has another one is refused. It changes nothing
-	// else. Default: any value will do.
-	Offload string `json:"offload,omitempty"`
-
-	responses *telemetry.Responses
-	options   fileserver.Options
-	inert     bool // the kernel has no kernel TLS, as the listener wrapper logs
-}
-
-// CaddyModule returns the Caddy module information.
-func (Handler) CaddyModule() caddy.ModuleInfo {
-	return caddy.ModuleInfo{
-		ID:  "http.handlers.ktls",
-		New: func() caddy.Module { return new(Handler) },
-	}
-}
-
-// Provision sets up the handler.
-func (h *Handler) Provision(ctx caddy.Context) error {
-	if h.MinSize < 0 {
-		return fmt.Errorf("ktls: min_size must not be negative: %d", h.MinSize)
-	}
-	if _, ok := offloads[h.Offload]; !ok {
-		return fmt.Errorf("ktls: offload must be large or all, not %q", h.Offload)
-	}
-	server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
-	if !ok {
-		return errNoWrapper(nil)
-	}
-	if err := checkHandler(ctx, server, h.Offload); err != nil {
-		return err
-	}
-	_, err := ktls.Probe()
-	h.inert = errors.Is(err, errors.ErrUnsupported)
-	h.responses = telemetry.NewResponses(ctx.Logger(), server.Name())
-	h.options = fileserver.Options{
-		MinSize: cmp.Or(h.MinSize, fileserver.DefaultMinSize),
-		Sending: h.responses.Sending,
-		Failed:  h.responses.Failed,
-	}
-	return nil
-}
-
-// ServeHTTP implements caddyhttp.MiddlewareHandler.
-func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
-	if r.TLS == nil {
-		return next.ServeHTTP(w, r)
-	}
-	var response *fileserver.Response
-	if !h.inert {
-		if w, response = fileserver.Insert(w, r, &h.options); response == nil {
-			return next.ServeHTTP(w, r) // not the first handler of this kind
-		}
-	}
-	if repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
-		repl.Map(func(key string) (any, bool) { return telemetry.Placeholder(response, key) })
-	}
-	if response != nil {
-		defer func() { // a handler may panic
-			response.Done()
-			h.responses.Done(r, response)
-		}()
-	}
-	err := next.ServeHTTP(w, r)
-	if _, tooLarge := errors.AsType[*http.MaxBytesError](err); tooLarge && response != nil {
-		response.RefuseBody() // Caddy answers past our writer
-	}
-	return err
-}
-
-// Interface guards
-var (
-	_ caddy.Provisioner           = (*ListenerWrapper)(nil)
-	_ caddy.CleanerUpper          = (*ListenerWrapper)(nil)
-	_ caddy.ListenerWrapper       = (*ListenerWrapper)(nil)
-	_ caddy.Provisioner           = (*Handler)(nil)
-	_ caddyhttp.MiddlewareHandler = (*Handler)(nil)
-)

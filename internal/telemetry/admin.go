@@ -13,10 +13,6 @@ import (
 	"github.com/caddy-ktls/caddy-ktls/ktls"
 )
 
-func init() {
-	caddy.RegisterModule(AdminAPI{})
-}
-
 // statusPath is where the admin endpoint has the Status.
 const statusPath = "/ktls/status"
 

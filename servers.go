@@ -63,7 +63,3 @@ func (s *serverSet) offload(server *caddyhttp.Server) (offload ktls.Install, ok 
 	}
 	return known.offload, true
 }
-
-// drain counts the connections of all configurations that are closed but have
-// data left to send: they outlive their configuration.
-var drain ktls.Drain

@@ -1,0 +1,115 @@
+package caddyktls
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"net/http"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/caddy-ktls/caddy-ktls/fileserver"
+	"github.com/caddy-ktls/caddy-ktls/internal/telemetry"
+	"github.com/caddy-ktls/caddy-ktls/ktls"
+)
+
+// Handler sends bodies that are files by sendfile(2) over connections that the
+// kernel encrypts. It offloads the connection when the first such body comes.
+// It does not serve files itself: any handler behind it that copies a file to
+// the client, as `file_server` does, profits. It has to stand before the
+// handlers that alter bodies, such as `encode` and `templates`, which it does
+// in a Caddyfile.
+//
+// Its server needs the listener wrapper `ktls`.
+//
+// Placeholders, for access logs (`log_append`) and the like:
+//
+// Placeholder | Description
+// ------------|-------------
+// `{http.ktls.status}` | `offloaded`, or why the connection is not, or why the file was copied
+// `{http.ktls.sendfile_bytes}` | Bytes of the body that went out by sendfile(2)
+//
+// They tell what is known at the time: before the body is sent, the connection
+// may not have been offloaded yet.
+type Handler struct {
+	// The least length of a body, in bytes, that is worth it. Shorter ones
+	// are sent as without this module. Default: 131072.
+	MinSize int64 `json:"min_size,omitempty"`
+
+	// The value that `offload` of the listener wrapper must have: a
+	// configuration in which it has another one is refused. It changes nothing
+	// else. Default: any value will do.
+	Offload string `json:"offload,omitempty"`
+
+	responses *telemetry.Responses
+	options   fileserver.Options
+	inert     bool // the kernel has no kernel TLS, as the listener wrapper logs
+}
+
+// CaddyModule returns the Caddy module information.
+func (Handler) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  "http.handlers.ktls",
+		New: func() caddy.Module { return new(Handler) },
+	}
+}
+
+// Provision sets up the handler.
+func (h *Handler) Provision(ctx caddy.Context) error {
+	if h.MinSize < 0 {
+		return fmt.Errorf("ktls: min_size must not be negative: %d", h.MinSize)
+	}
+	if _, ok := offloads[h.Offload]; !ok {
+		return fmt.Errorf("ktls: offload must be large or all, not %q", h.Offload)
+	}
+	server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
+	if !ok {
+		return errNoWrapper(nil)
+	}
+	if err := checkHandler(ctx, server, h.Offload); err != nil {
+		return err
+	}
+	_, err := ktls.Probe()
+	h.inert = errors.Is(err, errors.ErrUnsupported)
+	h.responses = telemetry.NewResponses(ctx.Logger(), server.Name())
+	h.options = fileserver.Options{
+		MinSize: cmp.Or(h.MinSize, fileserver.DefaultMinSize),
+		Sending: h.responses.Sending,
+		Failed:  h.responses.Failed,
+	}
+	return nil
+}
+
+// ServeHTTP implements caddyhttp.MiddlewareHandler.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	if r.TLS == nil {
+		return next.ServeHTTP(w, r)
+	}
+	var response *fileserver.Response
+	if !h.inert {
+		if w, response = fileserver.Insert(w, r, &h.options); response == nil {
+			return next.ServeHTTP(w, r) // not the first handler of this kind
+		}
+	}
+	if repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
+		repl.Map(func(key string) (any, bool) { return telemetry.Placeholder(response, key) })
+	}
+	if response != nil {
+		defer func() { // a handler may panic
+			response.Done()
+			h.responses.Done(r, response)
+		}()
+	}
+	err := next.ServeHTTP(w, r)
+	if _, tooLarge := errors.AsType[*http.MaxBytesError](err); tooLarge && response != nil {
+		response.RefuseBody() // Caddy answers past our writer
+	}
+	return err
+}
+
+// Interface guards
+var (
+	_ caddy.Provisioner           = (*Handler)(nil)
+	_ caddyhttp.MiddlewareHandler = (*Handler)(nil)
+)

@@ -1,0 +1,169 @@
+package caddyktls
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/caddy-ktls/caddy-ktls/fileserver"
+	"github.com/caddy-ktls/caddy-ktls/internal/telemetry"
+	"github.com/caddy-ktls/caddy-ktls/ktls"
+)
+
+// ListenerWrapper lets the TLS connections of an HTTP server be offloaded to
+// the Linux kernel. It has to stand behind the `tls` wrapper, where a wrapper
+// stands by default; whatever wraps the connections before TLS keeps them from
+// being offloaded.
+//
+// Connections that can't be offloaded are served as without this module, and
+// the reason is logged: at level info the first time, at debug afterwards.
+//
+// On its own it only makes connections ready: add the handler `ktls` to the
+// routes that serve files.
+type ListenerWrapper struct {
+	// Which connections are offloaded. `large` (default): those that carry a
+	// response which is worth it, when it comes; any other connection costs
+	// what it costs without this module. `all`: every connection, with its
+	// first write.
+	Offload string `json:"offload,omitempty"`
+
+	ctx         caddy.Context
+	server      *caddyhttp.Server
+	connections *telemetry.Connections
+	http        *fileserver.Server // made when the server starts
+}
+
+// CaddyModule returns the Caddy module information.
+func (ListenerWrapper) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  "caddy.listeners.ktls",
+		New: func() caddy.Module { return new(ListenerWrapper) },
+	}
+}
+
+var offloads = map[string]ktls.Install{
+	"":      ktls.OnDemand,
+	"large": ktls.OnDemand,
+	"all":   ktls.AtHandshake,
+}
+
+// Provision sets up the wrapper.
+func (w *ListenerWrapper) Provision(ctx caddy.Context) error {
+	offload, ok := offloads[w.Offload]
+	if !ok {
+		return fmt.Errorf("ktls: offload must be large or all, not %q", w.Offload)
+	}
+	w.ctx = ctx
+	server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
+	if !ok {
+		return errors.New("ktls: the listener wrapper works in HTTP servers only")
+	}
+	first, err := wrappedServers.add(server, offload)
+	if err != nil {
+		return err
+	}
+	w.server = server // Cleanup needs it after an error too
+	w.connections = telemetry.NewConnections(ctx.Logger(), server.Name(), wrappersBehind(server))
+	if first {
+		if err := checkServer(ctx, server, w.Offload); err != nil {
+			return err
+		}
+	}
+	if _, err := ktls.Probe(); first && !errors.Is(err, errors.ErrUnsupported) {
+		server.RegisterConnState(fileserver.ConnState)
+		server.RegisterConnContext(fileserver.ConnContext)
+		w.connections.SelfTested(httpFaults)
+	}
+	if err := telemetry.Register(ctx.GetMetricsRegistry()); err != nil {
+		return fmt.Errorf("ktls: registering metrics: %w", err)
+	}
+	return nil
+}
+
+// Cleanup forgets the server. Connections that are open live on.
+func (w *ListenerWrapper) Cleanup() error {
+	if w.server != nil {
+		wrappedServers.remove(w.server)
+	}
+	return nil
+}
+
+// WrapListener implements caddy.ListenerWrapper. If the kernel has no kernel
+// TLS it returns ln itself, so that nothing at all changes.
+func (w *ListenerWrapper) WrapListener(ln net.Listener) net.Listener {
+	if len(w.server.TLSConnPolicies) == 0 {
+		return ln // a site with addresses of both kinds: this server is for http://
+	}
+	if w.http == nil {
+		_, err := ktls.Probe()
+		if err != nil {
+			w.connections.Unavailable(err)
+		}
+		if errors.Is(err, errors.ErrUnsupported) {
+			return ln
+		}
+		w.http = w.newServer()
+		w.server.RegisterOnStop(w.waitForClosing)
+	}
+	return w.http.Listener(ln)
+}
+
+func (w *ListenerWrapper) newServer() *fileserver.Server {
+	// What net/http would log, under the name that Caddy gives its log.
+	stdlib := w.ctx.Logger(new(caddyhttp.App)).Named("stdlib")
+	return &fileserver.Server{
+		TLS: ktls.NewServer(w.server.TLSConnPolicies.TLSConfig(w.ctx), &ktls.Options{
+			Install:          offloads[w.Offload],
+			InterruptRetired: true,
+			Decided:          w.connections.Decided,
+			Lost:             w.connections.Lost,
+			Closed:           w.connections.Closed,
+			KeyUpdated:       w.connections.KeyUpdated,
+			Retired:          w.connections.Retired,
+			Drain:            &drain,
+		}),
+		Timeouts: fileserver.Timeouts{
+			ReadHeader: time.Duration(w.server.ReadHeaderTimeout),
+			Read:       time.Duration(w.server.ReadTimeout),
+			Write:      time.Duration(w.server.WriteTimeout),
+		},
+		HandshakeFailed: func(message string) { stdlib.Debug(message) },
+		NotTCP:          w.connections.NotTCP,
+		Distrusted:      w.connections.Distrusted,
+		Sent:            w.connections.Sent,
+	}
+}
+
+// drain counts the connections of all configurations that are closed but have
+// data left to send: they outlive their configuration.
+var drain ktls.Drain
+
+// exitWait bounds how long a Caddy that exits waits for connections that are
+// closed but have data left to send, if no grace period does.
+const exitWait = 10 * time.Second
+
+// waitForClosing keeps a process that exits alive until what it has sent is
+// with the clients.
+func (w *ListenerWrapper) waitForClosing(ctx context.Context) error {
+	if !caddy.Exiting() {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, exitWait)
+	defer cancel()
+	if err := drain.Wait(ctx); err != nil {
+		return fmt.Errorf("ktls: exiting while clients have yet to take what was sent to them: %w", err)
+	}
+	return nil
+}
+
+// Interface guards
+var (
+	_ caddy.Provisioner     = (*ListenerWrapper)(nil)
+	_ caddy.CleanerUpper    = (*ListenerWrapper)(nil)
+	_ caddy.ListenerWrapper = (*ListenerWrapper)(nil)
+)
