@@ -1,38 +1,13 @@
 package caddyktls
 
 import (
-	"bytes"
-	"encoding/json"
-	"errors"
-	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/caddyserver/caddy/v2"
-	"github.com/caddyserver/caddy/v2/caddyconfig"
 	_ "github.com/caddyserver/caddy/v2/modules/standard"
 )
-
-// adapt turns a file named Caddyfile into JSON as `caddy adapt --pretty` does.
-// It takes a warning, such as that of a file which `caddy fmt` would change, for
-// an error.
-func adapt(caddyfile string) (string, error) {
-	config, warnings, err := caddyconfig.GetAdapter("caddyfile").Adapt(
-		[]byte(caddyfile), map[string]any{"filename": "Caddyfile"})
-	if err != nil {
-		return "", err
-	}
-	for _, w := range warnings {
-		err = errors.Join(err, fmt.Errorf("%s, at %s:%d", w.Message, w.File, w.Line))
-	}
-	var pretty bytes.Buffer
-	if err := json.Indent(&pretty, config, "", "\t"); err != nil {
-		return "", err
-	}
-	return pretty.String() + "\n", err
-}
 
 // testAdapt compares what a Caddyfile is adapted to, and validates it.
 func testAdapt(t *testing.T, caddyfile, want string) {
@@ -120,13 +95,4 @@ func TestAdaptErrors(t *testing.T) {
 			}
 		})
 	}
-}
-
-func readFile(t testing.TB, name string) string {
-	t.Helper()
-	data, err := os.ReadFile(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(data)
 }

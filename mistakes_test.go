@@ -125,20 +125,6 @@ func TestMistakes(t *testing.T) {
 	}
 }
 
-// wantError checks that an error has all parts, or that there is none.
-func wantError(t *testing.T, err error, parts []string) {
-	t.Helper()
-	if (err != nil) != (len(parts) > 0) {
-		t.Errorf("error %v, want one with %q", err, parts)
-		return
-	}
-	for _, part := range parts {
-		if !strings.Contains(err.Error(), part) {
-			t.Errorf("error %q lacks %q", err, part)
-		}
-	}
-}
-
 // wantWarnings checks that the module's entries in a log are one warning for
 // each element of want, in any order, with all its parts.
 func wantWarnings(t *testing.T, logFile string, want [][]string) {

@@ -1,0 +1,79 @@
+package caddyktls
+
+import (
+	"encoding/json"
+	"fmt"
+	"math/rand"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/caddyserver/caddy/v2"
+)
+
+// A configuration may be loaded again and again: metrics are registered with
+// each, the servers of the former ones are forgotten, and it serves on.
+func TestReload(t *testing.T) {
+	root := t.TempDir()
+	body := make([]byte, 3*65536+1)
+	_, _ = rand.New(rand.NewSource(1)).Read(body)
+	if err := os.WriteFile(filepath.Join(root, "file"), body, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	address := freeAddress(t)
+	client, certificate, key := testCertificate(t)
+	config, err := json.Marshal(testConfig(t, fmt.Sprintf(`{
+	auto_https disable_redirects
+}
+
+https://%s {
+	bind 127.0.0.1
+	tls %s %s
+	ktls
+	root %s
+	file_server
+}
+`, address, certificate, key, root)))
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	t.Cleanup(func() {
+		if err := caddy.Stop(); err != nil {
+			t.Error(err)
+		}
+		wantServers(t, 0)
+	})
+	for range 3 {
+		if err := caddy.Load(config, true); err != nil {
+			t.Fatal(err)
+		}
+		wantServers(t, 1)
+		wantMetric(t, "caddy_ktls_sendfile_bytes_total")
+		wantBody(t, client, "https://"+address+"/file", body)
+	}
+
+	// A configuration that is refused leaves the one that runs as it is.
+	bad := testConfig(t, "https://"+address+" {\n\thandle {\n\t\tktls\n\t}\n}\n")
+	if err := caddy.Run(bad); err == nil {
+		t.Error("no error")
+	}
+	wantServers(t, 1)
+	wantBody(t, client, "https://"+address+"/file", body)
+}
+
+// wantMetric checks that the running configuration has a metric.
+func wantMetric(t testing.TB, name string) {
+	t.Helper()
+	ctx := caddy.ActiveContext()
+	families, err := ctx.GetMetricsRegistry().Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, family := range families {
+		if family.GetName() == name {
+			return
+		}
+	}
+	t.Errorf("no metric %s", name)
+}
