@@ -9,13 +9,16 @@ import (
 	"github.com/dustin/go-humanize"
 )
 
-// parseDirective parses the directive, which sets up handler and listener
+// parseDirective parses the directive, which sets up the handler and the listener
 // wrapper. Syntax:
 //
 //	ktls [<matcher>] {
 //	    min_size <size>
 //	    offload  large|all
 //	}
+//
+// Without a matcher it applies to all requests of the site. min_size takes units, such
+// as 64KiB or 1MB. The defaults are those of [Handler] and [ListenerWrapper].
 func parseDirective(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error) {
 	if !h.Next() {
 		return nil, h.ArgErr()
@@ -47,8 +50,7 @@ func (w *ListenerWrapper) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	return parseBlock(d, nil, w)
 }
 
-// parseBlock parses the options of the handler, if it isn't nil, and of the
-// wrapper.
+// parseBlock parses the options of the wrapper, and of the handler if it isn't nil.
 func parseBlock(d *caddyfile.Dispenser, handler *Handler, wrapper *ListenerWrapper) error {
 	if d.NextArg() {
 		return d.ArgErr()
@@ -104,8 +106,8 @@ func parseMinSize(d *caddyfile.Dispenser, handler *Handler) error {
 	return nil
 }
 
-// GoString is what Caddy prints of the wrapper when it refuses the directive
-// inside `route`, where it takes nothing but routes.
+// GoString is what Caddy prints for the wrapper when it refuses the directive inside
+// `route`, because nothing but routes may stand there.
 func (*ListenerWrapper) GoString() string {
 	return "a listener wrapper; put ktls at the top of the site block, with a matcher if need be"
 }

@@ -14,14 +14,19 @@ import (
 	"github.com/caddy-ktls/caddy-ktls/ktls"
 )
 
-// Handler sends bodies that are files by sendfile(2) over connections that the
-// kernel encrypts. It offloads the connection when the first such body comes.
-// It does not serve files itself: any handler behind it that copies a file to
-// the client, as `file_server` does, profits. It has to stand before the
-// handlers that alter bodies, such as `encode` and `templates`, which it does
-// in a Caddyfile.
+// Handler sends files by sendfile(2) over connections that the kernel encrypts. It
+// has the connection offloaded when the first body comes that is worth it.
 //
-// Its server needs the listener wrapper `ktls`.
+// It serves no files itself. It works for every handler behind it that copies a
+// file to the client, as `file_server` does. Over HTTP/2 it also sends other large
+// bodies, such as those of `reverse_proxy`, if their length is known: they are
+// copied, but that costs less than without this module.
+//
+// The handler has to stand in front of handlers that alter bodies, such as `encode`
+// and `templates`. In a Caddyfile it does.
+//
+// Its server needs the listener wrapper `ktls`. A configuration without it is
+// refused, unless the server has no TLS.
 //
 // Placeholders, for access logs (`log_append`) and the like:
 //
@@ -30,16 +35,18 @@ import (
 // `{http.ktls.status}` | `offloaded`, or why the connection is not, or why the file was copied
 // `{http.ktls.sendfile_bytes}` | Bytes of the body that went out by sendfile(2)
 //
-// They tell what is known at the time: before the body is sent, the connection
-// may not have been offloaded yet.
+// They tell what is known when they are evaluated: before the body is sent, the
+// connection may not have been offloaded yet.
 type Handler struct {
-	// The least length of a body, in bytes, that is worth it. Shorter ones
-	// are sent as without this module. Default: 131072.
+	// The least length in bytes of a body that is sent by the kernel and has its
+	// connection offloaded. A shorter body is sent as without this module. Must not
+	// be negative. Default: 131072, also for 0.
 	MinSize int64 `json:"min_size,omitempty"`
 
-	// The value that `offload` of the listener wrapper must have: a
-	// configuration in which it has another one is refused. It changes nothing
-	// else. Default: any value will do.
+	// What `offload` of the listener wrapper has to be, `large` or `all`: a
+	// configuration in which it is something else is refused. That is its only
+	// effect. The Caddyfile directive sets it, because Caddy may drop the listener
+	// wrapper of a site. Default: the listener wrapper may have any value.
 	Offload string `json:"offload,omitempty"`
 
 	responses *telemetry.Responses

@@ -15,27 +15,34 @@ import (
 	"github.com/caddy-ktls/caddy-ktls/ktls"
 )
 
-// ListenerWrapper lets the TLS connections of an HTTP server be offloaded to
-// the Linux kernel. It has to stand behind the `tls` wrapper, where a wrapper
-// stands by default; whatever wraps the connections before TLS keeps them from
-// being offloaded.
+// ListenerWrapper offloads TLS connections of an HTTP server to the Linux kernel
+// (kernel TLS): from then on the kernel encrypts what the connection sends.
 //
-// Connections that can't be offloaded are served as without this module, and
-// the reason is logged: at level info the first time, at debug afterwards.
+// A connection that can't be offloaded is served as without this module, and the
+// log has the reason: at level info the first time, at debug afterwards. Where the
+// kernel has no kernel TLS, nothing changes at all.
 //
-// On its own it only makes connections ready: add the handler `ktls` to the
-// routes that serve files.
+// The wrapper has to stand behind the `tls` wrapper, as every wrapper does by
+// default. A wrapper in front of `tls`, such as `proxy_protocol`, keeps connections
+// from being offloaded, unless it hands them on as they are.
+//
+// Files are sent by the kernel only in routes with the handler `ktls`. Without it
+// no connection is offloaded, unless `offload` is `all`.
 type ListenerWrapper struct {
-	// Which connections are offloaded. `large` (default): those that carry a
-	// response which is worth it, when it comes; any other connection costs
-	// what it costs without this module. `all`: every connection, with its
-	// first write.
+	// Which connections are offloaded, `large` or `all`. Default: `large`.
+	//
+	// `large`: a connection is offloaded when it has to carry a body that is worth
+	// it, which `min_size` of the handler decides. Any other connection costs what
+	// it costs without this module.
+	//
+	// `all`: every connection is offloaded with its first write, whatever it
+	// carries.
 	Offload string `json:"offload,omitempty"`
 
 	ctx         caddy.Context
 	server      *caddyhttp.Server
 	connections *telemetry.Connections
-	http        *fileserver.Server // made when the server starts
+	http        *fileserver.Server // nil until the server starts
 }
 
 // CaddyModule returns the Caddy module information.
@@ -46,13 +53,15 @@ func (ListenerWrapper) CaddyModule() caddy.ModuleInfo {
 	}
 }
 
+// offloads are the values of the option offload.
 var offloads = map[string]ktls.Install{
 	"":      ktls.OnDemand,
 	"large": ktls.OnDemand,
 	"all":   ktls.AtHandshake,
 }
 
-// Provision sets up the wrapper.
+// Provision sets up the wrapper. It fails for a configuration that can't work, and
+// warns of one that may not do what is expected.
 func (w *ListenerWrapper) Provision(ctx caddy.Context) error {
 	offload, ok := offloads[w.Offload]
 	if !ok {
@@ -85,7 +94,7 @@ func (w *ListenerWrapper) Provision(ctx caddy.Context) error {
 	return nil
 }
 
-// Cleanup forgets the server. Connections that are open live on.
+// Cleanup forgets the server. Connections that are open stay as they are.
 func (w *ListenerWrapper) Cleanup() error {
 	if w.server != nil {
 		wrappedServers.remove(w.server)
@@ -114,7 +123,7 @@ func (w *ListenerWrapper) WrapListener(ln net.Listener) net.Listener {
 }
 
 func (w *ListenerWrapper) newServer() *fileserver.Server {
-	// What net/http would log, under the name that Caddy gives its log.
+	// It gets what net/http would log, so it has the name that Caddy gives to that log.
 	stdlib := w.ctx.Logger(new(caddyhttp.App)).Named("stdlib")
 	return &fileserver.Server{
 		TLS: ktls.NewServer(w.server.TLSConnPolicies.TLSConfig(w.ctx), &ktls.Options{
@@ -139,12 +148,12 @@ func (w *ListenerWrapper) newServer() *fileserver.Server {
 	}
 }
 
-// drain counts the connections of all configurations that are closed but have
-// data left to send: they outlive their configuration.
+// drain counts the connections that are closed but have data left to send. It
+// belongs to the process, because they outlive their configuration.
 var drain ktls.Drain
 
-// exitWait bounds how long a Caddy that exits waits for connections that are
-// closed but have data left to send, if no grace period does.
+// exitWait bounds how long a Caddy that exits waits for connections that are closed
+// but have data left to send. A grace period that is shorter bounds it too.
 const exitWait = 10 * time.Second
 
 // waitForClosing keeps a process that exits alive until what it has sent is

@@ -1,6 +1,5 @@
-// Package caddyktls moves the TLS connections of Caddy's sites into the Linux
-// kernel (kernel TLS), where that pays, and serves files over them by
-// sendfile(2).
+// Package caddyktls offloads TLS connections of Caddy's sites to the Linux kernel
+// (kernel TLS), where that pays, and sends files over them by sendfile(2).
 //
 // The Caddyfile directive ktls sets up all of it. In JSON it takes two modules:
 // the listener wrapper caddy.listeners.ktls on a server, and the handler
@@ -24,14 +23,16 @@ func init() {
 	caddy.RegisterModule(telemetry.AdminAPI{})
 
 	httpcaddyfile.RegisterDirective("ktls", parseDirective)
-	// Before every handler that may alter a body.
+	// The handler stands before every other that may alter a body.
 	httpcaddyfile.RegisterDirectiveOrder("ktls", httpcaddyfile.Before, "tracing")
 
 	caddycmd.RegisterCommand(caddycmd.Command{
 		Name:  "ktls",
 		Short: "Commands about kernel TLS",
 		Long: `
-Tells about kernel TLS, to which the directive ktls moves connections.`,
+The directive ktls offloads TLS connections to the Linux kernel (kernel TLS).
+These commands tell whether that works on a machine, and what a running Caddy has
+offloaded.`,
 		CobraFunc: func(cmd *cobra.Command) {
 			cmd.Args = cobra.NoArgs // another word is no command
 			cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }

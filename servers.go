@@ -9,13 +9,13 @@ import (
 	"github.com/caddy-ktls/caddy-ktls/ktls"
 )
 
-// wrappedServers are the HTTP servers of all loaded configurations that have
-// the listener wrapper. The handler looks there: a server's own list of wrappers
-// is emptied when they are loaded.
+// wrappedServers are the HTTP servers of all loaded configurations that have the
+// listener wrapper. The handler looks there, because Caddy empties a server's own
+// list of wrappers when it loads them.
 var wrappedServers serverSet
 
 type serverSet struct {
-	mu      sync.Mutex
+	mu      sync.Mutex // guards what follows; no other lock is taken with it held
 	servers map[*caddyhttp.Server]*wrappedServer
 }
 
@@ -24,7 +24,8 @@ type wrappedServer struct {
 	wrappers int // the directive may stand in several sites
 }
 
-// add tells whether it is the server's first wrapper.
+// add adds a wrapper of a server, and tells whether it is the first. All wrappers of a
+// server must have the same value of the option offload.
 func (s *serverSet) add(server *caddyhttp.Server, offload ktls.Install) (first bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -37,12 +38,13 @@ func (s *serverSet) add(server *caddyhttp.Server, offload ktls.Install) (first b
 		s.servers[server] = known
 	}
 	if known.offload != offload {
-		return false, fmt.Errorf("ktls: the sites at %v share one server, but not one value of the option offload", server.Listen)
+		return false, fmt.Errorf("ktls: the sites at %v share one server, but have different values of the option offload", server.Listen)
 	}
 	known.wrappers++
 	return known.wrappers == 1, nil
 }
 
+// remove takes back what add has added.
 func (s *serverSet) remove(server *caddyhttp.Server) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

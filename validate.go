@@ -13,12 +13,12 @@ import (
 
 // Mistakes in the configuration are found when it is provisioned, so that
 // `caddy validate` finds them. What can't work on a server with TLS is an error.
-// What may well be meant so is a warning.
+// What may be intended is a warning.
 //
-// Much of it relies on the order in which Caddy provisions: automatic HTTPS has
-// added its TLS policies and the routes' matchers are there before anything
-// below is called; a server's listener wrappers come next, while the JSON of
-// all of them and of its handlers is still there; then its handlers.
+// Much of it relies on the order in which Caddy provisions. When anything below is
+// called, automatic HTTPS has added its TLS policies, and the routes' matchers are
+// there. A server's listener wrappers come first, while the JSON of all of them and
+// of its handlers is still there. Then its handlers come.
 
 // checkServer looks for mistakes on a server that has the listener wrapper. It
 // is called once per server.

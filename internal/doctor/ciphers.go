@@ -29,10 +29,11 @@ func works(c cipherFacts) bool    { return c.Works }
 func sendFile(c cipherFacts) bool { return c.SendFile }
 func rekey(c cipherFacts) bool    { return c.Rekey }
 
-// judgeSandbox sets the verdict where a module tells nothing.
+// judgeSandbox sets the verdict for a kernel that takes keys and encrypts nothing.
+// There the state of the module tls tells nothing.
 func (r *report) judgeSandbox() {
-	r.add("ciphers", stateFail, "keys are taken, and nothing is encrypted: a sandbox, such as gVisor, that says yes and does nothing",
-		"run Caddy outside of it, or without this module: connections stay in user space")
+	r.add("ciphers", stateFail, "the kernel takes keys and encrypts nothing, as a sandbox such as gVisor does",
+		"run Caddy outside of the sandbox, or without this module: inside, connections stay in user space")
 	r.Verdict = "no kernel TLS: the kernel, or a sandbox around this program, takes keys and encrypts nothing"
 }
 
@@ -48,7 +49,7 @@ func (r *report) judgeCiphers() {
 	if r.anyCipher(sendFile) {
 		r.add("sendfile", stateOK, "works")
 	} else {
-		r.add("sendfile", stateWarn, "not from the file system of this program; from such the files are copied")
+		r.add("sendfile", stateWarn, "does not work on the file system of this program; files on such a file system are copied")
 	}
 	if r.anyCipher(rekey) {
 		r.add("rekey", stateOK, "works")
@@ -68,7 +69,7 @@ func (r *report) judgeCiphers() {
 func (r *report) judgeNoCipher() {
 	why := moduleReasons[r.Module.State]
 	if why == "" || r.anyCipher(broken) {
-		why = "no connection could be moved to the kernel"
+		why = "no connection could be offloaded"
 		first := "nothing was tried"
 		if len(r.Ciphers) > 0 {
 			first = r.Ciphers[0].Error

@@ -5,9 +5,9 @@ import (
 	"strings"
 )
 
-// findContainer tells what kind of container this is, or an empty string. It
-// knows Docker, Podman, what systemd knows, and what the names of control groups
-// give away; cgroup v2 most often hides them.
+// findContainer returns the kind of container around this program, or an empty
+// string. It knows Docker, Podman, what systemd knows, and what the names of control
+// groups give away, which cgroup v2 most often hides.
 func findContainer(root fs.FS) string {
 	if kind, err := fs.ReadFile(root, "run/systemd/container"); err == nil {
 		return strings.TrimSpace(string(kind))
@@ -29,6 +29,6 @@ func findContainer(root fs.FS) string {
 
 func (r *report) judgeContainer() {
 	if r.Container != "" {
-		r.add("container", stateNote, r.Container+": it is the host's kernel that counts, and the host where its modules are loaded")
+		r.add("container", stateNote, r.Container+": the kernel is the host's, and its modules are loaded on the host")
 	}
 }

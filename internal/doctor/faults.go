@@ -14,9 +14,9 @@ type knownFault struct {
 
 func (f knownFault) String() string { return f.ID + ": " + f.What + ", " + f.Source }
 
-// kernelFaults are those that can be reached when the kernel encrypts what is
-// sent. The versions are those of the kernel's own CVE records, as OSV has them.
-// Of what has no such record, they are those whose announcement on the mailing list
+// kernelFaults are those that can be reached when the kernel encrypts what is sent.
+// The versions are those of the kernel's own CVE records, as OSV has them. Of a fault
+// without such a record, they are those whose announcement on the mailing list
 // stable@vger.kernel.org, of 23 and 29 October 2025, lists the commit.
 var kernelFaults = []knownFault{
 	{

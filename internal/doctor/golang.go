@@ -10,16 +10,16 @@ type goFacts struct {
 	Faults  []knownFault `json:"faults"`
 }
 
-// builtBy returns what is known of a version of Go, which may have more with it, as
-// in "devel go1.27-9b1a2c3 Mon Jun 1" or "go1.26.5 X:nodwarf5". Of what it doesn't
-// understand it knows no faults.
+// builtBy returns the known faults of the Go that runtime.Version names. The text may
+// hold more than a version, as in "devel go1.27-9b1a2c3 Mon Jun 1" or
+// "go1.26.5 X:nodwarf5". If there is no version in it, there are no known faults.
 func builtBy(text string) goFacts {
 	facts := goFacts{Version: text, Faults: []knownFault{}}
 	for field := range strings.FieldsSeq(text) {
 		if goversion.IsValid(field) && goversion.Compare(field, "go1.26.6") < 0 {
 			facts.Faults = append(facts.Faults, knownFault{
 				ID:     "CVE-2026-56862",
-				What:   "a client can keep the server busy by KeyUpdates without end; fixed in Go 1.26.6",
+				What:   "a client can keep the server busy with endless KeyUpdates; fixed in Go 1.26.6",
 				Source: "https://golang.org/issue/80528",
 			})
 		}

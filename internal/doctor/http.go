@@ -1,12 +1,12 @@
 package doctor
 
-// An HTTPFault is something that this build's Go or Caddy does not do, though
-// sending files builds on it: what a self-test of package fileserver has found.
+// An HTTPFault is something that this build's Go or Caddy does not do, although
+// package fileserver builds on it. Its self-test finds them.
 type HTTPFault struct {
 	Protocol string `json:"protocol"` // HTTP/1.1 or HTTP/2
 	What     string `json:"fault"`
-	// Copied: because of it all files over that protocol are copied. Else it only
-	// takes more work to send them.
+	// Copied says that all files over that protocol are copied because of the fault.
+	// If it is false, sending them only takes more work.
 	Copied bool `json:"copied"`
 }
 
@@ -18,7 +18,7 @@ func (f HTTPFault) String() string {
 }
 
 // TakeNewer is what to do if Go or Caddy has changed.
-const TakeNewer = "build Caddy with a newer version of this module, since Go or Caddy has changed. " +
+const TakeNewer = "build Caddy with a newer version of this module, because Go or Caddy has changed. " +
 	"If there is none, please open an issue"
 
 func (r *report) judgeHTTP() {

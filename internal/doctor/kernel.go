@@ -19,7 +19,7 @@ func (r *report) judgeKernel() {
 	switch {
 	case r.Kernel.Version == "":
 		state = stateNote
-		text += ": a distribution's number, which does not tell what faults are fixed; keep it up to date"
+		text += ": the distribution's own number, which does not tell which faults are fixed; keep the kernel up to date"
 	case !strings.HasPrefix(text, r.Kernel.Version):
 		text += " (" + r.Kernel.Version + ")"
 	}
@@ -39,7 +39,7 @@ func (r *report) judgeKernel() {
 	r.add("kernel", state, text, todo...)
 }
 
-// recommended is the version from which on kernel TLS is recommended, see
+// recommended is the first version for which kernel TLS is recommended, see
 // README.md, Kernels.
 var recommended = version{6, 6, 0}
 
@@ -52,9 +52,10 @@ func (v version) less(w version) bool { return slices.Compare(v[:], w[:]) < 0 }
 
 var debianVersion = regexp.MustCompile(`\bDebian (\d+\.\d+\.\d+)-`)
 
-// upstreamVersion returns the kernel's version if its number tells which fixes
-// it has. Some distributions stay at a number and add fixes, as 6.8.0-45-generic
-// says; Debian, where it does so, tells the number in what uname -v prints.
+// upstreamVersion returns the kernel's version, and whether it tells which fixes the
+// kernel has. release is what uname -r prints, build what uname -v prints. Some
+// distributions stay at a number and add fixes, as with 6.8.0-45-generic. Where Debian
+// does so, build has the version.
 func upstreamVersion(release, build string) (v version, ok bool) {
 	if m := debianVersion.FindStringSubmatch(build); m != nil {
 		release = m[1]

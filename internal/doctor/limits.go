@@ -15,7 +15,7 @@ func (r *report) judgeDescriptors() {
 	case n < fewDescriptors:
 		todo := "raise the limit: LimitNOFILE=1048576 in a systemd unit, ulimit -n 1048576 as root in a shell"
 		if r.Container != "" {
-			todo = "raise the container's limit, for one by docker run --ulimit nofile=1048576"
+			todo = "raise the container's limit, for example by docker run --ulimit nofile=1048576"
 		}
 		r.add("files", stateWarn, fmt.Sprintf("at most %d file descriptors: a download takes 2", n), todo)
 	default:

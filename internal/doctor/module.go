@@ -14,7 +14,7 @@ type moduleFacts struct {
 	AtBoot        bool   `json:"at_boot"`
 }
 
-// What has become of the kernel's module tls.
+// States of the kernel's module tls.
 const (
 	moduleLoaded       = "loaded"
 	moduleBuiltIn      = "built_in"
@@ -23,8 +23,8 @@ const (
 	moduleGone         = "modules_gone" // no modules for the kernel that runs, but for another
 )
 
-// findModule looks for the module tls. root is the file system's, release is
-// what uname -r prints.
+// findModule returns the state of the module tls. root is the root of the file
+// system, release is what uname -r prints.
 func findModule(root fs.FS, release string) string {
 	folder := "lib/modules/" + release
 	switch {
@@ -57,9 +57,9 @@ func isTLSModule(line string) bool {
 	return strings.HasPrefix(path.Base(file), "tls.ko")
 }
 
-// loadedAtBoot looks where modules-load.d(5) says, and in Debian's older
-// /etc/modules. A file in a folder that comes first replaces one of the same
-// name in a later folder.
+// loadedAtBoot tells whether the module tls is loaded at boot. It looks where
+// modules-load.d(5) says, and in Debian's older /etc/modules. A file in a folder that
+// comes first replaces one of the same name in a later folder.
 func loadedAtBoot(root fs.FS) bool {
 	isTLS := func(line string) bool { return strings.TrimSpace(line) == "tls" }
 	seen := make(map[string]bool)

@@ -82,7 +82,7 @@ func TestReport(t *testing.T) {
 		{
 			name: "container", change: func(f *facts) { none(f, moduleNotLoaded); f.Container = "podman" }, verdict: notLoaded,
 			want: []string{
-				"container   note  podman: it is the host's kernel that counts, and the host where its modules are loaded",
+				"container   note  podman: the kernel is the host's, and its modules are loaded on the host",
 				"                  -> on the host: sudo modprobe tls",
 			},
 		},
@@ -102,7 +102,7 @@ func TestReport(t *testing.T) {
 		},
 		{
 			name: "built in but useless", change: func(f *facts) { none(f, moduleBuiltIn) },
-			verdict: "no kernel TLS: no connection could be moved to the kernel",
+			verdict: "no kernel TLS: no connection could be offloaded",
 			want:    []string{"module tls  ok    part of the kernel", "ciphers     FAIL  the error"},
 		},
 		{
@@ -113,7 +113,7 @@ func TestReport(t *testing.T) {
 					f.Ciphers[i].broken = true
 				}
 			},
-			verdict: "no kernel TLS: no connection could be moved to the kernel", want: []string{"ciphers     FAIL  the error"},
+			verdict: "no kernel TLS: no connection could be offloaded", want: []string{"ciphers     FAIL  the error"},
 		},
 		{
 			name: "lying sandbox",
@@ -123,8 +123,8 @@ func TestReport(t *testing.T) {
 			},
 			verdict: "no kernel TLS: the kernel, or a sandbox around this program, takes keys and encrypts nothing", not: "modprobe",
 			want: []string{
-				"ciphers     FAIL  keys are taken, and nothing is encrypted: a sandbox, such as gVisor, that says yes and does nothing",
-				"                  -> run Caddy outside of it, or without this module: connections stay in user space",
+				"ciphers     FAIL  the kernel takes keys and encrypts nothing, as a sandbox such as gVisor does",
+				"                  -> run Caddy outside of the sandbox, or without this module: inside, connections stay in user space",
 			},
 		},
 		{
@@ -138,7 +138,7 @@ func TestReport(t *testing.T) {
 			},
 			verdict: works,
 			want: []string{
-				"kernel      warn  5.4.0-200-generic: a distribution's number, which does not tell what faults are fixed; keep it up to date",
+				"kernel      warn  5.4.0-200-generic: the distribution's own number, which does not tell which faults are fixed; keep the kernel up to date",
 				"                  -> a maintained kernel from 6.6 on is recommended: kernel TLS has had security bugs in older ones",
 				"TLS 1.3     ok    AES-128-GCM, AES-256-GCM",
 				"ciphers     note  not in this kernel: TLS 1.3 with ChaCha20-Poly1305, TLS 1.2 with ChaCha20-Poly1305; such connections stay in user space",
@@ -166,7 +166,7 @@ func TestReport(t *testing.T) {
 			change: func(f *facts) { f.Go = builtBy("go1.26.5") },
 			want: []string{
 				"Go          warn  go1.26.5, which built this, has known faults in TLS",
-				"                  -> CVE-2026-56862: a client can keep the server busy by KeyUpdates without end; fixed in Go 1.26.6, https://golang.org/issue/80528",
+				"                  -> CVE-2026-56862: a client can keep the server busy with endless KeyUpdates; fixed in Go 1.26.6, https://golang.org/issue/80528",
 				"                  -> build with the newest Go",
 			},
 		},
@@ -181,7 +181,7 @@ func TestReport(t *testing.T) {
 		{
 			name: "no sendfile", verdict: works,
 			change: func(f *facts) { f.Ciphers = allCiphers(func(c *cipherFacts) { c.SendFile = false }) },
-			want:   []string{"sendfile    warn  not from the file system of this program; from such the files are copied"},
+			want:   []string{"sendfile    warn  does not work on the file system of this program; files on such a file system are copied"},
 		},
 		{
 			name: "few descriptors", change: func(f *facts) { f.FileDescriptors = 1024 }, verdict: works,

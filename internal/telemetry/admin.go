@@ -16,8 +16,9 @@ import (
 // statusPath is where the admin endpoint has the Status.
 const statusPath = "/ktls/status"
 
-// AdminAPI adds GET /ktls/status to the admin endpoint: the numbers that the
-// metrics have, as JSON. `caddy ktls status` asks for it.
+// AdminAPI adds GET /ktls/status to the admin endpoint. The answer has the numbers
+// of the metrics as JSON. `caddy ktls status` asks for it. There is nothing to
+// configure.
 type AdminAPI struct{}
 
 // CaddyModule returns the Caddy module information.
@@ -52,12 +53,13 @@ type Status struct {
 	Kernel string `json:"kernel"`
 	// Ciphers are those that the kernel can do.
 	Ciphers []string `json:"ciphers"`
-	// Servers have had a connection or a response, sorted by their names.
+	// Servers are those that have had the directive ktls since the process started,
+	// sorted by their names.
 	Servers []*ServerStatus `json:"servers"`
 }
 
-// A ServerStatus is what an HTTP server has done. Words are those of the
-// metrics: outcomes and reasons.
+// A ServerStatus is what an HTTP server has done. Outcomes and reasons are the words
+// of the metrics.
 type ServerStatus struct {
 	Name               string           `json:"name"`
 	OffloadedNow       int64            `json:"offloaded_now"`       // open connections
@@ -66,7 +68,7 @@ type ServerStatus struct {
 	SendfileBytes      int64            `json:"sendfile_bytes"`      // of bodies
 	CopiedBytes        map[string]int64 `json:"copied_bytes"`        // of bodies, by reason
 	KeyUpdates         int64            `json:"key_updates"`         // keys replaced in the kernel
-	ConnectionsRetired int64            `json:"connections_retired"` // since a key could not be replaced
+	ConnectionsRetired int64            `json:"connections_retired"` // because a key could not be replaced
 	ConnectionsLost    int64            `json:"connections_lost"`    // the client did not take the last bytes
 	ResponsesFailed    int64            `json:"responses_failed"`    // not sent whole
 }

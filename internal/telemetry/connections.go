@@ -71,7 +71,7 @@ func (c *Connections) KeyUpdated(*ktls.Conn) { c.count.keyUpdates.Inc() }
 // Retired counts and logs a connection whose key can't be replaced.
 func (c *Connections) Retired(conn *ktls.Conn) {
 	c.count.retired.Inc()
-	reasonLog.info(c.logger, "connection ends when its responses are complete: the kernel can't replace its key, which takes Linux 6.14",
+	reasonLog.info(c.logger, "connection ends when its responses are complete: the kernel can't replace its key, as Linux 6.14 and newer can",
 		"retired", zap.Stringer("remote", conn.RemoteAddr()))
 }
 
@@ -96,7 +96,7 @@ func (c *Connections) Distrusted(protocol string) {
 	todo := doctor.TakeNewer
 	if behind := slices.DeleteFunc(slices.Clone(c.behind), func(name string) bool { return name == "ktls" }); len(behind) > 0 && protocol == "HTTP/1.1" {
 		// Over HTTP/2 nothing depends on what they hand on.
-		todo = "leave out what stands behind ktls in listener_wrappers, as it may alter what is written: " +
+		todo = "leave out what stands behind ktls in listener_wrappers, because it may alter what is written: " +
 			strings.Join(behind, ", ") + ". If that is not it, " + todo
 	}
 	c.logger.Error("a response has failed, and files over "+protocol+" are copied until Caddy restarts: "+

@@ -44,14 +44,14 @@ func countersOf(name string) *counters {
 	}
 }
 
-// A counterCache keeps counters, since to find one by its labels takes longer
-// than all else that is done for a small response.
+// A counterCache keeps counters, because to find one by its labels takes longer
+// than everything else that is done for a small response.
 type counterCache[K comparable] struct {
 	mu    sync.RWMutex
 	known map[K]prometheus.Counter
 }
 
-// get returns the counter of a key. The first time it asks for its labels.
+// get returns the counter of a key. It asks for the labels the first time.
 func (c *counterCache[K]) get(key K, all *prometheus.CounterVec, labels func() []string) prometheus.Counter {
 	c.mu.RLock()
 	counter := c.known[key]

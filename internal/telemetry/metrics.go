@@ -32,7 +32,7 @@ var metrics = struct {
 		Help: "Open connections that are offloaded.",
 	}, []string{"server"}),
 	keyUpdates: counter("key_updates_total", "Keys of offloaded connections that were replaced in the kernel."),
-	retired:    counter("connections_retired_total", "Offloaded connections that had to end since the kernel could not replace their key."),
+	retired:    counter("connections_retired_total", "Offloaded connections that had to end because the kernel could not replace their key."),
 	lost:       counter("connections_lost_total", "Connections closed in an orderly way whose last bytes the client did not take."),
 	responses: counter("responses_total",
 		"Responses by outcome: sendfile, or the reason why the body was copied.", "outcome"),

@@ -25,14 +25,14 @@ func StatusCommand() *cobra.Command {
 		Use:   "status [--address <interface>] [--config <path> [--adapter <name>]] [--json]",
 		Short: "Shows what the running Caddy has offloaded",
 		Long: `
-Asks the running Caddy through its admin endpoint how many TLS connections were
-offloaded to the kernel and how many were not, and why, and how bodies have gone
-out: by sendfile or copied, and why. The numbers are those of the metrics
-caddy_ktls_*, since the process started.
+Shows how many TLS connections of the running Caddy were offloaded to the kernel,
+and why others were not, how many bytes of bodies went out by sendfile, and why
+others were copied. The numbers are those of the metrics caddy_ktls_*, and count
+from the start of the process.
 
-The admin endpoint is the one that --address names, or that of the configuration
-given by --config, or localhost:2019. With --json the answer of the endpoint, GET
-/ktls/status, is printed as it is.
+The running Caddy is asked through its admin endpoint: the one that --address
+names, or the one in the configuration that --config names, or localhost:2019.
+--json prints the answer of the endpoint to GET /ktls/status as it is.
 `,
 		Args:              cobra.NoArgs,
 		ValidArgsFunction: cobra.NoFileCompletions,
@@ -88,7 +88,7 @@ func (s *Status) write(to io.Writer) error {
 	}
 	row("kernel TLS", "%s", s.Kernel)
 	if len(s.Servers) == 0 {
-		row("servers", "none of those that run has had the directive ktls")
+		row("servers", "none has the directive ktls")
 	}
 	bytes := func(n int64) string { return humanize.IBytes(uint64(n)) }
 	for _, server := range s.Servers {

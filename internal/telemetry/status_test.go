@@ -17,7 +17,7 @@ func TestStatusWrite(t *testing.T) {
 		want   string
 	}{
 		{"no server", Status{Kernel: "supported"}, `kernel TLS  supported
-servers     none of those that run has had the directive ktls
+servers     none has the directive ktls
 `},
 		{"two servers", Status{Kernel: "supported", Servers: []*ServerStatus{
 			{
