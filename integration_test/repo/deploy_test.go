@@ -2,6 +2,7 @@ package repo_test
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"io"
 	"os"
@@ -76,12 +77,34 @@ func TestComposeExample(t *testing.T) {
 	}
 }
 
-// The objects refer to each other by the names that they have, the Caddyfile is
-// valid, and Caddy's own container has no privilege.
-func TestKubernetesExample(t *testing.T) {
-	const file = "examples/kubernetes.yaml"
-	type named struct{ Name string }
-	type container struct {
+// What examples/kubernetes.yaml has, as far as the test looks at it.
+type (
+	named     struct{ Name string }
+	configMap struct {
+		Metadata named
+		Data     map[string]string
+	}
+	deployment struct {
+		Spec struct {
+			Selector struct {
+				MatchLabels map[string]string `yaml:"matchLabels"`
+			}
+			Template struct {
+				Metadata struct{ Labels map[string]string }
+				Spec     podSpec
+			}
+		}
+	}
+	podSpec struct {
+		InitContainers []container `yaml:"initContainers"`
+		Containers     []container
+		Volumes        []struct {
+			Name      string
+			ConfigMap named                 `yaml:"configMap"`
+			HostPath  struct{ Path string } `yaml:"hostPath"`
+		}
+	}
+	container struct {
 		Name, Image string
 		Command     []string
 		Ports       []struct {
@@ -89,38 +112,16 @@ func TestKubernetesExample(t *testing.T) {
 			ContainerPort int `yaml:"containerPort"`
 		}
 		SecurityContext struct {
-			Privileged, AllowPrivilegeEscalation bool
-			Capabilities                         struct{ Drop, Add []string }
+			Privileged               bool
+			AllowPrivilegeEscalation *bool `yaml:"allowPrivilegeEscalation"` // true if it is missing
+			Capabilities             struct{ Drop, Add []string }
 		} `yaml:"securityContext"`
 		VolumeMounts []struct {
 			Name      string
 			MountPath string `yaml:"mountPath"`
 		} `yaml:"volumeMounts"`
 	}
-	var config struct {
-		Metadata named
-		Data     map[string]string
-	}
-	var deployment struct {
-		Spec struct {
-			Selector struct {
-				MatchLabels map[string]string `yaml:"matchLabels"`
-			}
-			Template struct {
-				Metadata struct{ Labels map[string]string }
-				Spec     struct {
-					InitContainers []container `yaml:"initContainers"`
-					Containers     []container
-					Volumes        []struct {
-						Name      string
-						ConfigMap named                 `yaml:"configMap"`
-						HostPath  struct{ Path string } `yaml:"hostPath"`
-					}
-				}
-			}
-		}
-	}
-	var service struct {
+	service struct {
 		Spec struct {
 			Selector map[string]string
 			Ports    []struct {
@@ -130,61 +131,74 @@ func TestKubernetesExample(t *testing.T) {
 			}
 		}
 	}
+)
+
+// The objects refer to each other by the names that they have, the Caddyfile is
+// valid, and Caddy's own container has no privilege.
+func TestKubernetesExample(t *testing.T) {
+	const file = "examples/kubernetes.yaml"
+	var config configMap
+	var deploy deployment
+	var svc service
 	parseYAML(t, file, "ConfigMap", &config)
-	parseYAML(t, file, "Deployment", &deployment)
-	parseYAML(t, file, "Service", &service)
+	parseYAML(t, file, "Deployment", &deploy)
+	parseYAML(t, file, "Service", &svc)
 
 	caddyfile := config.Data["Caddyfile"]
 	if err := caddy.Validate(testConfig(t, caddyfile)); err != nil {
 		t.Errorf("%v:\n%s", err, caddyfile)
 	}
-	labels := deployment.Spec.Template.Metadata.Labels
-	if !reflect.DeepEqual(labels, deployment.Spec.Selector.MatchLabels) || !reflect.DeepEqual(labels, service.Spec.Selector) {
-		t.Error("labels and selectors differ")
-	}
-	pod := deployment.Spec.Template.Spec
-	if len(pod.InitContainers) != 1 || len(pod.Containers) != 1 {
-		t.Fatal("not one container of each kind")
-	}
-	load, serve := pod.InitContainers[0], pod.Containers[0]
-	volumes := map[string]string{}
-	for _, volume := range pod.Volumes {
-		volumes[volume.Name] = "other"
-		switch {
-		case volume.ConfigMap.Name != "":
-			volumes[volume.Name] = volume.ConfigMap.Name
-		case volume.HostPath.Path != "":
-			volumes[volume.Name] = volume.HostPath.Path
-		}
-	}
-	mounts := func(c container) map[string]string {
-		found := map[string]string{}
-		for _, mount := range c.VolumeMounts {
-			if volumes[mount.Name] == "" {
-				t.Errorf("%s mounts %s, which is no volume", c.Name, mount.Name)
-			}
-			found[mount.MountPath] = volumes[mount.Name]
-		}
-		return found
-	}
-	if got := mounts(serve); got["/etc/caddy"] != config.Metadata.Name || got["/srv/www"] == "" || got["/data"] == "" {
-		t.Errorf("Caddy mounts %v", got)
-	}
 	if !strings.Contains(caddyfile, "root /srv/www\n") {
 		t.Errorf("the Caddyfile serves another folder:\n%s", caddyfile)
 	}
-	if len(load.Command) < 2 || mounts(load)[load.Command[1]] != "/" || !load.SecurityContext.Privileged {
+	labels := deploy.Spec.Template.Metadata.Labels
+	if !reflect.DeepEqual(labels, deploy.Spec.Selector.MatchLabels) || !reflect.DeepEqual(labels, svc.Spec.Selector) {
+		t.Error("labels and selectors differ")
+	}
+	pod := &deploy.Spec.Template.Spec
+	if len(pod.InitContainers) != 1 || len(pod.Containers) != 1 {
+		t.Fatal("not one container of each kind")
+	}
+	load, serve := &pod.InitContainers[0], &pod.Containers[0]
+	if got := pod.mounts(t, serve); got["/etc/caddy"] != config.Metadata.Name || got["/srv/www"] == "" || got["/data"] == "" {
+		t.Errorf("Caddy mounts %v", got)
+	}
+	if len(load.Command) < 2 || pod.mounts(t, load)[load.Command[1]] != "/" || !load.SecurityContext.Privileged {
 		t.Errorf("%s can't load the module: %+v", load.Name, load)
 	}
-	if s := serve.SecurityContext; s.Privileged || s.AllowPrivilegeEscalation ||
+	if s := serve.SecurityContext; s.Privileged || s.AllowPrivilegeEscalation == nil || *s.AllowPrivilegeEscalation ||
 		!slices.Equal(s.Capabilities.Drop, []string{"ALL"}) || !slices.Equal(s.Capabilities.Add, []string{"NET_BIND_SERVICE"}) {
 		t.Errorf("Caddy may do more than it needs: %+v", s)
 	}
+	wantPorts(t, &svc, serve)
+}
+
+// mounts returns what a container mounts where: a ConfigMap, a folder of the host, or
+// "other".
+func (p *podSpec) mounts(t testing.TB, c *container) map[string]string {
+	t.Helper()
+	volumes := map[string]string{}
+	for _, volume := range p.Volumes {
+		volumes[volume.Name] = cmp.Or(volume.ConfigMap.Name, volume.HostPath.Path, "other")
+	}
+	found := map[string]string{}
+	for _, mount := range c.VolumeMounts {
+		if volumes[mount.Name] == "" {
+			t.Errorf("%s mounts %s, which is no volume", c.Name, mount.Name)
+		}
+		found[mount.MountPath] = volumes[mount.Name]
+	}
+	return found
+}
+
+// wantPorts checks that container and service have the ports of HTTP and HTTPS.
+func wantPorts(t testing.TB, svc *service, c *container) {
+	t.Helper()
 	ports := map[string]int{}
-	for _, port := range serve.Ports {
+	for _, port := range c.Ports {
 		ports[port.Name] = port.ContainerPort
 	}
-	for _, port := range service.Spec.Ports {
+	for _, port := range svc.Spec.Ports {
 		if ports[port.TargetPort] != port.Port {
 			t.Errorf("the service's port %d is not the container's port %q", port.Port, port.TargetPort)
 		}
