@@ -16,17 +16,41 @@ import (
 // it leaves empty.
 func findFacts(selfTest func() []HTTPFault) facts {
 	root := os.DirFS("/")
-	f := facts{OS: runtime.GOOS, Go: builtBy(runtime.Version()), Container: findContainer(root)}
-	f.Kernel.Faults = []knownFault{}
-	var name unix.Utsname
-	if unix.Uname(&name) == nil {
-		f.Kernel.Release = unix.ByteSliceToString(name.Release[:])
-		if v, ok := upstreamVersion(f.Kernel.Release, unix.ByteSliceToString(name.Version[:])); ok {
-			f.Kernel.Version, f.Kernel.Faults = v.String(), kernelFaultsOf(v)
-		}
-	}
-	// The check may load the module.
+	f := facts{OS: runtime.GOOS, Kernel: findKernel(), Go: builtBy(runtime.Version()), Container: findContainer(root)}
 	before := findModule(root, f.Kernel.Release)
+	f.Ciphers = tryCiphers() // which may load the module
+	after := findModule(root, f.Kernel.Release)
+	f.Module = moduleFacts{
+		State:         after,
+		LoadedByCheck: after == moduleLoaded && before != moduleLoaded,
+		AtBoot:        loadedAtBoot(root),
+	}
+	f.HTTP = append([]HTTPFault{}, selfTest()...)
+	f.Interfaces, _ = interfacesWith(featureTLS)
+	var limit unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) == nil {
+		// Go raises the soft limit to the hard one when it starts.
+		f.FileDescriptors = limit.Max
+	}
+	return f
+}
+
+// findKernel asks the kernel for its version.
+func findKernel() kernelFacts {
+	f := kernelFacts{Faults: []knownFault{}}
+	var name unix.Utsname
+	if unix.Uname(&name) != nil {
+		return f
+	}
+	f.Release = unix.ByteSliceToString(name.Release[:])
+	if v, ok := upstreamVersion(f.Release, unix.ByteSliceToString(name.Version[:])); ok {
+		f.Version, f.Faults = v.String(), kernelFaultsOf(v)
+	}
+	return f
+}
+
+// tryCiphers tries each cipher that the kernel may know.
+func tryCiphers() (ciphers []cipherFacts) {
 	for _, t := range ktls.Check() {
 		c := cipherFacts{
 			TLS: strings.TrimPrefix(tls.VersionName(t.Version), "TLS "), Cipher: t.Cipher,
@@ -36,16 +60,7 @@ func findFacts(selfTest func() []HTTPFault) facts {
 			c.Error = t.Err.Error()
 			c.broken, c.inert = !errors.Is(t.Err, errors.ErrUnsupported), t.Inert
 		}
-		f.Ciphers = append(f.Ciphers, c)
+		ciphers = append(ciphers, c)
 	}
-	f.Module = moduleFacts{State: findModule(root, f.Kernel.Release), AtBoot: loadedAtBoot(root)}
-	f.Module.LoadedByCheck = f.Module.State == moduleLoaded && before != moduleLoaded
-	f.HTTP = append([]HTTPFault{}, selfTest()...)
-	f.Interfaces, _ = interfacesWith(featureTLS)
-	var limit unix.Rlimit
-	if unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) == nil {
-		// Go raises the soft limit to the hard one when it starts.
-		f.FileDescriptors = limit.Max
-	}
-	return f
+	return ciphers
 }
