@@ -53,17 +53,13 @@ func (ListenerWrapper) CaddyModule() caddy.ModuleInfo {
 	}
 }
 
-// offloads are the values of the option offload.
-var offloads = map[string]ktls.Install{
-	"":      ktls.OnDemand,
-	"large": ktls.OnDemand,
-	"all":   ktls.AtHandshake,
-}
+// offloads are the values of the option offload, and whether they mean all connections.
+var offloads = map[string]bool{"": false, "large": false, "all": true}
 
 // Provision sets up the wrapper. It fails for a configuration that can't work, and
 // warns of one that may not do what is expected.
 func (w *ListenerWrapper) Provision(ctx caddy.Context) error {
-	offload, ok := offloads[w.Offload]
+	all, ok := offloads[w.Offload]
 	if !ok {
 		return fmt.Errorf("ktls: offload must be large or all, not %q", w.Offload)
 	}
@@ -72,7 +68,7 @@ func (w *ListenerWrapper) Provision(ctx caddy.Context) error {
 	if !ok {
 		return errors.New("ktls: the listener wrapper works in HTTP servers only")
 	}
-	first, err := wrappedServers.add(server, offload)
+	first, err := wrappedServers.add(server, all)
 	if err != nil {
 		return err
 	}
@@ -127,7 +123,7 @@ func (w *ListenerWrapper) newServer() *fileserver.Server {
 	stdlib := w.ctx.Logger(new(caddyhttp.App)).Named("stdlib")
 	return &fileserver.Server{
 		TLS: ktls.NewServer(w.server.TLSConnPolicies.TLSConfig(w.ctx), &ktls.Options{
-			Install:          offloads[w.Offload],
+			OffloadAll:       offloads[w.Offload],
 			InterruptRetired: true,
 			Decided:          w.connections.Decided,
 			Lost:             w.connections.Lost,

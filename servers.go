@@ -5,8 +5,6 @@ import (
 	"sync"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
-
-	"github.com/caddy-ktls/caddy-ktls/ktls"
 )
 
 // wrappedServers are the HTTP servers of all loaded configurations that have the
@@ -20,13 +18,13 @@ type serverSet struct {
 }
 
 type wrappedServer struct {
-	offload  ktls.Install
-	wrappers int // the directive may stand in several sites
+	all      bool // connections are offloaded, see ktls.Options
+	wrappers int  // the directive may stand in several sites
 }
 
 // add adds a wrapper of a server, and tells whether it is the first. All wrappers of a
 // server must have the same value of the option offload.
-func (s *serverSet) add(server *caddyhttp.Server, offload ktls.Install) (first bool, err error) {
+func (s *serverSet) add(server *caddyhttp.Server, all bool) (first bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.servers == nil {
@@ -34,10 +32,10 @@ func (s *serverSet) add(server *caddyhttp.Server, offload ktls.Install) (first b
 	}
 	known := s.servers[server]
 	if known == nil {
-		known = &wrappedServer{offload: offload}
+		known = &wrappedServer{all: all}
 		s.servers[server] = known
 	}
-	if known.offload != offload {
+	if known.all != all {
 		return false, fmt.Errorf("ktls: the sites at %v share one server, but have different values of the option offload", server.Listen)
 	}
 	known.wrappers++
@@ -55,13 +53,14 @@ func (s *serverSet) remove(server *caddyhttp.Server) {
 	}
 }
 
-// offload returns the value of the server's wrappers, and whether it has any.
-func (s *serverSet) offload(server *caddyhttp.Server) (offload ktls.Install, ok bool) {
+// offload reports whether all connections of a server are offloaded, and whether it
+// has a wrapper at all.
+func (s *serverSet) offload(server *caddyhttp.Server) (all, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	known := s.servers[server]
 	if known == nil {
-		return offload, false
+		return false, false
 	}
-	return known.offload, true
+	return known.all, true
 }

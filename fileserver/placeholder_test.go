@@ -112,12 +112,31 @@ func TestAlteredWrites(t *testing.T) {
 					idle = 0
 				}
 				outer := func(inner net.Listener) net.Listener { return alteredListener{hidingListener{inner}, tt.alter} }
-				atOnce := &ktls.Options{Install: ktls.AtHandshake}
-				s := newWrappedSite(t, maxChunk, idle, atOnce, outer, func(w http.ResponseWriter, r *http.Request) {
+				all := &ktls.Options{OffloadAll: true}
+				s := newWrappedSite(t, maxChunk, idle, all, outer, func(w http.ResponseWriter, r *http.Request) {
+					if r.URL.Path == "/small" {
+						_, _ = io.WriteString(w, "small")
+						return
+					}
 					http.ServeFile(w, r, name)
 				})
-				// The header may not have got out.
-				if response, err := s.Get(s.url); err == nil {
+				// The first write offloads the connection. The second comes when that
+				// is done.
+				for range 2 {
+					response, err := s.Get(s.url + "/small")
+					must(t, err)
+					got, err := io.ReadAll(response.Body)
+					response.Body.Close()
+					if must(t, err); string(got) != "small" {
+						t.Errorf("got %q", got)
+					}
+					<-s.handled
+				}
+				for len(s.reports) > 0 {
+					<-s.reports
+				}
+				// The header may not have got out. A client would send a GET again.
+				if response, err := s.Post(s.url, "", nil); err == nil {
 					got, err := io.ReadAll(response.Body)
 					response.Body.Close()
 					if err == nil {
@@ -273,7 +292,7 @@ func connPair(t *testing.T) (server *Conn, client *tls.Conn, distrusted chan str
 	t.Cleanup(func() { inner.Close() })
 	distrusted = make(chan string, 100)
 	own := &Server{
-		TLS:        ktls.NewServer(config, &ktls.Options{Install: ktls.AtHandshake}),
+		TLS:        ktls.NewServer(config, &ktls.Options{OffloadAll: true}),
 		Distrusted: func(protocol string) { distrusted <- protocol },
 	}
 	raw, err := net.Dial("tcp", inner.Addr().String())
@@ -290,6 +309,10 @@ func connPair(t *testing.T) (server *Conn, client *tls.Conn, distrusted chan str
 	t.Cleanup(func() { server.Close() })
 	server.handshake.Do(server.shakeHands)
 	must(t, errors.Join(server.handshakeErr, <-shaken))
+	_, err = server.tls.Write([]byte{1}) // offloads the connection
+	must(t, err)
+	_, err = io.ReadFull(client, make([]byte, 1))
+	must(t, err)
 	if reason := server.tls.State(); reason != ktls.Offloaded {
 		t.Fatal(reason)
 	}

@@ -11,8 +11,8 @@ import (
 func needsKernel(t testing.TB) { t.Helper(); requireKernelTLS(t) }
 
 // kernelMaker makes connections that the kernel can encrypt.
-func kernelMaker(name string, install Install) maker {
-	m := serverMaker(name, NewServer(serverConfig(), &Options{Install: install}))
+func kernelMaker(name string, mode mode) maker {
+	m := serverMaker(name, NewServer(serverConfig(), &Options{OffloadAll: bool(mode)}))
 	m.needs = needsKernel
 	return m
 }
@@ -27,26 +27,26 @@ func (plainSocket) rekey([]byte) error        { return nil }
 // plainMaker makes connections that are offloaded to a plainSocket.
 func plainMaker() maker {
 	s := recordingServer(serverConfig())
-	s.options.Install = AtHandshake
+	s.options.OffloadAll = true
 	s.newKernel = func(tcp *net.TCPConn) kernel { return plainSocket{newSocket(tcp)} }
 	return serverMaker("plain", s)
 }
 
 // BenchmarkKernelHandshake is BenchmarkHandshake on a kernel with TLS: with
-// "demand" nothing is offloaded, with "handshake" everything.
+// "demand" nothing is offloaded, with "all" everything.
 func BenchmarkKernelHandshake(b *testing.B) {
-	benchHandshake(b, kernelMaker("demand", OnDemand), kernelMaker("handshake", AtHandshake))
+	benchHandshake(b, kernelMaker("demand", onDemand), kernelMaker("all", offloadAll))
 }
 
 // BenchmarkOffloadedWrite is BenchmarkWrite after the switch.
 func BenchmarkOffloadedWrite(b *testing.B) {
-	benchWrite(b, stockMaker(serverConfig()), plainMaker(), kernelMaker("ktls", AtHandshake))
+	benchWrite(b, stockMaker(serverConfig()), plainMaker(), kernelMaker("ktls", offloadAll))
 }
 
 // BenchmarkSendFile is 64 KiB of a file, which stock copies as net/http does.
 func BenchmarkSendFile(b *testing.B) {
 	const part, size = 64 << 10, 1 << 20
-	for _, m := range []maker{stockMaker(serverConfig()), plainMaker(), kernelMaker("ktls", AtHandshake)} {
+	for _, m := range []maker{stockMaker(serverConfig()), plainMaker(), kernelMaker("ktls", offloadAll)} {
 		b.Run("with="+m.name, func(b *testing.B) {
 			p := newBenchPair(b, m, clientConfig())
 			p.drain()

@@ -35,7 +35,7 @@ func recordingServer(config *tls.Config) *Server {
 	return s
 }
 
-// A benchPair is a connection after the handshake.
+// A benchPair is a connection after the handshake and a first write.
 type benchPair struct {
 	server net.Conn
 	client *tls.Conn
@@ -56,6 +56,13 @@ func newBenchPair(b *testing.B, m maker, config *tls.Config) benchPair {
 		b.Fatal(err)
 	}
 	if err := <-done; err != nil {
+		b.Fatal(err)
+	}
+	// The first write offloads the connection, if all are to be.
+	if _, err := p.server.Write([]byte{1}); err != nil {
+		b.Fatal(err)
+	}
+	if _, err := io.ReadFull(p.client, make([]byte, 1)); err != nil {
 		b.Fatal(err)
 	}
 	return p

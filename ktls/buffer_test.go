@@ -19,7 +19,7 @@ func TestReadFromBuffers(t *testing.T) {
 		{"something else", func(f *os.File) io.Reader { return struct{ io.Reader }{f} }},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			s := newFakeServer(t, serverConfig(), OnDemand, nil)
+			s := newFakeServer(t, serverConfig(), onDemand, nil)
 			s.support = Support{}
 			conn, client, _ := s.connect(t, clientConfig())
 			body := testBody(100_000)

@@ -102,7 +102,7 @@ func trialServer(s *suite, certificate tls.Certificate, decided func(*Conn, Deci
 			}
 			return nil, nil
 		},
-	}, &Options{Install: AtHandshake, Decided: decided})
+	}, &Options{OffloadAll: true, Decided: decided})
 }
 
 func (t *Trial) run(s *suite, certificate tls.Certificate, prepare func(*Server)) error {
@@ -167,9 +167,6 @@ func (t *Trial) send(c *Conn, s *suite) (body []byte, err error) {
 	if err := c.Handshake(); err != nil {
 		return nil, err
 	}
-	if c.State() != Offloaded {
-		return nil, nil
-	}
 	if got := c.ConnectionState().CipherSuite; got != s.id {
 		return nil, fmt.Errorf("ktls: check: crypto/tls has chosen %s", tls.CipherSuiteName(got))
 	}
@@ -178,7 +175,11 @@ func (t *Trial) send(c *Conn, s *suite) (body []byte, err error) {
 		_, err := c.Write([]byte{b})
 		return err
 	}
-	if err := write('a'); err != nil {
+	// The first write offloads the connection.
+	if err := write('a'); err != nil || c.State() != Offloaded {
+		return body, err
+	}
+	if err := write('b'); err != nil {
 		return nil, err
 	}
 	if err := t.replaceKey(c); err != nil {

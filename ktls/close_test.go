@@ -39,18 +39,6 @@ func TestClose(t *testing.T) {
 	wantError(t, err, net.ErrClosed)
 }
 
-// The handshake's secret is of no use after the switch.
-func TestHandshakeSecretZeroed(t *testing.T) {
-	sc := newScript(t, &suites[0])
-	sc.hsRecord()
-	sc.done()
-	secret := sc.rec.hsSecret
-	if reason, _ := sc.rec.move(func(*suite, []byte) (bool, error) { return false, nil }); reason != Offloaded {
-		t.Fatal(reason)
-	}
-	wantZero(t, "handshake secret", secret)
-}
-
 func TestCloseWrite(t *testing.T) {
 	conn, client, k := offloaded(t, nil)
 	transfer(t, conn, client, testBody(70_000))
@@ -81,7 +69,7 @@ func TestCloseWrite(t *testing.T) {
 
 // CloseWrite before the switch means that there won't be one.
 func TestCloseWriteBeforeSwitch(t *testing.T) {
-	s := newFakeServer(t, serverConfig(), OnDemand, nil)
+	s := newFakeServer(t, serverConfig(), onDemand, nil)
 	conn, client, k := s.connect(t, clientConfig())
 	transfer(t, conn, client, testBody(70_000))
 	if err := conn.CloseWrite(); err != nil {
@@ -148,7 +136,7 @@ func TestCloseDuringWrite(t *testing.T) {
 func TestCloseWithUnsentData(t *testing.T) {
 	var unsent atomic.Int64
 	unsent.Store(1000)
-	s := newFakeServer(t, serverConfig(), AtHandshake, func(k *fakeKernel) {
+	s := newFakeServer(t, serverConfig(), offloadAll, func(k *fakeKernel) {
 		k.full.Store(true)
 		k.queued = func() (int, error) { return int(unsent.Load()), nil }
 	})
@@ -187,7 +175,7 @@ func TestCloseWithUnsentData(t *testing.T) {
 func TestCloseAfterAlert(t *testing.T) {
 	var unsent atomic.Int64
 	unsent.Store(1000)
-	s := newFakeServer(t, serverConfig(), AtHandshake, func(k *fakeKernel) {
+	s := newFakeServer(t, serverConfig(), offloadAll, func(k *fakeKernel) {
 		k.queued = func() (int, error) { return int(unsent.Load()), nil }
 	})
 	conn, p, k := s.connectPeer(t)
@@ -284,8 +272,8 @@ func TestHalfClosed(t *testing.T) { testHalfClosed(t, fakeShapes) }
 func testHalfClosed(t *testing.T, newServer newShapes) {
 	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
 		for _, tcpToo := range []bool{false, true} {
-			eachInstall(t, fmt.Sprintf("%s/%v", tls.VersionName(version), tcpToo), func(t *testing.T, install Install) {
-				s := newServer(t, serverConfig(), install)
+			eachMode(t, fmt.Sprintf("%s/%v", tls.VersionName(version), tcpToo), func(t *testing.T, mode mode) {
+				s := newServer(t, serverConfig(), mode)
 				own := clientConfig()
 				own.MaxVersion = version
 				conn, client, k := s.connect(t, own)
@@ -303,7 +291,7 @@ func testHalfClosed(t *testing.T, newServer newShapes) {
 				}
 				conn.Offload()
 				transfer(t, conn, client, testBody(70_000))
-				if tcpToo && install == OnDemand && k == nil {
+				if tcpToo && mode == onDemand && k == nil {
 					// Linux takes established connections only.
 					wantReason(t, conn, Closing)
 				} else {

@@ -37,15 +37,15 @@ var ticketServers = []struct {
 		return func(raw net.Conn) net.Conn { return tls.Server(raw, config) }
 	}},
 	{"kernel TLS", func(t testing.TB, config *tls.Config) func(net.Conn) net.Conn {
-		s := newFakeServer(t, config, OnDemand, nil)
+		s := newFakeServer(t, config, onDemand, nil)
 		return func(raw net.Conn) net.Conn { return s.Conn(raw) }
 	}},
 	{"listener with kernel TLS", func(t testing.TB, config *tls.Config) func(net.Conn) net.Conn {
-		s := newFakeServer(t, config, OnDemand, nil)
+		s := newFakeServer(t, config, onDemand, nil)
 		return func(raw net.Conn) net.Conn { return s.conn(raw, false) }
 	}},
 	{"listener without kernel TLS", func(t testing.TB, config *tls.Config) func(net.Conn) net.Conn {
-		s := newFakeServer(t, config, OnDemand, nil)
+		s := newFakeServer(t, config, onDemand, nil)
 		s.support = Support{}
 		return func(raw net.Conn) net.Conn { return s.conn(raw, false) }
 	}},

@@ -88,27 +88,21 @@ func (c *Conn) shakeHands(ctx context.Context) error {
 	if err := c.tls.HandshakeContext(ctx); err != nil {
 		return err
 	}
-	callAll(c.shook())
+	c.afterHandshake()
 	return nil
 }
 
-// shook notes that the handshake is complete. It returns what is to be called.
-func (c *Conn) shook() (notices []func()) {
+// afterHandshake notes that the handshake is complete.
+func (c *Conn) afterHandshake() {
 	c.handshake.Lock()
 	defer c.handshake.Unlock()
 	if c.ready.Load() {
-		return nil
+		return
 	}
-	defer c.ready.Store(true)
 	state := c.tls.ConnectionState()
 	c.negotiated.Store(uint32(state.Version)<<16 | uint32(state.CipherSuite))
 	c.rec.handshakeDone(suiteByID(state.CipherSuite))
-	if c.server.options.Install == AtHandshake {
-		c.out.Lock()
-		c.move()
-		notices = c.release()
-	}
-	return notices
+	c.ready.Store(true)
 }
 
 // Handshake is HandshakeContext with the connection's own context, see SetContext.

@@ -34,7 +34,7 @@ func TestKeyUpdateBeforeSwitch(t *testing.T) {
 		{"without request", func(t *testing.T, conn *Conn, p *peer) { p.keyUpdate(false) }},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			s := newFakeServer(t, serverConfig(), OnDemand, nil)
+			s := newFakeServer(t, serverConfig(), onDemand, nil)
 			conn, p, k := s.connectPeer(t)
 			tt.before(t, conn, p)
 			// When the data behind the KeyUpdate are read, it is answered.
@@ -60,7 +60,7 @@ func TestKeyUpdateBeforeSwitch(t *testing.T) {
 
 // An alert between the proving write and the switch prevents the switch.
 func TestAlertBeforeSwitch(t *testing.T) {
-	s := newFakeServer(t, serverConfig(), OnDemand, nil)
+	s := newFakeServer(t, serverConfig(), onDemand, nil)
 	conn, p, k := s.connectPeer(t)
 	conn.rec.setCapture(true)
 	wait := receiving(t, p, []byte("proof"))
@@ -124,7 +124,7 @@ func TestAlertAfterSwitch(t *testing.T) {
 		{"ChangeCipherSpec", 12, func(p *peer) { p.write(recordChangeCipherSpec, []byte{1}) }, unexpectedMessage},
 	} {
 		t.Run(fmt.Sprintf("1.%d/%s", tt.version-10, tt.name), func(t *testing.T) {
-			s := newFakeServer(t, serverConfig(), AtHandshake, nil)
+			s := newFakeServer(t, serverConfig(), offloadAll, nil)
 			conn, p, k := s.connectPeerOf(t, map[uint16]uint16{12: tls.VersionTLS12, 13: tls.VersionTLS13}[tt.version])
 			wantReason(t, conn, Offloaded)
 			transfer(t, conn, p, testBody(70_000))
@@ -168,7 +168,7 @@ func TestAlertDuringFile(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			var inject func()
-			s := newFakeServer(t, serverConfig(), AtHandshake, func(k *fakeKernel) {
+			s := newFakeServer(t, serverConfig(), offloadAll, func(k *fakeKernel) {
 				k.MaxFile = round // leaves records open
 				k.beforeFile = func() {
 					if k.Counts().Files == tt.at {
@@ -206,7 +206,7 @@ func TestAlertDuringFile(t *testing.T) {
 // An alert that nobody has sent yet goes out by Close, in the place of close_notify.
 func TestAlertAtClose(t *testing.T) {
 	for _, full := range []bool{false, true} {
-		s := newFakeServer(t, serverConfig(), AtHandshake, nil)
+		s := newFakeServer(t, serverConfig(), offloadAll, nil)
 		conn, p, k := s.connectPeer(t)
 		transfer(t, conn, p, testBody(70_000))
 		conn.out.Lock() // as if something were being sent
@@ -231,7 +231,7 @@ func TestForeignRecord(t *testing.T) {
 		{"plaintext alert", "\x15\x03\x03\x00\x02\x02\x14"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			s := newFakeServer(t, serverConfig(), AtHandshake, nil)
+			s := newFakeServer(t, serverConfig(), offloadAll, nil)
 			conn, p, k := s.connectPeer(t)
 			transfer(t, conn, p, testBody(70_000))
 			n, err := conn.rec.Write([]byte(tt.record))

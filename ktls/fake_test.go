@@ -3,6 +3,7 @@ package ktls
 import (
 	"bytes"
 	"crypto/tls"
+	"io"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -132,6 +133,21 @@ type fakeServer struct {
 	lost      []error
 }
 
+// A mode says which connections are offloaded, see Options.OffloadAll.
+type mode bool
+
+const (
+	onDemand   mode = false // those that ask for it
+	offloadAll mode = true  // all, with their first write
+)
+
+func (m mode) String() string {
+	if m == offloadAll {
+		return "all"
+	}
+	return "demand"
+}
+
 type decision struct {
 	conn   *Conn
 	reason State
@@ -139,10 +155,10 @@ type decision struct {
 }
 
 // newFakeServer returns a server whose kernels setup may change, if it isn't nil.
-func newFakeServer(t testing.TB, config *tls.Config, install Install, setup func(*fakeKernel)) *fakeServer {
+func newFakeServer(t testing.TB, config *tls.Config, mode mode, setup func(*fakeKernel)) *fakeServer {
 	s := &fakeServer{t: t, setup: setup}
 	s.Server = NewServer(config, &Options{
-		Install: install,
+		OffloadAll: bool(mode),
 		Decided: func(c *Conn, d Decision) {
 			s.mu.Lock()
 			defer s.mu.Unlock()
@@ -178,20 +194,30 @@ func supportedBy(support Support) (Support, State) {
 	return support, KernelUnsupported
 }
 
-// connect returns a connection after the handshake, with its kernel.
+// connect returns a connection after the handshake, with its kernel. If the server
+// offloads all, it has sent a byte, which has offloaded it.
 func (s *fakeServer) connect(t testing.TB, config *tls.Config) (*Conn, *tls.Conn, *fakeKernel) {
 	t.Helper()
 	clientEnd, serverEnd := tcpPair(t)
 	conn := s.Conn(serverEnd)
 	client := tls.Client(&tap{Conn: clientEnd}, config)
 	handshake(t, conn, client)
+	s.writeFirst(t, conn, client)
 	return conn, client, s.last
+}
+
+// writeFirst sends a byte if that offloads the connection.
+func (s *fakeServer) writeFirst(t testing.TB, conn *Conn, client io.Reader) {
+	t.Helper()
+	if s.options.OffloadAll {
+		transfer(t, conn, client, []byte("1"))
+	}
 }
 
 // offloaded returns a connection that is offloaded already.
 func offloaded(t testing.TB, setup func(*fakeKernel)) (*Conn, *tls.Conn, *fakeKernel) {
 	t.Helper()
-	s := newFakeServer(t, serverConfig(), AtHandshake, setup)
+	s := newFakeServer(t, serverConfig(), offloadAll, setup)
 	conn, client, k := s.connect(t, clientConfig())
 	wantReason(t, conn, Offloaded)
 	return conn, client, k

@@ -66,9 +66,9 @@ func (b *breakdown) wantDone(t testing.TB) {
 }
 
 // brokenServer is a server of whose sockets a system call fails.
-func brokenServer(t testing.TB, install Install, b *breakdown) *fakeServer {
+func brokenServer(t testing.TB, mode mode, b *breakdown) *fakeServer {
 	t.Helper()
-	s := realServer(t, install)
+	s := realServer(t, mode)
 	s.newKernel = func(tcp *net.TCPConn) kernel {
 		k := newSocket(tcp).(*socket)
 		k.fault = b.fault
@@ -137,12 +137,12 @@ func TestKernelInstallFails(t *testing.T) {
 			// Each in one of the ways to get there.
 			tt := []struct {
 				version uint16
-				install Install
-			}{{tls.VersionTLS13, OnDemand}, {tls.VersionTLS13, AtHandshake}, {tls.VersionTLS12, OnDemand}, {tls.VersionTLS12, AtHandshake}}[i%4]
-			t.Run(fmt.Sprintf("%s/%s/%s/%d", step.call, unix.ErrnoName(errno), tls.VersionName(tt.version), tt.install), func(t *testing.T) {
+				mode    mode
+			}{{tls.VersionTLS13, onDemand}, {tls.VersionTLS13, offloadAll}, {tls.VersionTLS12, onDemand}, {tls.VersionTLS12, offloadAll}}[i%4]
+			t.Run(fmt.Sprintf("%s/%s/%s/%v", step.call, unix.ErrnoName(errno), tls.VersionName(tt.version), tt.mode), func(t *testing.T) {
 				b := newBreakdown(step.call, errno)
 				b.arm(0)
-				s := brokenServer(t, tt.install, b)
+				s := brokenServer(t, tt.mode, b)
 				before := txSockets(t)
 				config := clientConfig()
 				config.MaxVersion = tt.version
@@ -177,7 +177,7 @@ func TestKernelRekeyRefused(t *testing.T) {
 		t.Run(unix.ErrnoName(errno), func(t *testing.T) {
 			b := newBreakdown("TLS_TX", errno)
 			b.arm(1)
-			s := brokenServer(t, AtHandshake, b)
+			s := brokenServer(t, offloadAll, b)
 			conn, p, _ := s.connectPeer(t)
 			wantReason(t, conn, Offloaded)
 			if s.support.Rekey {
@@ -211,7 +211,7 @@ func TestKernelRekeyFails(t *testing.T) {
 		for _, errno := range []unix.Errno{unix.EBUSY, unix.ENOMEM, unix.EINVAL} {
 			t.Run(call+"/"+unix.ErrnoName(errno), func(t *testing.T) {
 				b := newBreakdown(call, errno)
-				s := brokenServer(t, AtHandshake, b)
+				s := brokenServer(t, offloadAll, b)
 				conn, p, _ := s.connectPeer(t)
 				body := testBody(70_000)
 				transfer(t, conn, p, body)
@@ -292,7 +292,7 @@ func TestKernelSendFails(t *testing.T) {
 			} {
 				t.Run(f.call+"/"+unix.ErrnoName(errno)+"/"+at.name, func(t *testing.T) {
 					b := newBreakdown(f.call, errno)
-					s := brokenServer(t, AtHandshake, b)
+					s := brokenServer(t, offloadAll, b)
 					clientEnd, serverEnd := smallPair(t, 4096)
 					conn, p, _ := s.connectPeerOver(t, tls.VersionTLS13, clientEnd, serverEnd)
 					wantReason(t, conn, Offloaded)
@@ -374,7 +374,7 @@ func TestKernelAlertFails(t *testing.T) {
 	for _, errno := range []unix.Errno{unix.EIO, unix.ENOMEM, unix.EPIPE, unix.EINVAL} {
 		t.Run(unix.ErrnoName(errno), func(t *testing.T) {
 			b := newBreakdown("sendmsg", errno)
-			s := brokenServer(t, AtHandshake, b)
+			s := brokenServer(t, offloadAll, b)
 			conn, p, _ := s.connectPeer(t)
 			transfer(t, conn, p, testBody(70_000))
 			b.arm(0)
@@ -413,7 +413,7 @@ func TestKernelCloseNotifyFails(t *testing.T) {
 	} {
 		t.Run(unix.ErrnoName(tt.errno), func(t *testing.T) {
 			b := newBreakdown("sendmsg", tt.errno)
-			s := brokenServer(t, AtHandshake, b)
+			s := brokenServer(t, offloadAll, b)
 			conn, p, _ := s.connectPeer(t)
 			transfer(t, conn, p, body)
 			if _, err := conn.Write(body); err != nil {
@@ -447,7 +447,7 @@ func TestKernelCloseNotifyFails(t *testing.T) {
 		"tried again in the background; the client gets everything, and close_notify")
 
 	b := newBreakdown("sendmsg", unix.EIO)
-	s := brokenServer(t, AtHandshake, b)
+	s := brokenServer(t, offloadAll, b)
 	conn, p, _ := s.connectPeer(t)
 	b.arm(0)
 	wantError(t, conn.CloseWrite(), unix.EIO)
@@ -519,7 +519,7 @@ func TestKernelConfirmFails(t *testing.T) {
 			t.Run(tt.call+"/"+unix.ErrnoName(errno), func(t *testing.T) {
 				b := newBreakdown(tt.call, errno)
 				b.arm(0)
-				s := brokenServer(t, OnDemand, b)
+				s := brokenServer(t, onDemand, b)
 				conn, p, _ := s.connectPeer(t)
 				conn.Offload()
 				transfer(t, conn, p, testBody(70_000))

@@ -35,9 +35,9 @@ func TestReadFrom(t *testing.T) {
 		{name: "nothing", limits: []int64{0}, want: nil, remaining: []int64{0}},
 		{name: "no file", reader: func(f *os.File) io.Reader { return struct{ io.Reader }{f} }, want: body},
 	} {
-		for _, install := range []Install{OnDemand, AtHandshake} {
-			t.Run(tt.name+"/"+[]string{"demand", "handshake"}[install], func(t *testing.T) {
-				s := newFakeServer(t, serverConfig(), install, tt.kernel)
+		for _, mode := range []mode{onDemand, offloadAll} {
+			t.Run(tt.name+"/"+mode.String(), func(t *testing.T) {
+				s := newFakeServer(t, serverConfig(), mode, tt.kernel)
 				conn, client, k := s.connect(t, clientConfig())
 				f := testFile(t, body)
 				if _, err := f.Seek(tt.offset, io.SeekStart); err != nil {
@@ -67,7 +67,7 @@ func TestReadFrom(t *testing.T) {
 					}
 				}
 				proof, sent := 0, len(tt.want)
-				if install == OnDemand {
+				if mode == onDemand {
 					proof = min(proofLen, sent)
 				}
 				switch {
@@ -78,7 +78,7 @@ func TestReadFrom(t *testing.T) {
 				default:
 					k.wantSent(t, 0, 0)
 				}
-				if want := install == AtHandshake || tt.byKernel || tt.kernel != nil; (conn.State() == Offloaded) != want {
+				if want := mode == offloadAll || tt.byKernel || tt.kernel != nil; (conn.State() == Offloaded) != want {
 					t.Errorf("reason %v", conn.State())
 				}
 				transfer(t, conn, client, testBody(70_000)) // it goes on
@@ -147,7 +147,7 @@ func TestSendFileEmpty(t *testing.T) {
 // A file that ends early ends the connection, without close_notify: what was
 // sent must not look complete.
 func TestSendFileShort(t *testing.T) {
-	s := newFakeServer(t, serverConfig(), AtHandshake, nil)
+	s := newFakeServer(t, serverConfig(), offloadAll, nil)
 	conn, p, _ := s.connectPeer(t)
 	done := make(chan error, 1)
 	go func() { _, err := io.Copy(io.Discard, p); done <- err }()
@@ -163,7 +163,7 @@ func TestSendFileShort(t *testing.T) {
 }
 
 func TestSendFileNotOffloaded(t *testing.T) {
-	s := newFakeServer(t, serverConfig(), OnDemand, nil)
+	s := newFakeServer(t, serverConfig(), onDemand, nil)
 	conn, client, _ := s.connect(t, clientConfig())
 	_, err := conn.SendFile([]byte("x"), filerange.Segment{File: testFile(t, testBody(10)), Len: 10})
 	wantError(t, err, errNotOffloaded)

@@ -45,12 +45,11 @@ var flightData = [][]byte{[]byte("first data"), []byte("xx"), []byte("proof")}
 func handshakeFlight(t testing.TB, name string, server, client func(*tls.Config)) flight {
 	t.Helper()
 	serverConfig, clientConfig := shapeConfigs(server, both(cached, client))
-	s := newFakeServer(t, serverConfig, OnDemand, nil)
+	s := newFakeServer(t, serverConfig, onDemand, nil)
 	clientEnd, serverEnd := tcpPair(t)
 	conn, c := s.Conn(serverEnd), tls.Client(clientEnd, clientConfig)
 	w := &writes{Conn: serverEnd}
 	conn.rec.Conn = w
-	conn.rec.keepHandshake = true
 	handshake(t, conn, c)
 	f := flight{name: name, rec: conn.rec, handshake: w.take(), number: 1} // behind a ticket, or TLS 1.2's Finished
 	for _, p := range flightData {
@@ -86,23 +85,18 @@ func scriptFlight(t testing.TB, s *suite, tickets int) flight {
 
 // replay gives a fresh recorder the flight as a Conn does. It returns the crypto
 // info that the kernel would get, nil if none.
-func (f *flight) replay(t testing.TB, install Install) (info []byte) {
+func (f *flight) replay(t testing.TB) (info []byte) {
 	r := &recorder{Conn: &discard{}, hellos: new(hellos), secret: bytes.Clone(f.rec.secret)}
 	if f.rec.hellos != nil {
 		r.hellos.client = f.rec.hellos.client
-	}
-	if install == AtHandshake {
-		r.hsSecret, r.keepHandshake, r.capture = bytes.Clone(f.rec.hsSecret), true, true
 	}
 	for _, p := range f.handshake {
 		_, _ = r.Write(p)
 	}
 	r.handshakeDone(f.rec.suite)
-	if install == OnDemand {
-		for i, p := range f.after {
-			r.setCapture(i == len(f.after)-1)
-			_, _ = r.Write(p)
-		}
+	for i, p := range f.after {
+		r.setCapture(i == len(f.after)-1)
+		_, _ = r.Write(p)
 	}
 	reason, err := r.move(func(_ *suite, b []byte) (bool, error) { info = bytes.Clone(b); return false, nil })
 	if (reason == Offloaded) != (info != nil) || err != nil {
@@ -129,7 +123,7 @@ func TestFlip(t *testing.T) {
 		}))
 	}
 	for _, f := range flights {
-		eachInstall(t, f.name, func(t *testing.T, install Install) { f.test(t, install) })
+		t.Run(f.name, f.test)
 	}
 }
 
@@ -143,16 +137,12 @@ func keyFor(id uint16) func(*tls.Config) {
 	return nil
 }
 
-func (f *flight) test(t *testing.T, install Install) {
-	want := f.replay(t, install)
+func (f *flight) test(t *testing.T) {
+	want := f.replay(t)
 	if want == nil {
 		t.Fatal("refused although nothing is changed")
 	}
-	all, number := f.handshake, f.number
-	if install == OnDemand {
-		all = slices.Concat(f.handshake, f.after)
-		number += uint64(len(f.after))
-	}
+	all, number := slices.Concat(f.handshake, f.after), f.number+uint64(len(f.after))
 	if _, got, err := fakekernel.ParseInfo(want); got != number || err != nil {
 		t.Errorf("number %d, %v; want %d", got, err, number)
 	}
@@ -161,7 +151,7 @@ func (f *flight) test(t *testing.T, install Install) {
 		for j := range p {
 			for _, flip := range []byte{1, 2, 3, 0x80, 0xff} {
 				p[j] ^= flip
-				got := f.replay(t, install)
+				got := f.replay(t)
 				p[j] ^= flip
 				if got != nil && !bytes.Equal(got, want) {
 					t.Errorf("write %d, byte %d, flip %#x: another key or number", i, j, flip)

@@ -30,7 +30,7 @@ func TestKernelSendFrames(t *testing.T) {
 		for _, skip := range []int32{0, 3} {
 			t.Run(fmt.Sprintf("%s/%s/%d", tt.call, unix.ErrnoName(tt.errno), skip), func(t *testing.T) {
 				b := newBreakdown(tt.call, tt.errno)
-				s := brokenServer(t, AtHandshake, b)
+				s := brokenServer(t, offloadAll, b)
 				clientEnd, serverEnd := smallPair(t, 4096)
 				conn, p, _ := s.connectPeerOver(t, 0x0304, clientEnd, serverEnd)
 				wantReason(t, conn, Offloaded)

@@ -62,7 +62,7 @@ func TestSendFramesRefused(t *testing.T) {
 // A file that ends early ends the connection, as it does by SendFile.
 func TestSendFramesShort(t *testing.T) {
 	for _, size := range []int{20_000, 25_000} {
-		s := newFakeServer(t, serverConfig(), AtHandshake, nil)
+		s := newFakeServer(t, serverConfig(), offloadAll, nil)
 		conn, p, _ := s.connectPeer(t)
 		done := make(chan error, 1)
 		go func() { _, err := io.Copy(io.Discard, p); done <- err }()
@@ -79,7 +79,7 @@ func TestSendFramesShort(t *testing.T) {
 }
 
 func TestSendFramesNotOffloaded(t *testing.T) {
-	s := newFakeServer(t, serverConfig(), OnDemand, nil)
+	s := newFakeServer(t, serverConfig(), onDemand, nil)
 	conn, client, k := s.connect(t, clientConfig())
 	conn.Cork(true)
 	_, err := conn.SendFrames([]byte("x"), filerange.Segment{File: testFile(t, testBody(10)), Len: 10}, 10)

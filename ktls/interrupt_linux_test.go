@@ -38,7 +38,7 @@ func (r slowRawConn) Control(f func(uintptr)) error {
 // same system calls, but without TLS.
 func plainOffloaded(t *testing.T) *Conn {
 	t.Helper()
-	s := newFakeServer(t, serverConfig(), AtHandshake, nil)
+	s := newFakeServer(t, serverConfig(), offloadAll, nil)
 	s.newKernel = func(tcp *net.TCPConn) kernel { return plainSocket{newSocket(tcp)} }
 	conn, _, _ := s.connect(t, clientConfig())
 	wantReason(t, conn, Offloaded)
@@ -48,11 +48,12 @@ func plainOffloaded(t *testing.T) *Conn {
 // brimful returns such a connection that takes not a byte more.
 func brimful(t *testing.T) *Conn {
 	t.Helper()
-	s := newFakeServer(t, serverConfig(), AtHandshake, nil)
+	s := newFakeServer(t, serverConfig(), offloadAll, nil)
 	s.newKernel = func(tcp *net.TCPConn) kernel { return plainSocket{newSocket(tcp)} }
 	clientEnd, serverEnd := smallPair(t, 4096)
 	conn, client := s.Conn(serverEnd), tls.Client(clientEnd, clientConfig())
 	handshake(t, conn, client)
+	s.writeFirst(t, conn, client)
 	// What is on its way makes room again for a while.
 	for full := 0; full < 5; {
 		_ = conn.raw.SetWriteDeadline(time.Now().Add(100 * time.Millisecond))
@@ -152,7 +153,7 @@ func TestCloseWriteBound(t *testing.T) {
 
 // While a file's disk is slow, Close lets the client see the end.
 func TestCloseAtSlowDisk(t *testing.T) {
-	s := newFakeServer(t, serverConfig(), AtHandshake, nil)
+	s := newFakeServer(t, serverConfig(), offloadAll, nil)
 	s.newKernel = func(tcp *net.TCPConn) kernel { return plainSocket{newSocket(tcp)} }
 	closed := make(chan struct{})
 	s.options.Closed = func(*Conn) { close(closed) }

@@ -68,7 +68,7 @@ var portableCalls = []blockedCall{
 		begin: func(t *testing.T) (net.Conn, func() error, <-chan struct{}) {
 			config, hangs, release := hangingCertificate()
 			t.Cleanup(release)
-			s := newFakeServer(t, config, OnDemand, nil)
+			s := newFakeServer(t, config, onDemand, nil)
 			s.options.Decided = func(c *Conn, d Decision) { _ = c.LocalAddr() }
 			clientEnd, serverEnd := tcpPair(t)
 			conn := s.Conn(serverEnd)
@@ -77,14 +77,14 @@ var portableCalls = []blockedCall{
 		}},
 	{name: "handshake with a silent client",
 		begin: func(t *testing.T) (net.Conn, func() error, <-chan struct{}) {
-			s := newFakeServer(t, serverConfig(), OnDemand, nil)
+			s := newFakeServer(t, serverConfig(), onDemand, nil)
 			_, serverEnd := tcpPair(t)
 			conn := s.Conn(serverEnd)
 			return conn, conn.Handshake, settled()
 		}},
 	{name: "Read",
 		begin: func(t *testing.T) (net.Conn, func() error, <-chan struct{}) {
-			conn, _, _ := newFakeServer(t, serverConfig(), OnDemand, nil).connect(t, clientConfig())
+			conn, _, _ := newFakeServer(t, serverConfig(), onDemand, nil).connect(t, clientConfig())
 			return conn, func() error { _, err := conn.Read(make([]byte, 1)); return err }, settled()
 		}},
 	{name: "Read after the offload",
@@ -94,12 +94,12 @@ var portableCalls = []blockedCall{
 		}},
 	{name: "Write before the offload",
 		begin: func(t *testing.T) (net.Conn, func() error, <-chan struct{}) {
-			conn, _, _ := newFakeServer(t, serverConfig(), OnDemand, nil).connect(t, clientConfig())
+			conn, _, _ := newFakeServer(t, serverConfig(), onDemand, nil).connect(t, clientConfig())
 			return conn, func() error { return fill(conn.Write) }, settled()
 		}},
 	{name: "Write that offloads",
 		begin: func(t *testing.T) (net.Conn, func() error, <-chan struct{}) {
-			conn, _, _ := newFakeServer(t, serverConfig(), OnDemand, nil).connect(t, clientConfig())
+			conn, _, _ := newFakeServer(t, serverConfig(), onDemand, nil).connect(t, clientConfig())
 			conn.Offload()
 			return conn, func() error { _, err := conn.Write(testBody(64 << 20)); return err }, settled()
 		}},
@@ -180,7 +180,7 @@ func testInterrupt(t *testing.T, calls []blockedCall) {
 // and Closed agree on what became of it.
 func TestCloseDuringMove(t *testing.T) {
 	installing, goOn := make(chan struct{}), make(chan struct{})
-	s := newFakeServer(t, serverConfig(), OnDemand, nil)
+	s := newFakeServer(t, serverConfig(), onDemand, nil)
 	closed := 0
 	s.options.Closed = func(*Conn) { closed++ }
 	inner := s.newKernel
@@ -220,7 +220,7 @@ func (k *slowInstall) install(info []byte, overhead int) error {
 // Secrets that come when the connection is closed already are not kept.
 func TestSecretAfterClose(t *testing.T) {
 	config, begun, release := hangingCertificate()
-	s := newFakeServer(t, config, OnDemand, nil)
+	s := newFakeServer(t, config, onDemand, nil)
 	clientEnd, serverEnd := tcpPair(t)
 	conn := s.Conn(serverEnd)
 	go func() { _ = tls.Client(clientEnd, clientConfig()).Handshake() }()
@@ -235,7 +235,7 @@ func TestSecretAfterClose(t *testing.T) {
 	wantZeroed(t, conn)
 	// What crypto/tls logs even later is forgotten too.
 	late := testBody(32)
-	conn.rec.setSecret(labelTrafficSecret, late)
+	conn.rec.setSecret(late)
 	wantZero(t, "late secret", late)
 	wantZeroed(t, conn)
 }
@@ -423,7 +423,7 @@ func TestCallsAfterClose(t *testing.T) {
 // fullServer is a server of whose connections the last one has no room for control
 // records.
 func fullServer(t *testing.T) (*fakeServer, *fullControl) {
-	s := newFakeServer(t, serverConfig(), AtHandshake, nil)
+	s := newFakeServer(t, serverConfig(), offloadAll, nil)
 	inner := s.newKernel
 	full := &fullControl{}
 	full.on.Store(true)
@@ -451,7 +451,7 @@ func (k *fullControl) sendControl(typ recordType, body []byte, wait bool) error 
 // longer than crypto/tls itself takes.
 func TestCloseBehindReader(t *testing.T) {
 	t.Parallel()
-	s := newFakeServer(t, serverConfig(), OnDemand, nil)
+	s := newFakeServer(t, serverConfig(), onDemand, nil)
 	conn, p, _ := s.connectPeer(t)
 	_ = conn.SetWriteDeadline(time.Now().Add(300 * time.Millisecond))
 	wantError(t, fill(conn.raw.Write), os.ErrDeadlineExceeded)
@@ -503,13 +503,13 @@ func TestCallbacksUseConnection(t *testing.T) {
 		"Handshake":       func(c *Conn) { _ = c.Handshake() },
 		"SetDeadline":     func(c *Conn) { _ = c.SetDeadline(time.Time{}) },
 	} {
-		for _, install := range []Install{OnDemand, AtHandshake} {
+		for _, mode := range []mode{onDemand, offloadAll} {
 			t.Run(name, func(t *testing.T) {
 				calls := make(map[string]int)
 				used := func(what string) func(*Conn) {
 					return func(c *Conn) { calls[what]++; use(c) }
 				}
-				s := newFakeServer(t, serverConfig(), install, nil)
+				s := newFakeServer(t, serverConfig(), mode, nil)
 				s.support.Rekey = false
 				s.keyLimit = 5
 				s.options.Decided = func(c *Conn, d Decision) { used("Decided")(c) }
@@ -572,7 +572,7 @@ func TestHandshakeContext(t *testing.T) {
 		got = hello.Context().Value(key{})
 		return nil, nil
 	}
-	s := newFakeServer(t, config, OnDemand, nil)
+	s := newFakeServer(t, config, onDemand, nil)
 	clientEnd, serverEnd := tcpPair(t)
 	conn := s.Conn(serverEnd)
 	conn.SetContext(context.WithValue(context.Background(), key{}, "value"))
@@ -608,7 +608,7 @@ func TestHandshakeContext(t *testing.T) {
 // CloseWrite that races with the end of the handshake sends one close_notify.
 func TestCloseWriteDuringHandshake(t *testing.T) {
 	for range 50 {
-		s := newFakeServer(t, serverConfig(), AtHandshake, nil)
+		s := newFakeServer(t, serverConfig(), offloadAll, nil)
 		clientEnd, serverEnd := tcpPair(t)
 		conn := s.Conn(serverEnd)
 		client := tls.Client(&tap{Conn: clientEnd}, clientConfig())
@@ -643,7 +643,7 @@ func TestNilConfig(t *testing.T) {
 // A file that has become shorter than what is to prove the number has an end, which
 // is no error.
 func TestShortProof(t *testing.T) {
-	s := newFakeServer(t, serverConfig(), OnDemand, nil)
+	s := newFakeServer(t, serverConfig(), onDemand, nil)
 	conn, client, _ := s.connect(t, clientConfig())
 	body := testBody(proofLen - 1)
 	wait := receiving(t, client, body)

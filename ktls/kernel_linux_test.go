@@ -82,14 +82,14 @@ func TestKernelCiphers(t *testing.T) {
 }
 
 func TestKernelTransfer(t *testing.T) {
-	for _, install := range []Install{OnDemand, AtHandshake} {
+	for _, mode := range []mode{onDemand, offloadAll} {
 		for _, n := range []int{1, 513, 16384, 70_000, 5_000_000} {
 			for _, file := range []bool{false, true} {
-				t.Run(fmt.Sprintf("%d/%d/%v", install, n, file), func(t *testing.T) {
-					s := realServer(t, install)
+				t.Run(fmt.Sprintf("%v/%d/%v", mode, n, file), func(t *testing.T) {
+					s := realServer(t, mode)
 					before := txSockets(t)
 					conn, client, _ := s.connect(t, clientConfig())
-					if install == OnDemand {
+					if mode == onDemand {
 						wantTxSockets(t, before, 0)
 						offload(t, conn, client)
 					}
@@ -118,7 +118,7 @@ func TestKernelTransfer(t *testing.T) {
 
 // sendfile(2) that proves the sequence number first.
 func TestKernelReadFromOnDemand(t *testing.T) {
-	s := realServer(t, OnDemand)
+	s := realServer(t, onDemand)
 	before := txSockets(t)
 	conn, client, _ := s.connect(t, clientConfig())
 	body := testBody(200_000)
@@ -138,10 +138,11 @@ func TestKernelCloseWithSmallWindow(t *testing.T) {
 		for _, n := range []int{40_000, 65_536, 65_537, 100_000, 300_000} {
 			for _, file := range []bool{false, true} {
 				t.Run(fmt.Sprintf("%d/%d/%v", sndbuf, n, file), func(t *testing.T) {
-					s := realServer(t, AtHandshake)
+					s := realServer(t, offloadAll)
 					clientEnd, serverEnd := smallPair(t, sndbuf)
 					conn, client := s.Conn(serverEnd), tls.Client(&tap{Conn: clientEnd}, clientConfig())
 					handshake(t, conn, client)
+					s.writeFirst(t, conn, client)
 					wantReason(t, conn, Offloaded)
 					body := testBody(n)
 					closed := make(chan struct{})
@@ -184,10 +185,11 @@ func TestKernelCloseWithSmallWindow(t *testing.T) {
 // Writes and files of all sizes through small buffers: records stay open, calls
 // return early.
 func TestKernelMixed(t *testing.T) {
-	s := realServer(t, AtHandshake)
+	s := realServer(t, offloadAll)
 	clientEnd, serverEnd := smallPair(t, 8192)
 	conn, client := s.Conn(serverEnd), tls.Client(&tap{Conn: clientEnd}, clientConfig())
 	handshake(t, conn, client)
+	s.writeFirst(t, conn, client)
 	body := testBody(2_000_000)
 	f := testFile(t, body)
 	wait := receiving(t, client, body)
@@ -225,7 +227,7 @@ func TestKernelMixed(t *testing.T) {
 
 // A file that ends early leaves no record that looks complete.
 func TestKernelShortFile(t *testing.T) {
-	s := realServer(t, AtHandshake)
+	s := realServer(t, offloadAll)
 	conn, p, _ := s.connectPeer(t)
 	go func() {
 		sent, err := conn.SendFile(nil, filerange.Segment{File: testFile(t, testBody(70_000)), Len: 80_000})

@@ -48,7 +48,7 @@ func TestKernelCloseWhenFull(t *testing.T) {
 		} {
 			t.Run(fmt.Sprintf("%s/%d", tt.name, sndbuf), func(t *testing.T) {
 				t.Parallel()
-				s := realServer(t, AtHandshake)
+				s := realServer(t, offloadAll)
 				clientEnd, serverEnd := smallPair(t, sndbuf)
 				conn, p, _ := s.connectPeerOver(t, tls.VersionTLS13, clientEnd, serverEnd)
 				body := testBody(16 << 20)

@@ -16,7 +16,7 @@ import (
 
 // Alerts of crypto/tls become control records of the kernel.
 func TestKernelAlert(t *testing.T) {
-	s := realServer(t, AtHandshake)
+	s := realServer(t, offloadAll)
 	conn, p, _ := s.connectPeer(t)
 	transfer(t, conn, p, testBody(100_000))
 	p.garbage()
@@ -36,7 +36,7 @@ func TestKernelAlert(t *testing.T) {
 // KeyUpdates while a file is sent: the file arrives whole, under as many keys as
 // the peer has asked for, or under the old one if the kernel has no rekey.
 func TestKernelKeyUpdate(t *testing.T) {
-	s := realServer(t, AtHandshake)
+	s := realServer(t, offloadAll)
 	conn, p, _ := s.connectPeer(t)
 	read := make(chan error, 1)
 	go func() { _, err := io.ReadFull(conn, make([]byte, 8*4)); read <- err }()
@@ -68,7 +68,7 @@ func TestKernelKeyUpdate(t *testing.T) {
 
 // With a low limit the kernel gets new keys all the time.
 func TestKernelKeyLimit(t *testing.T) {
-	s := realServer(t, AtHandshake)
+	s := realServer(t, offloadAll)
 	s.keyLimit = 100
 	conn, p, _ := s.connectPeer(t)
 	body := testBody(8_000_000)
@@ -93,7 +93,7 @@ func TestKernelKeyLimit(t *testing.T) {
 
 // CloseWrite ends one direction.
 func TestKernelCloseWrite(t *testing.T) {
-	s := realServer(t, AtHandshake)
+	s := realServer(t, offloadAll)
 	conn, client, _ := s.connect(t, clientConfig())
 	transfer(t, conn, client, testBody(100_000))
 	if err := conn.CloseWrite(); err != nil {
@@ -112,7 +112,7 @@ func TestKernelCloseWrite(t *testing.T) {
 // Close doesn't wait for a sendfile(2) that is blocked, nor does the alert of a
 // reader that can't be sent.
 func TestKernelCloseWhileBlocked(t *testing.T) {
-	s := realServer(t, AtHandshake)
+	s := realServer(t, offloadAll)
 	conn, p, _ := s.connectPeer(t)
 	sent := make(chan error, 1)
 	go func() {
@@ -140,7 +140,7 @@ func TestKernelCloseWhileBlocked(t *testing.T) {
 // A peer that has gone, with data and without on their way.
 func TestKernelPeerGone(t *testing.T) {
 	for _, unread := range []bool{false, true} {
-		s := realServer(t, AtHandshake)
+		s := realServer(t, offloadAll)
 		conn, client, _ := s.connect(t, clientConfig())
 		transfer(t, conn, client, testBody(100_000))
 		if unread {

@@ -28,10 +28,10 @@ func requireKernelTLS(t testing.TB) Support {
 }
 
 // realServer is a server that uses the kernel.
-func realServer(t testing.TB, install Install) *fakeServer {
+func realServer(t testing.TB, mode mode) *fakeServer {
 	t.Helper()
 	support := requireKernelTLS(t)
-	s := newFakeServer(t, serverConfig(), install, nil)
+	s := newFakeServer(t, serverConfig(), mode, nil)
 	s.support, s.newKernel = support, newSocket
 	return s
 }

@@ -8,14 +8,13 @@ import (
 
 // Labels of the NSS key log format, as tls.Config.KeyLogWriter gets it.
 const (
-	labelMasterSecret    = "CLIENT_RANDOM" // TLS 1.2
-	labelHandshakeSecret = "SERVER_HANDSHAKE_TRAFFIC_SECRET"
-	labelTrafficSecret   = "SERVER_TRAFFIC_SECRET_0"
+	labelMasterSecret  = "CLIENT_RANDOM" // TLS 1.2
+	labelTrafficSecret = "SERVER_TRAFFIC_SECRET_0"
 )
 
-// A keyLog takes the server's secrets of one connection out of the key
-// log. crypto/tls calls Write under a lock that all connections share, so it
-// does no more than that.
+// A keyLog takes the secret of the server's application data out of the key log of
+// one connection. crypto/tls calls Write under a lock that all connections share, so
+// it does no more than that.
 type keyLog struct {
 	rec  *recorder
 	next io.Writer // the KeyLogWriter that the configuration had, or nil
@@ -24,9 +23,8 @@ type keyLog struct {
 // Write implements io.Writer for one line. Only the error of the
 // configuration's own KeyLogWriter is returned, as without us.
 func (l *keyLog) Write(line []byte) (int, error) {
-	label, secret := parseKeyLogLine(line)
-	if secret != nil {
-		l.rec.setSecret(label, secret)
+	if secret := parseKeyLogLine(line); secret != nil {
+		l.rec.setSecret(secret)
 	}
 	if l.next != nil {
 		return l.next.Write(line)
@@ -34,31 +32,26 @@ func (l *keyLog) Write(line []byte) (int, error) {
 	return len(line), nil
 }
 
-// parseKeyLogLine returns label and secret of "label client_random secret",
-// or nothing for a line that is not about the server's records. The client
+// parseKeyLogLine returns the secret of "label client_random secret", or nil for a
+// line with another secret than that of the server's application data. The client
 // random is not looked at: the connection is known, and with Encrypted Client
 // Hello it is not the one on the wire.
-func parseKeyLogLine(line []byte) (label string, secret []byte) {
-	name, rest, _ := bytes.Cut(line, []byte(" "))
-	switch string(name) {
-	case labelMasterSecret:
-		label = labelMasterSecret
-	case labelHandshakeSecret:
-		label = labelHandshakeSecret
-	case labelTrafficSecret:
-		label = labelTrafficSecret
+func parseKeyLogLine(line []byte) []byte {
+	label, rest, _ := bytes.Cut(line, []byte(" "))
+	switch string(label) {
+	case labelMasterSecret, labelTrafficSecret:
 	default:
-		return "", nil
+		return nil
 	}
 	_, digits, _ := bytes.Cut(bytes.TrimSuffix(rest, []byte("\n")), []byte(" "))
 	if len(digits) == 0 {
-		return "", nil
+		return nil
 	}
-	secret = make([]byte, hex.DecodedLen(len(digits)))
+	secret := make([]byte, hex.DecodedLen(len(digits)))
 	if _, err := hex.Decode(secret, digits); err != nil {
-		return "", nil
+		return nil
 	}
-	return label, secret
+	return secret
 }
 
 var _ io.Writer = (*keyLog)(nil)

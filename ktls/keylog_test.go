@@ -15,30 +15,30 @@ const (
 
 func TestParseKeyLogLine(t *testing.T) {
 	for _, tt := range []struct {
-		name, line, label string // no label: no secret
+		name, line string
+		secret     bool
 	}{
-		{"traffic secret", labelTrafficSecret + " " + random64 + " " + secret64 + "\n", labelTrafficSecret},
-		{"handshake secret", labelHandshakeSecret + " " + random64 + " " + secret64 + "\n", labelHandshakeSecret},
-		{"without newline", labelTrafficSecret + " " + random64 + " " + secret64, labelTrafficSecret},
-		{"the client's", "CLIENT_TRAFFIC_SECRET_0 " + random64 + " " + secret64 + "\n", ""},
-		{"TLS 1.2", labelMasterSecret + " " + random64 + " " + secret64 + "\n", labelMasterSecret},
-		{"later generation", "SERVER_TRAFFIC_SECRET_1 " + random64 + " " + secret64 + "\n", ""},
-		{"odd digits", labelTrafficSecret + " " + random64 + " " + secret64[1:] + "\n", ""},
-		{"no digits", labelTrafficSecret + " " + random64 + " " + strings.Repeat("x", 64) + "\n", ""},
-		{"empty secret", labelTrafficSecret + " " + random64 + " \n", ""},
-		{"two fields", labelTrafficSecret + " " + secret64 + "\n", ""},
-		{"four fields", labelTrafficSecret + " " + random64 + " " + secret64 + " x\n", ""},
-		{"two lines", labelTrafficSecret + " " + random64 + " " + secret64 + "\n\n", ""},
-		{"empty", "", ""},
+		{"traffic secret", labelTrafficSecret + " " + random64 + " " + secret64 + "\n", true},
+		{"handshake secret", "SERVER_HANDSHAKE_TRAFFIC_SECRET " + random64 + " " + secret64 + "\n", false},
+		{"without newline", labelTrafficSecret + " " + random64 + " " + secret64, true},
+		{"the client's", "CLIENT_TRAFFIC_SECRET_0 " + random64 + " " + secret64 + "\n", false},
+		{"TLS 1.2", labelMasterSecret + " " + random64 + " " + secret64 + "\n", true},
+		{"later generation", "SERVER_TRAFFIC_SECRET_1 " + random64 + " " + secret64 + "\n", false},
+		{"odd digits", labelTrafficSecret + " " + random64 + " " + secret64[1:] + "\n", false},
+		{"no digits", labelTrafficSecret + " " + random64 + " " + strings.Repeat("x", 64) + "\n", false},
+		{"empty secret", labelTrafficSecret + " " + random64 + " \n", false},
+		{"two fields", labelTrafficSecret + " " + secret64 + "\n", false},
+		{"four fields", labelTrafficSecret + " " + random64 + " " + secret64 + " x\n", false},
+		{"two lines", labelTrafficSecret + " " + random64 + " " + secret64 + "\n\n", false},
+		{"empty", "", false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			label, secret := parseKeyLogLine([]byte(tt.line))
 			want := ""
-			if tt.label != "" {
+			if tt.secret {
 				want = secret64
 			}
-			if label != tt.label || hex.EncodeToString(secret) != want {
-				t.Errorf("got %q, %x; want %q, %s", label, secret, tt.label, want)
+			if secret := parseKeyLogLine([]byte(tt.line)); hex.EncodeToString(secret) != want {
+				t.Errorf("got %x, want %s", secret, want)
 			}
 		})
 	}
@@ -46,14 +46,15 @@ func TestParseKeyLogLine(t *testing.T) {
 
 func FuzzParseKeyLogLine(f *testing.F) {
 	f.Add([]byte(labelTrafficSecret + " " + random64 + " " + secret64 + "\n"))
-	f.Add([]byte(labelHandshakeSecret + " x 0\n"))
+	f.Add([]byte(labelMasterSecret + " x 0\n"))
 	f.Fuzz(func(t *testing.T, line []byte) {
 		before := bytes.Clone(line)
-		label, secret := parseKeyLogLine(line)
+		secret := parseKeyLogLine(line)
 		if !bytes.Equal(line, before) {
 			t.Error("the line was changed")
 		}
-		if (label == "") != (secret == nil) {
+		label, _, _ := bytes.Cut(line, []byte(" "))
+		if secret != nil && string(label) != labelMasterSecret && string(label) != labelTrafficSecret {
 			t.Errorf("label %q with secret %x", label, secret)
 		}
 		// Whatever is accepted can be found in the line again.

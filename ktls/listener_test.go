@@ -20,7 +20,7 @@ import (
 // A listener waits for what its connections still have to send.
 func TestListenerWait(t *testing.T) {
 	var unsent atomic.Int64
-	s := newFakeServer(t, serverConfig(), AtHandshake, func(k *fakeKernel) {
+	s := newFakeServer(t, serverConfig(), offloadAll, func(k *fakeKernel) {
 		k.queued = func() (int, error) { return int(unsent.Load()), nil }
 	})
 	body := testBody(200_000)

@@ -52,9 +52,9 @@ func TestMove(t *testing.T) {
 		{"like a KeyUpdate", []int{5, 2, 5}},
 	}
 	for _, h := range handshakes {
-		for _, install := range []Install{OnDemand, AtHandshake} {
+		for _, mode := range []mode{onDemand, offloadAll} {
 			for _, w := range writes {
-				t.Run(fmt.Sprintf("%s/%d/%s", h.name, install, w.name), func(t *testing.T) {
+				t.Run(fmt.Sprintf("%s/%v/%s", h.name, mode, w.name), func(t *testing.T) {
 					server, config := serverConfig(), clientConfig()
 					if h.server != nil {
 						h.server(server)
@@ -62,7 +62,7 @@ func TestMove(t *testing.T) {
 					if h.client != nil {
 						h.client(config)
 					}
-					s := newFakeServer(t, server, install, nil)
+					s := newFakeServer(t, server, mode, nil)
 					conn, client, k := s.connect(t, config)
 					if config.ClientSessionCache != nil {
 						// The ticket is read with the first data.
@@ -78,7 +78,7 @@ func TestMove(t *testing.T) {
 						transfer(t, conn, client, testBody(n))
 						byKernel += n
 					}
-					if install == OnDemand {
+					if mode == onDemand {
 						wantReason(t, conn, NotNeeded)
 						byKernel = 0
 						conn.Offload()
@@ -103,7 +103,7 @@ func TestMove(t *testing.T) {
 func TestMoveWithShortProof(t *testing.T) {
 	for _, n := range []int{1, 2, 5} {
 		t.Run(fmt.Sprint(n), func(t *testing.T) {
-			s := newFakeServer(t, serverConfig(), OnDemand, nil)
+			s := newFakeServer(t, serverConfig(), onDemand, nil)
 			conn, client, k := s.connect(t, clientConfig())
 			conn.Offload()
 			transfer(t, conn, client, testBody(n))
@@ -171,7 +171,7 @@ func TestNotMoved(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			config := serverConfig()
 			config.MinVersion = tls.VersionTLS10
-			s := newFakeServer(t, config, OnDemand, tt.kernel)
+			s := newFakeServer(t, config, onDemand, tt.kernel)
 			if tt.server != nil {
 				tt.server(s)
 			}
@@ -215,7 +215,7 @@ func TestNotMoved(t *testing.T) {
 // withoutDefault is everything but the suite that two Go sides choose here,
 // which depends on the CPU.
 func withoutDefault(t testing.TB) Support {
-	s := newFakeServer(t, serverConfig(), OnDemand, nil)
+	s := newFakeServer(t, serverConfig(), onDemand, nil)
 	conn, _, _ := s.connect(t, clientConfig())
 	used := conn.ConnectionState().CipherSuite
 	support := s.support
@@ -231,14 +231,14 @@ func wantZeroed(t testing.TB, conn *Conn) {
 	t.Helper()
 	conn.rec.mu.Lock()
 	defer conn.rec.mu.Unlock()
-	if r := conn.rec; r.secret != nil || r.sending != nil || r.hsSecret != nil || r.shadow != nil || r.last != nil {
+	if r := conn.rec; r.secret != nil || r.sending != nil || r.shadow != nil || r.last != nil {
 		t.Error("the recorder keeps a secret or a record")
 	}
 }
 
 // A connection that is not TCP can't be offloaded, but works.
 func TestNotTCP(t *testing.T) {
-	s := newFakeServer(t, serverConfig(), AtHandshake, nil)
+	s := newFakeServer(t, serverConfig(), offloadAll, nil)
 	clientEnd, serverEnd := net.Pipe()
 	conn := s.Conn(serverEnd)
 	client := tls.Client(&tap{Conn: clientEnd}, clientConfig())
@@ -252,7 +252,7 @@ func TestNotTCP(t *testing.T) {
 
 // A connection that never shakes hands is decided, too.
 func TestCloseBeforeHandshake(t *testing.T) {
-	s := newFakeServer(t, serverConfig(), AtHandshake, nil)
+	s := newFakeServer(t, serverConfig(), offloadAll, nil)
 	_, serverEnd := tcpPair(t)
 	conn := s.Conn(serverEnd)
 	if err := conn.CloseWrite(); err == nil {

@@ -77,13 +77,14 @@ const afterTimeouts = "^(PastTimeout|FutureTimeout|ConcurrentMethods)$"
 
 // movedPipe returns a moved connection and its client.
 func movedPipe(t *testing.T) (*Conn, *tls.Conn, func()) {
-	s := realServer(t, AtHandshake)
+	s := realServer(t, offloadAll)
 	near, far, err := loopback()
 	if err != nil {
 		t.Fatal(err)
 	}
 	conn, client := s.Conn(far), tls.Client(near, clientConfig())
 	handshake(t, conn, client)
+	s.writeFirst(t, conn, client)
 	wantReason(t, conn, Offloaded)
 	return conn, client, func() {
 		conn.Close()

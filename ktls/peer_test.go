@@ -15,7 +15,7 @@ import (
 
 // A peer is a client that shakes hands with crypto/tls and then makes its
 // records by hand, for what crypto/tls has no API for: KeyUpdates, alerts,
-// garbage. It has not read any session ticket then.
+// garbage. It has not read any session ticket then, unless the server offloads all.
 type peer struct {
 	t       testing.TB
 	conn    net.Conn
@@ -79,6 +79,7 @@ func (s *fakeServer) connectPeerOver(t testing.TB, version uint16, clientEnd, se
 	if version == tls.VersionTLS13 {
 		p.in.set(t, p.suite, loggedSecret(t, log.String(), "SERVER_TRAFFIC_SECRET_0"))
 		p.out.set(t, p.suite, loggedSecret(t, log.String(), "CLIENT_TRAFFIC_SECRET_0"))
+		s.writeFirst(t, conn, p)
 		return conn, p, s.last
 	}
 	// Finished was the first record of each side.
@@ -91,6 +92,7 @@ func (s *fakeServer) connectPeerOver(t testing.TB, version uint16, clientEnd, se
 	}
 	p.in.key = key
 	p.out = direction{key: clientKey12(t, p.suite, master, clientRandom, serverRandom), sequence: 1}
+	s.writeFirst(t, conn, p)
 	return conn, p, s.last
 }
 

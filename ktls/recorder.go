@@ -28,15 +28,13 @@ type recorder struct {
 
 	mu sync.Mutex // guards what follows but atomics, and is held for moments only
 
-	suite    *suite // negotiated; nil before the end of the handshake, or if it can't be offloaded
-	secret   []byte // server application traffic secret of crypto/tls's generation, or TLS 1.2's master secret
-	hsSecret []byte // server handshake traffic secret, if keepHandshake
+	suite  *suite // negotiated; nil before the end of the handshake, or if it can't be offloaded
+	secret []byte // server application traffic secret of crypto/tls's generation, or TLS 1.2's master secret
 
 	hellos *hellos // nil when it is known that they are not needed
 
-	keepHandshake bool // the switch follows the handshake at once
-	capture       bool // copy each encrypted record to last
-	last          []byte
+	capture bool // copy each encrypted record to last
+	last    []byte
 
 	// Encrypted records of this generation of the secret. Of those that TLS
 	// 1.3 has in the handshake an unknown few (session tickets) are already
@@ -82,20 +80,15 @@ func (retiredError) Error() string   { return "ktls: connection retired" }
 func (retiredError) Timeout() bool   { return true }
 func (retiredError) Temporary() bool { return true }
 
-func (r *recorder) setSecret(label string, secret []byte) {
+func (r *recorder) setSecret(secret []byte) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	switch {
-	case r.gone:
+	if r.gone {
 		clear(secret)
-	case label == labelTrafficSecret, label == labelMasterSecret:
-		clear(r.secret) // of a session that was offered but not resumed
-		r.secret = secret
-	case r.keepHandshake:
-		r.hsSecret = secret
-	default:
-		clear(secret)
+		return
 	}
+	clear(r.secret) // of a session that was offered but not resumed
+	r.secret = secret
 }
 
 // handshakeDone marks the end of the handshake: records written so far may be
@@ -126,17 +119,12 @@ func (r *recorder) setCapture(on bool) {
 func (r *recorder) forget() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.forgetHandshake()
 	clear(r.secret)
 	clear(r.sending)
 	r.secret, r.sending = nil, nil
+	r.last, r.capture = nil, false
 	r.dropShadow()
 	r.gone = true
-}
-
-func (r *recorder) forgetHandshake() {
-	clear(r.hsSecret)
-	r.hsSecret, r.last, r.capture = nil, nil, false
 }
 
 // Read implements net.Conn for crypto/tls.
@@ -196,7 +184,7 @@ func (r *recorder) account(p []byte) {
 		p = rest
 		typ := recordType(record[0])
 		encrypted := typ == recordApplicationData || r.suite != nil && r.suite.version == tls.VersionTLS12
-		if r.capture && (encrypted || r.changed) {
+		if r.capture && encrypted {
 			r.last = append(r.last[:0], record...)
 		}
 		switch {

@@ -27,9 +27,9 @@ func testShapesRefused(t *testing.T, newServer newShapes) {
 		{"optional, unknown", clientAuth(tls.VerifyClientCertIfGiven), certified(p384Identity, 0), 48},
 		{"wrong signature", clientAuth(tls.RequestClientCert), forged, 51},
 	} {
-		eachInstall(t, tt.name, func(t *testing.T, install Install) {
+		eachMode(t, tt.name, func(t *testing.T, mode mode) {
 			server, own := shapeConfigs(tt.server, tt.client)
-			s := newServer(t, server, install)
+			s := newServer(t, server, mode)
 			clientEnd, serverEnd := tcpPair(t)
 			conn, client := s.Conn(serverEnd), tls.Client(clientEnd, own)
 			done := make(chan error, 1)
@@ -88,11 +88,11 @@ func testShapesECHRejected(t *testing.T, newServer newShapes) {
 		{name: "retry", server: curves(tls.CurveP384), retry: true},
 		{name: "certificate", server: clientAuth(tls.RequestClientCert), client: identified},
 	} {
-		eachInstall(t, sh.name, func(t *testing.T, install Install) {
+		eachMode(t, sh.name, func(t *testing.T, mode mode) {
 			server, own := shapeConfigs(both(echServer, certified(p384Identity, 0), sh.server), both(cached, echUnknown, sh.client))
 			var log bytes.Buffer
 			own.KeyLogWriter = &log
-			s := newServer(t, server, install)
+			s := newServer(t, server, mode)
 			clientEnd, serverEnd := tcpPair(t)
 			wire := &tap{Conn: clientEnd}
 			conn, client := s.Conn(serverEnd), tls.Client(wire, own)

@@ -13,7 +13,7 @@ import (
 
 // rekeyServer is a server whose kernels can replace keys, or can't.
 func rekeyServer(t testing.TB, rekey bool, setup func(*fakeKernel)) *fakeServer {
-	s := newFakeServer(t, serverConfig(), AtHandshake, setup)
+	s := newFakeServer(t, serverConfig(), offloadAll, setup)
 	s.support.Rekey = rekey
 	return s
 }
@@ -316,7 +316,7 @@ func TestKeyLimitOfJava(t *testing.T) {
 func TestFirstRenewal(t *testing.T) {
 	for i := range suites {
 		s := &suites[i]
-		server := newFakeServer(t, serverConfig(), OnDemand, nil)
+		server := newFakeServer(t, serverConfig(), onDemand, nil)
 		c := &Conn{server: server.Server, rec: &recorder{suite: s, first: 7}}
 		want := uint64(1<<22 - 7)
 		if s.kernel == cipherChaCha20Poly1305 {
@@ -336,7 +336,7 @@ func TestFirstRenewal(t *testing.T) {
 func TestKeyUpdateAtSwitch(t *testing.T) {
 	for i := range 200 {
 		rekey := i%2 == 0
-		s := newFakeServer(t, serverConfig(), OnDemand, nil)
+		s := newFakeServer(t, serverConfig(), onDemand, nil)
 		s.support.Rekey = rekey
 		conn, p, k := s.connectPeer(t)
 		const updates = 4

@@ -10,7 +10,7 @@ import (
 func secretsOf(r *recorder) map[string][]byte {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	all := map[string][]byte{"secret": r.secret, "handshake secret": r.hsSecret, "kernel's secret": r.sending}
+	all := map[string][]byte{"secret": r.secret, "kernel's secret": r.sending}
 	if r.shadow != nil {
 		all["shadow key"], all["shadow IV"] = r.shadow.key, r.shadow.iv
 	}
@@ -38,7 +38,7 @@ func TestSecretsZeroed(t *testing.T) {
 	}
 	for _, tt := range []struct {
 		name    string
-		install Install
+		mode    mode
 		version uint16
 		rekey   bool
 		before  func(*testing.T, state)
@@ -46,9 +46,9 @@ func TestSecretsZeroed(t *testing.T) {
 		want    []string // what there was to zero
 	}{
 		{name: "never moved", want: []string{"secret"}},
-		{name: "moved", install: AtHandshake, rekey: true, want: []string{"kernel's secret", "secret"}},
-		{name: "moved, no rekey", install: AtHandshake, want: []string{"secret"}},
-		{name: "TLS 1.2", install: AtHandshake, version: tls.VersionTLS12, want: []string{"secret"}},
+		{name: "moved", mode: offloadAll, rekey: true, want: []string{"kernel's secret", "secret"}},
+		{name: "moved, no rekey", mode: offloadAll, want: []string{"secret"}},
+		{name: "TLS 1.2", mode: offloadAll, version: tls.VersionTLS12, want: []string{"secret"}},
 		{name: "can't be moved", before: func(t *testing.T, s state) {
 			s.conn.rec.unproven = true
 		}, end: func(t *testing.T, s state) {
@@ -56,23 +56,23 @@ func TestSecretsZeroed(t *testing.T) {
 			transfer(t, s.conn, s.peer, testBody(70_000))
 			wantReason(t, s.conn, SequenceUnproven)
 		}, want: []string{"secret"}},
-		{name: "after an alert", install: AtHandshake, rekey: true, before: alert, want: []string{"kernel's secret", "secret", "shadow IV", "shadow key"}},
-		{name: "TLS 1.2 after an alert", install: AtHandshake, version: tls.VersionTLS12, before: alert, want: []string{"secret", "shadow IV", "shadow key"}},
-		{name: "while a write is blocked", install: AtHandshake, rekey: true, end: func(t *testing.T, s state) {
+		{name: "after an alert", mode: offloadAll, rekey: true, before: alert, want: []string{"kernel's secret", "secret", "shadow IV", "shadow key"}},
+		{name: "TLS 1.2 after an alert", mode: offloadAll, version: tls.VersionTLS12, before: alert, want: []string{"secret", "shadow IV", "shadow key"}},
+		{name: "while a write is blocked", mode: offloadAll, rekey: true, end: func(t *testing.T, s state) {
 			s.conn.lock()
 			s.conn.Close()
 			s.conn.unlock()
 		}, want: []string{"kernel's secret", "secret"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			s := newFakeServer(t, serverConfig(), tt.install, nil)
+			s := newFakeServer(t, serverConfig(), tt.mode, nil)
 			s.support.Rekey = tt.rekey
 			if tt.version == 0 {
 				tt.version = tls.VersionTLS13
 			}
 			conn, p, k := s.connectPeerOf(t, tt.version)
 			st := state{conn, p, k}
-			if tt.install == AtHandshake {
+			if tt.mode == offloadAll {
 				wantZero(t, "crypto info", k.lastInfo)
 			}
 			if tt.before != nil {
@@ -105,8 +105,8 @@ func TestSecretsZeroed(t *testing.T) {
 func TestReplacedSecretZeroed(t *testing.T) {
 	r := new(recorder)
 	first, second := testBody(masterSecretLen), testBody(masterSecretLen)
-	r.setSecret(labelMasterSecret, first)
-	r.setSecret(labelMasterSecret, second)
+	r.setSecret(first)
+	r.setSecret(second)
 	wantZero(t, "secret of the session", first)
 	if !slices.Equal(r.secret, testBody(masterSecretLen)) {
 		t.Error("the secret of the handshake is not there")

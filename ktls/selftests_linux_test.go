@@ -98,7 +98,7 @@ func TestKernelNumberWraps(t *testing.T) {
 
 // Files in pieces of the lengths of multi_chunk_sendfile.
 func TestKernelPieces(t *testing.T) {
-	s := realServer(t, AtHandshake)
+	s := realServer(t, offloadAll)
 	conn, p, _ := s.connectPeer(t)
 	for _, tt := range [][2]int{
 		{4096, 4096}, {4096, 0}, {4096, 1}, {4096, 2048}, {8192, 2048}, {4096, 8192}, {8192, 4096}, {12288, 1024},
@@ -159,7 +159,7 @@ func TestKernelControlRecords(t *testing.T) {
 // Several goroutines send on one connection (mutliproc_even, _writers and their
 // forms with sendfile). What one call sends stays together.
 func TestKernelWriters(t *testing.T) {
-	s := realServer(t, AtHandshake)
+	s := realServer(t, offloadAll)
 	conn, client, _ := s.connect(t, clientConfig())
 	const writers, rounds, n = 6, 5, 60_000
 	got := make(chan error, 1)
@@ -211,7 +211,7 @@ func TestKernelWriters(t *testing.T) {
 
 // Connections over IPv6 (tls_v6ops).
 func TestKernelIPv6(t *testing.T) {
-	s := realServer(t, OnDemand)
+	s := realServer(t, onDemand)
 	ln, err := net.Listen("tcp", "[::1]:0")
 	if err != nil {
 		t.Skip("needs IPv6:", err)

@@ -72,23 +72,6 @@ func (r *recorder) locate(key *trafficKey, record []byte) (sequence uint64, typ 
 	return 0, 0, nil, false
 }
 
-// underHandshakeSecret reports whether a record of the handshake is under the
-// handshake secret. If the last one is, none was written under the application
-// secret.
-func (r *recorder) underHandshakeSecret(record []byte) bool {
-	key, reason := r.key(r.hsSecret)
-	if reason != Offloaded {
-		return false
-	}
-	defer key.wipe()
-	for n := range r.inHandshake {
-		if _, _, ok := key.open(record, n); ok {
-			return true
-		}
-	}
-	return false
-}
-
 // current returns the key that crypto/tls encrypts with, which is kept.
 func (r *recorder) current() (*trafficKey, State) {
 	if r.shadow != nil {
@@ -130,15 +113,10 @@ func (r *recorder) prove(key *trafficKey) (next uint64, reason State) {
 		return 0, Offloaded // the KeyUpdate has been opened: watch
 	}
 	sequence, typ, _, ok := r.locate(key, r.last)
-	switch {
-	case ok && typ == recordAlert:
-		return 0, Closing // written while the handshake was ending
-	case ok:
-		return sequence + 1, Offloaded
-	case r.since == 0 && r.underHandshakeSecret(r.last):
-		return 0, Offloaded
+	if !ok || typ != recordApplicationData {
+		return 0, SequenceUnproven
 	}
-	return 0, SequenceUnproven
+	return sequence + 1, Offloaded
 }
 
 // move proves the sequence number and lets install give key and number to the
@@ -172,7 +150,7 @@ func (r *recorder) move(install func(s *suite, info []byte) (rekey bool, err err
 		r.sending = bytes.Clone(r.secret)
 	}
 	r.moved.Store(true)
-	r.forgetHandshake()
+	r.last, r.capture = nil, false
 	return Offloaded, nil
 }
 

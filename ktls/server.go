@@ -9,21 +9,12 @@ import (
 	"time"
 )
 
-// Install says when connections are offloaded.
-type Install uint8
-
-const (
-	// OnDemand offloads a connection when a file is to be sent. Until then
-	// it behaves, and performs, as without this package.
-	OnDemand Install = iota
-	// AtHandshake offloads every connection right after its handshake.
-	AtHandshake
-)
-
 // Options are optional; nil or the zero value stands for the defaults.
 type Options struct {
-	// Install says when connections are offloaded. Default: OnDemand.
-	Install Install
+	// OffloadAll offloads every connection with its first Write. By default a
+	// connection is offloaded when a file is to be sent over it; until then it
+	// behaves, and performs, as without this package.
+	OffloadAll bool
 
 	// InterruptRetired has Read return ErrRetired, once, when a KeyUpdate
 	// of the peer retires the connection, see Conn.Retired.
@@ -142,10 +133,7 @@ func (s *Server) conn(raw net.Conn, http2 bool) *Conn {
 		return c
 	}
 	c.tls = tls.Server(c.rec, s.configFor(c.rec, http2))
-	if s.options.Install == AtHandshake {
-		c.rec.keepHandshake = true
-		c.rec.capture = true
-	}
+	c.armed.Store(s.options.OffloadAll)
 	return c
 }
 

@@ -29,7 +29,7 @@ func TestResumption(t *testing.T) {
 		{name: "TLS 1.2", config: serverConfig(), client: func(c *tls.Config) { c.MaxVersion = tls.VersionTLS12 }},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			s := newFakeServer(t, tt.config, AtHandshake, nil)
+			s := newFakeServer(t, tt.config, offloadAll, nil)
 			config := clientConfig()
 			config.ClientSessionCache = tls.NewLRUClientSessionCache(1)
 			if tt.client != nil {
@@ -77,7 +77,7 @@ func TestKeyLogWriter(t *testing.T) {
 	var ours, theirs bytes.Buffer
 	config := serverConfig()
 	config.KeyLogWriter = &ours
-	s := newFakeServer(t, config, AtHandshake, nil)
+	s := newFakeServer(t, config, offloadAll, nil)
 	client := clientConfig()
 	client.KeyLogWriter = &theirs
 	conn, c, _ := s.connect(t, client)
@@ -122,7 +122,7 @@ func TestGetConfigForClient(t *testing.T) {
 				}
 				return tt.config, tt.err
 			}
-			s := newFakeServer(t, config, AtHandshake, nil)
+			s := newFakeServer(t, config, offloadAll, nil)
 			clientEnd, serverEnd := tcpPair(t)
 			conn := s.Conn(serverEnd)
 			own := clientConfig()
@@ -152,7 +152,7 @@ func TestGetConfigForClient(t *testing.T) {
 
 // Plain HTTP on the TLS port is told as crypto/tls tells it.
 func TestNoTLS(t *testing.T) {
-	s := newFakeServer(t, serverConfig(), AtHandshake, nil)
+	s := newFakeServer(t, serverConfig(), offloadAll, nil)
 	clientEnd, serverEnd := tcpPair(t)
 	conn := s.Conn(serverEnd)
 	if _, err := clientEnd.Write([]byte("GET / HTTP/1.1\r\n\r\n")); err != nil {
@@ -172,7 +172,7 @@ func TestNoTLS(t *testing.T) {
 func TestConcurrently(t *testing.T) {
 	body := testBody(100_000)
 	for i := range 20 {
-		s := newFakeServer(t, serverConfig(), Install(i%2), func(k *fakeKernel) { k.MaxFile = 10_000 })
+		s := newFakeServer(t, serverConfig(), mode(i%2 == 1), func(k *fakeKernel) { k.MaxFile = 10_000 })
 		conn, p, _ := s.connectPeer(t)
 		file := testFile(t, body)
 		var group sync.WaitGroup
@@ -224,7 +224,7 @@ func TestConcurrently(t *testing.T) {
 // Where FIPS 140 is enforced, the proof is forbidden: a reason, and no panic.
 func TestFIPS(t *testing.T) {
 	if strings.Contains(os.Getenv("GODEBUG"), "fips140=only") {
-		s := newFakeServer(t, serverConfig(), OnDemand, nil)
+		s := newFakeServer(t, serverConfig(), onDemand, nil)
 		conn, client, _ := s.connect(t, clientConfig())
 		transfer(t, conn, client, testBody(2))
 		conn.Offload()

@@ -17,8 +17,8 @@ func TestShapesKernel(t *testing.T) {
 
 // kernelShapes makes a server that uses the kernel, and checks in the end that
 // the kernel has what the server says that it has moved.
-func kernelShapes(t testing.TB, config *tls.Config, install Install) *fakeServer {
-	s := newFakeServer(t, config, install, nil)
+func kernelShapes(t testing.TB, config *tls.Config, mode mode) *fakeServer {
+	s := newFakeServer(t, config, mode, nil)
 	s.support, s.newKernel = requireKernelTLS(t), newSocket
 	before := txSockets(t)
 	t.Cleanup(func() {

@@ -77,23 +77,23 @@ var shapes = []shape{
 func TestShapes(t *testing.T) { testShapes(t, fakeShapes) }
 
 // newShapes makes a server, with fake kernels or with the real one.
-type newShapes func(testing.TB, *tls.Config, Install) *fakeServer
+type newShapes func(testing.TB, *tls.Config, mode) *fakeServer
 
-func fakeShapes(t testing.TB, config *tls.Config, install Install) *fakeServer {
-	return newFakeServer(t, config, install, nil)
+func fakeShapes(t testing.TB, config *tls.Config, mode mode) *fakeServer {
+	return newFakeServer(t, config, mode, nil)
 }
 
 func testShapes(t *testing.T, newServer newShapes) {
 	for _, sh := range shapes {
-		eachInstall(t, sh.name, func(t *testing.T, install Install) { sh.test(t, newServer, install) })
+		eachMode(t, sh.name, func(t *testing.T, mode mode) { sh.test(t, newServer, mode) })
 	}
 }
 
-func (sh *shape) test(t *testing.T, newServer newShapes, install Install) {
+func (sh *shape) test(t *testing.T, newServer newShapes, mode mode) {
 	server, own := shapeConfigs(sh.server, sh.client)
 	var log bytes.Buffer
 	own.KeyLogWriter = &log
-	s := newServer(t, server, install)
+	s := newServer(t, server, mode)
 	conn, client, k := s.connect(t, own)
 	if sh.again {
 		transfer(t, conn, client, []byte("first")) // a ticket comes before it
@@ -106,17 +106,17 @@ func (sh *shape) test(t *testing.T, newServer newShapes, install Install) {
 	}
 	sh.wantState(t, conn.ConnectionState())
 	moved := 0 // bytes that the kernel has to send before
-	if install == AtHandshake {
+	if mode == offloadAll {
 		wantReason(t, conn, Offloaded)
-		if k != nil && k.Sequence() != uint64(sh.tickets) {
-			t.Errorf("the kernel begins with number %d, want %d", k.Sequence(), sh.tickets)
+		if want := uint64(sh.tickets) + 1; k != nil && k.Sequence() != want {
+			t.Errorf("the kernel begins with number %d, want %d", k.Sequence(), want)
 		}
 		moved = 70_000 + 70_001 + 70_002
 	}
 
 	transfer(t, conn, client, testBody(70_000))
 	transferFrom(t, conn, client, bytes.NewReader(testBody(70_001)), testBody(70_001))
-	if install == OnDemand {
+	if mode == onDemand {
 		wantReason(t, conn, NotNeeded)
 		conn.Offload()
 	}
@@ -218,9 +218,9 @@ func (s *fakeServer) wantNoneLost(t testing.TB) {
 	}
 }
 
-// eachInstall runs a test in both modes.
-func eachInstall(t *testing.T, name string, test func(*testing.T, Install)) {
-	for i, mode := range []string{OnDemand: "demand", AtHandshake: "handshake"} {
-		t.Run(name+"/"+mode, func(t *testing.T) { test(t, Install(i)) })
+// eachMode runs a test in both modes.
+func eachMode(t *testing.T, name string, test func(*testing.T, mode)) {
+	for _, mode := range []mode{onDemand, offloadAll} {
+		t.Run(name+"/"+mode.String(), func(t *testing.T) { test(t, mode) })
 	}
 }

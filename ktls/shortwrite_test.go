@@ -11,7 +11,7 @@ import (
 func TestShortWriteAllocations(t *testing.T) {
 	for _, n := range []int{2, 5} {
 		t.Run(fmt.Sprint(n), func(t *testing.T) {
-			s := newFakeServer(t, serverConfig(), OnDemand, nil)
+			s := newFakeServer(t, serverConfig(), onDemand, nil)
 			conn, client, k := s.connect(t, clientConfig())
 			go func() { _, _ = io.Copy(io.Discard, client.NetConn().(*tap).Conn) }()
 			p := make([]byte, n)

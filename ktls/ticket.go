@@ -26,7 +26,7 @@ func (s *Server) unwrapSession(
 	// An error means that crypto/tls can't resume it either.
 	if encoded, err := session.Bytes(); err == nil {
 		if secret := masterSecretOf(encoded); secret != nil {
-			rec.setSecret(labelMasterSecret, bytes.Clone(secret))
+			rec.setSecret(bytes.Clone(secret))
 		}
 		clear(encoded)
 	}

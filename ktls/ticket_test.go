@@ -79,7 +79,7 @@ func TestTicketKeys(t *testing.T) {
 					client := clientConfig()
 					cached(client)
 					client.MaxVersion = version
-					s := newFakeServer(t, outer, OnDemand, nil)
+					s := newFakeServer(t, outer, onDemand, nil)
 					if name == "stock" {
 						results[name] = stockResumes(t, outer, client)
 						continue
@@ -140,7 +140,7 @@ func TestUnwrapSession(t *testing.T) {
 				client := clientConfig()
 				cached(client)
 				client.MaxVersion = version
-				s := newFakeServer(t, server, OnDemand, nil)
+				s := newFakeServer(t, server, onDemand, nil)
 				if tt.err == nil {
 					if got := s.resume(t, client).DidResume; got != tt.resumed {
 						t.Errorf("resumed: %v, want %v", got, tt.resumed)
@@ -163,7 +163,7 @@ func TestUnwrapSession(t *testing.T) {
 // If crypto/tls encodes sessions in another way one day, resumed connections
 // are not moved; they work.
 func TestUnknownSessionEncoding(t *testing.T) {
-	s := newFakeServer(t, serverConfig(), OnDemand, nil)
+	s := newFakeServer(t, serverConfig(), onDemand, nil)
 	client := clientConfig()
 	cached(client)
 	client.MaxVersion = tls.VersionTLS12

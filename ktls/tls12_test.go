@@ -26,10 +26,10 @@ func testTLS12(t *testing.T, newServer newShapes) {
 	} {
 		for i := range suites12 {
 			suite := &suites12[i]
-			eachInstall(t, sh.name+"/"+tls.CipherSuiteName(suite.id), func(t *testing.T, install Install) {
+			eachMode(t, sh.name+"/"+tls.CipherSuiteName(suite.id), func(t *testing.T, mode mode) {
 				server, own := shapeConfigs(both(keyFor(suite.id), sh.server), sh.client)
 				own.MaxVersion, own.CipherSuites = tls.VersionTLS12, []uint16{suite.id}
-				s := newServer(t, server, install)
+				s := newServer(t, server, mode)
 				conn, client, k := s.connect(t, own)
 				if sh.resumed {
 					transfer(t, conn, client, testBody(70_000))
@@ -42,7 +42,7 @@ func testTLS12(t *testing.T, newServer newShapes) {
 					t.Errorf("suite %#x, resumed %v", state.CipherSuite, state.DidResume)
 				}
 				transfer(t, conn, client, testBody(70_001))
-				if install == OnDemand {
+				if mode == onDemand {
 					wantReason(t, conn, NotNeeded)
 					offload(t, conn, client)
 				}

@@ -222,9 +222,9 @@ func TestProber(t *testing.T) {
 }
 
 // offeringServer is a server whose kernels are tried by a prober of its own.
-func offeringServer(t *testing.T, install Install, installErr error) (s *fakeServer, offered *int) {
+func offeringServer(t *testing.T, mode mode, installErr error) (s *fakeServer, offered *int) {
 	offered = new(int)
-	s = newFakeServer(t, serverConfig(), install, func(k *fakeKernel) { *offered++; k.installErr = installErr })
+	s = newFakeServer(t, serverConfig(), mode, func(k *fakeKernel) { *offered++; k.installErr = installErr })
 	p := &prober{run: func() (Support, error) { return s.support, nil }}
 	_, _ = p.probe()
 	s.supported, s.distrust = p.supported, p.distrust
@@ -234,11 +234,11 @@ func offeringServer(t *testing.T, install Install, installErr error) (s *fakeSer
 // A kernel that has done nothing when a connection was given to it gets no other, and
 // the connection goes on in user space.
 func TestKernelInert(t *testing.T) {
-	for _, install := range []Install{OnDemand, AtHandshake} {
+	for _, mode := range []mode{onDemand, offloadAll} {
 		for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
-			t.Run(fmt.Sprintf("%d/%s", install, tls.VersionName(version)), func(t *testing.T) {
+			t.Run(fmt.Sprintf("%v/%s", mode, tls.VersionName(version)), func(t *testing.T) {
 				lie := fmt.Errorf("%w (tested)", errInert)
-				s, offered := offeringServer(t, install, lie)
+				s, offered := offeringServer(t, mode, lie)
 				config := clientConfig()
 				config.MaxVersion = version
 				for i := range 3 {
@@ -270,7 +270,7 @@ func TestKernelInert(t *testing.T) {
 
 // If a kernel may encrypt or may not, the connection ends.
 func TestKernelDoubtful(t *testing.T) {
-	s, _ := offeringServer(t, OnDemand, errDoubtful)
+	s, _ := offeringServer(t, onDemand, errDoubtful)
 	conn, client, _ := s.connect(t, clientConfig())
 	conn.Offload()
 	transfer(t, conn, client, testBody(1000))
@@ -295,7 +295,7 @@ func TestKernelDoubtful(t *testing.T) {
 // From the doubt on crypto/tls writes nothing more, not even an alert that has waited
 // for the end of the switch.
 func TestKernelDoubtfulAlert(t *testing.T) {
-	s, _ := offeringServer(t, OnDemand, errDoubtful)
+	s, _ := offeringServer(t, onDemand, errDoubtful)
 	conn, client, _ := s.connect(t, clientConfig())
 	s.distrust = func(error) {
 		if err := conn.tls.CloseWrite(); err == nil {
