@@ -21,8 +21,8 @@ func kernelMaker(name string, mode mode) maker {
 // it shows on every kernel what they take beside the encryption.
 type plainSocket struct{ kernel }
 
-func (plainSocket) install([]byte, int) error { return nil }
-func (plainSocket) rekey([]byte) error        { return nil }
+func (plainSocket) setKey([]byte, int) error { return nil }
+func (plainSocket) rekey([]byte) error       { return nil }
 
 // plainMaker makes connections that are offloaded to a plainSocket.
 func plainMaker() maker {

@@ -36,7 +36,7 @@ func TestReadFromBuffers(t *testing.T) {
 			send(conn.ReadFrom)
 			wait()
 
-			go func() { _, _ = io.Copy(io.Discard, client.NetConn().(*tap).Conn) }()
+			go func() { _, _ = io.Copy(io.Discard, client.NetConn().(*recording).Conn) }()
 			defer debug.SetGCPercent(debug.SetGCPercent(-1)) // it takes the buffers away
 			allocated := func(readFrom func(io.Reader) (int64, error)) int64 {
 				const rounds = 100

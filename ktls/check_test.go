@@ -59,7 +59,7 @@ func TestTrial(t *testing.T) {
 		{name: "no sendfile", support: all, setup: func(k *fakeKernel) { k.noSendFile = true }, rekey: true},
 		{name: "part of the file", support: all, setup: func(k *fakeKernel) { k.MaxFile = 1000 }, sendFile: true, rekey: true},
 		{name: "cipher", support: Support{known: 1 << 31}, err: errors.ErrUnsupported},
-		{name: "refused", support: all, setup: func(k *fakeKernel) { k.installErr = broken }, err: broken},
+		{name: "refused", support: all, setup: func(k *fakeKernel) { k.setKeyErr = broken }, err: broken},
 	}
 	for _, test := range tests {
 		for i := range suites {

@@ -20,7 +20,7 @@ import (
 func TestClose(t *testing.T) {
 	conn, client, k := offloaded(t, nil)
 	transfer(t, conn, client, testBody(70_000))
-	secret := conn.rec.secret
+	secret := conn.tap.relay.Load().key.secret
 	wantZero(t, "crypto info", k.lastInfo)
 	// net/http leaves such deadlines behind; they are not about close_notify.
 	if err := conn.SetWriteDeadline(time.Unix(1, 0)); err != nil {
@@ -156,12 +156,12 @@ func TestCloseWithUnsentData(t *testing.T) {
 	// There is room for close_notify, but the peer hasn't got everything.
 	k.full.Store(false)
 	wantEnd(t, client) // close_notify; the socket is open yet
-	if conn.rec.secret == nil {
+	if secretsOf(conn)["secret"] == nil {
 		t.Error("the connection was given up while data were unsent")
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- s.Wait(context.Background()) }()
-	unsent.Store(int64(conn.rec.suite.alertLen()))
+	unsent.Store(int64(conn.key.suite.alertLen()))
 	if err := <-ended; err != nil {
 		t.Error("Wait:", err)
 	}
@@ -248,9 +248,9 @@ func TestDrainGivesUp(t *testing.T) {
 				s := &Server{options: Options{Drain: new(Drain), Lost: func(_ *Conn, err error) { lost = err }}}
 				raw, other := net.Pipe()
 				defer other.Close()
-				c := &Conn{raw: raw, server: s, rec: &recorder{Conn: raw, suite: &suites[0]}, kernel: &stuck{err: tt.err}}
+				c := &Conn{raw: raw, server: s, tap: &tap{Conn: raw}, key: keyRenewal{suite: &suites[0]}, kernel: &stuck{err: tt.err}}
 				begin := time.Now()
-				s.drainInBackground(c)
+				c.drainInBackground()
 				if err := s.Wait(context.Background()); err != nil {
 					t.Error("Wait:", err)
 				}
@@ -284,7 +284,7 @@ func testHalfClosed(t *testing.T, newServer newShapes) {
 					t.Fatal(err)
 				}
 				if tcpToo {
-					_ = client.NetConn().(*tap).Conn.(*net.TCPConn).CloseWrite()
+					_ = client.NetConn().(*recording).Conn.(*net.TCPConn).CloseWrite()
 				}
 				if got, err := io.ReadAll(conn); string(got) != "request" || err != nil {
 					t.Errorf("read %q, %v", got, err)

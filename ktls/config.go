@@ -9,39 +9,39 @@ import (
 const protocolHTTP2 = "h2"
 
 // configFor returns the configuration of one connection. Its key log leads to
-// rec, unless that is nil. HTTP/2 is not negotiated unless http2 is set.
-func (s *Server) configFor(rec *recorder, http2 bool) *tls.Config {
-	if rec == nil && http2 {
+// counter, unless that is nil. HTTP/2 is not negotiated unless http2 is set.
+func (s *Server) configFor(counter *recordCounter, http2 bool) *tls.Config {
+	if counter == nil && http2 {
 		return s.config
 	}
 	// The keys of session tickets are the given configuration's: those that
 	// its owner sets, at any time, or those that crypto/tls makes and replaces.
 	// Asked to open a ticket it makes them, so that each clone has the same.
 	_, _ = s.config.DecryptTicket(nil, tls.ConnectionState{})
-	config := s.clone(s.config, rec, http2)
+	config := s.clone(s.config, counter, http2)
 	if choose := s.config.GetConfigForClient; choose != nil {
 		config.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 			chosen, err := choose(hello)
 			if chosen == nil || err != nil {
 				return nil, err
 			}
-			return s.clone(chosen, rec, http2), nil
+			return s.clone(chosen, counter, http2), nil
 		}
 	}
 	return config
 }
 
-func (s *Server) clone(given *tls.Config, rec *recorder, http2 bool) *tls.Config {
+func (s *Server) clone(given *tls.Config, counter *recordCounter, http2 bool) *tls.Config {
 	config := given.Clone()
 	if !http2 {
 		config.NextProtos = slices.DeleteFunc(slices.Clone(config.NextProtos), func(protocol string) bool {
 			return protocol == protocolHTTP2
 		})
 	}
-	if rec != nil {
-		config.KeyLogWriter = &keyLog{rec: rec, next: given.KeyLogWriter}
+	if counter != nil {
+		config.KeyLogWriter = &keyLog{counter: counter, next: given.KeyLogWriter}
 		config.UnwrapSession = func(ticket []byte, state tls.ConnectionState) (*tls.SessionState, error) {
-			return s.unwrapSession(rec, given, ticket, state)
+			return s.unwrapSession(counter, given, ticket, state)
 		}
 	}
 	return config

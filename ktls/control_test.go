@@ -62,7 +62,7 @@ func TestKeyUpdateBeforeSwitch(t *testing.T) {
 func TestAlertBeforeSwitch(t *testing.T) {
 	s := newFakeServer(t, serverConfig(), onDemand, nil)
 	conn, p, k := s.connectPeer(t)
-	conn.rec.setCapture(true)
+	conn.tap.counter.setCapture(true)
 	wait := receiving(t, p, []byte("proof"))
 	if _, err := conn.tls.Write([]byte("proof")); err != nil {
 		t.Fatal(err)
@@ -73,7 +73,7 @@ func TestAlertBeforeSwitch(t *testing.T) {
 		t.Error("garbage was read")
 	}
 	conn.lock()
-	conn.move()
+	conn.offload()
 	conn.unlock()
 	wantReason(t, conn, Closing)
 	s.wantDecided(t, conn, Closing, nil)
@@ -141,7 +141,7 @@ func TestAlertAfterSwitch(t *testing.T) {
 			_, err = conn.SendFile(nil, filerange.Segment{File: testFile(t, testBody(1000)), Len: 1000})
 			wantError(t, err, errAlertSent)
 			wantError(t, conn.CloseWrite(), errAlertSent)
-			_, err = conn.rec.Write([]byte("x")) // crypto/tls has nothing to add
+			_, err = conn.tap.Write([]byte("x")) // crypto/tls has nothing to add
 			wantError(t, err, errAlertSent)
 			conn.Close()
 			if typ, content, err := p.next(); err != io.EOF {
@@ -234,14 +234,14 @@ func TestForeignRecord(t *testing.T) {
 			s := newFakeServer(t, serverConfig(), offloadAll, nil)
 			conn, p, k := s.connectPeer(t)
 			transfer(t, conn, p, testBody(70_000))
-			n, err := conn.rec.Write([]byte(tt.record))
+			n, err := conn.tap.Write([]byte(tt.record))
 			if n != 0 {
 				t.Errorf("%d bytes accepted", n)
 			}
 			wantError(t, err, errForeignRecord)
 			_, err = conn.Write([]byte("x"))
 			wantError(t, err, errForeignRecord)
-			_, err = conn.rec.Write([]byte(tt.record))
+			_, err = conn.tap.Write([]byte(tt.record))
 			wantError(t, err, errForeignRecord)
 			conn.Close()
 			if b, err := io.ReadAll(p); len(b) > 0 || err != io.ErrUnexpectedEOF {

@@ -21,7 +21,7 @@ type fakeKernel struct {
 	*fakekernel.Kernel
 
 	// What to simulate.
-	installErr error
+	setKeyErr  error
 	rekeyErr   error
 	noSendFile bool
 	full       atomic.Bool
@@ -38,12 +38,12 @@ func newFakeKernel(t testing.TB, tcp *net.TCPConn) *fakeKernel {
 	return &fakeKernel{Kernel: &fakekernel.Kernel{Wire: tcp, Complain: t.Errorf}}
 }
 
-func (k *fakeKernel) install(info []byte, overhead int) error {
-	if k.installErr != nil {
-		return k.installErr
+func (k *fakeKernel) setKey(info []byte, overhead int) error {
+	if k.setKeyErr != nil {
+		return k.setKeyErr
 	}
 	k.keep(info)
-	return k.Install(info, overhead)
+	return k.SetKey(info, overhead)
 }
 
 func (k *fakeKernel) rekey(info []byte) error {
@@ -200,7 +200,7 @@ func (s *fakeServer) connect(t testing.TB, config *tls.Config) (*Conn, *tls.Conn
 	t.Helper()
 	clientEnd, serverEnd := tcpPair(t)
 	conn := s.Conn(serverEnd)
-	client := tls.Client(&tap{Conn: clientEnd}, config)
+	client := tls.Client(&recording{Conn: clientEnd}, config)
 	handshake(t, conn, client)
 	s.writeFirst(t, conn, client)
 	return conn, client, s.last

@@ -181,7 +181,7 @@ func (brokenFile) ReadAt([]byte, int64) (int, error) { return 0, errBroken }
 func TestSendFileReadError(t *testing.T) {
 	conn, p, k := offloaded(t, func(k *fakeKernel) { k.MaxFile = 5 * maxPayload / 2 })
 	go func() { _, _ = io.Copy(io.Discard, p) }()
-	conn.renewAt = k.records() + 1
+	conn.key.at = k.records() + 1
 	f := brokenFile{testFile(t, testBody(100_000))}
 	_, err := conn.SendFile(nil, filerange.Segment{File: f, Len: 100_000})
 	wantError(t, err, errBroken)

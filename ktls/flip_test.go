@@ -11,13 +11,13 @@ import (
 	"github.com/caddy-ktls/caddy-ktls/internal/fakekernel"
 )
 
-// A flight is what crypto/tls hands to a recorder until the switch.
+// A flight is what crypto/tls hands to a tap until the switch.
 type flight struct {
 	name      string
-	rec       *recorder // has the secrets
-	handshake [][]byte  // writes in the handshake
-	after     [][]byte  // writes after it, of one record each
-	number    uint64    // of the first record after the handshake
+	counter   *recordCounter // has the secrets
+	handshake [][]byte       // writes in the handshake
+	after     [][]byte       // writes after it, of one record each
+	number    uint64         // of the first record after the handshake
 }
 
 // writes keeps what is written to a connection.
@@ -49,9 +49,9 @@ func handshakeFlight(t testing.TB, name string, server, client func(*tls.Config)
 	clientEnd, serverEnd := tcpPair(t)
 	conn, c := s.Conn(serverEnd), tls.Client(clientEnd, clientConfig)
 	w := &writes{Conn: serverEnd}
-	conn.rec.Conn = w
+	conn.tap.Conn = w
 	handshake(t, conn, c)
-	f := flight{name: name, rec: conn.rec, handshake: w.take(), number: 1} // behind a ticket, or TLS 1.2's Finished
+	f := flight{name: name, counter: &conn.tap.counter, handshake: w.take(), number: 1} // behind a ticket, or TLS 1.2's Finished
 	for _, p := range flightData {
 		transfer(t, conn, c, p)
 	}
@@ -65,7 +65,7 @@ func scriptFlight(t testing.TB, s *suite, tickets int) flight {
 	t.Helper()
 	sc := newScript(t, s)
 	w := &writes{Conn: sc.raw}
-	sc.rec.Conn = w
+	sc.tap.Conn = w
 	sc.plain(22)
 	sc.plain(20)
 	sc.hsRecord()
@@ -74,7 +74,7 @@ func scriptFlight(t testing.TB, s *suite, tickets int) flight {
 		sc.ticket()
 	}
 	sc.done()
-	f := flight{name: fmt.Sprintf("%v, %d tickets", s, tickets), rec: sc.rec, number: uint64(tickets)}
+	f := flight{name: fmt.Sprintf("%v, %d tickets", s, tickets), counter: sc.counter(), number: uint64(tickets)}
 	f.handshake = [][]byte{slices.Concat(w.take()...)}
 	for _, p := range flightData {
 		sc.data(string(p))
@@ -83,22 +83,24 @@ func scriptFlight(t testing.TB, s *suite, tickets int) flight {
 	return f
 }
 
-// replay gives a fresh recorder the flight as a Conn does. It returns the crypto
+// replay gives a fresh tap the flight as a Conn does. It returns the crypto
 // info that the kernel would get, nil if none.
 func (f *flight) replay(t testing.TB) (info []byte) {
-	r := &recorder{Conn: &discard{}, hellos: new(hellos), secret: bytes.Clone(f.rec.secret)}
-	if f.rec.hellos != nil {
-		r.hellos.client = f.rec.hellos.client
+	fresh := &tap{Conn: &discard{}}
+	counter := &fresh.counter
+	counter.key = writeKey{hellos: new(hellos), secret: bytes.Clone(f.counter.key.secret)}
+	if f.counter.key.hellos != nil {
+		counter.key.hellos.client = f.counter.key.hellos.client
 	}
 	for _, p := range f.handshake {
-		_, _ = r.Write(p)
+		_, _ = fresh.Write(p)
 	}
-	r.handshakeDone(f.rec.suite)
+	counter.handshakeDone(f.counter.key.suite)
 	for i, p := range f.after {
-		r.setCapture(i == len(f.after)-1)
-		_, _ = r.Write(p)
+		counter.setCapture(i == len(f.after)-1)
+		_, _ = fresh.Write(p)
 	}
-	reason, err := r.move(func(_ *suite, b []byte) (bool, error) { info = bytes.Clone(b); return false, nil })
+	reason, err := fresh.offload(new(keyRenewal), func(_ *suite, b []byte) (bool, error) { info = bytes.Clone(b); return false, nil })
 	if (reason == Offloaded) != (info != nil) || err != nil {
 		t.Fatalf("reason %v, %v, and a crypto info of %d bytes", reason, err, len(info))
 	}

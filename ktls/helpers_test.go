@@ -181,13 +181,13 @@ type patient struct{}
 
 func (patient) wait(ready <-chan struct{}) error { <-ready; return nil }
 
-// A tap keeps what was read.
-type tap struct {
+// A recording keeps what was read.
+type recording struct {
 	net.Conn
 	read bytes.Buffer
 }
 
-func (c *tap) Read(p []byte) (int, error) {
+func (c *recording) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
 	c.read.Write(p[:n])
 	return n, err
@@ -195,7 +195,7 @@ func (c *tap) Read(p []byte) (int, error) {
 
 // wantEnd checks that nothing but close_notify follows. crypto/tls takes an end
 // without one for an orderly end if it is between records, so the client's
-// connection must be on a tap, unless it is a *peer, which is strict.
+// connection must be on a recording, unless it is a *peer, which is strict.
 func wantEnd(t testing.TB, client io.Reader) {
 	t.Helper()
 	rest, err := io.ReadAll(client)
@@ -211,7 +211,7 @@ func wantEnd(t testing.TB, client io.Reader) {
 // length of an alert.
 func endsWithAlert(client *tls.Conn) bool {
 	var last []byte
-	for rest := client.NetConn().(*tap).read.Bytes(); len(rest) > 0; {
+	for rest := client.NetConn().(*recording).read.Bytes(); len(rest) > 0; {
 		record, tail, ok := cutRecord(rest)
 		if !ok {
 			return false

@@ -179,17 +179,17 @@ func testInterrupt(t *testing.T, calls []blockedCall) {
 // Close comes while another goroutine's Write is offloading the connection: Decided
 // and Closed agree on what became of it.
 func TestCloseDuringMove(t *testing.T) {
-	installing, goOn := make(chan struct{}), make(chan struct{})
+	setting, goOn := make(chan struct{}), make(chan struct{})
 	s := newFakeServer(t, serverConfig(), onDemand, nil)
 	closed := 0
 	s.options.Closed = func(*Conn) { closed++ }
 	inner := s.newKernel
-	s.newKernel = func(tcp *net.TCPConn) kernel { return &slowInstall{inner(tcp), installing, goOn} }
+	s.newKernel = func(tcp *net.TCPConn) kernel { return &slowKey{inner(tcp), setting, goOn} }
 	conn, client, _ := s.connect(t, clientConfig())
 	conn.Offload()
 	var both sync.WaitGroup
 	both.Go(func() { _, _ = conn.Write([]byte("proof")) })
-	<-installing
+	<-setting
 	both.Go(func() { _ = conn.Close() })
 	for conn.decision.Load() == 0 { // Close has decided
 		time.Sleep(time.Millisecond)
@@ -206,15 +206,15 @@ func TestCloseDuringMove(t *testing.T) {
 	wantZeroed(t, conn)
 }
 
-type slowInstall struct {
+type slowKey struct {
 	kernel
-	installing, goOn chan struct{}
+	setting, goOn chan struct{}
 }
 
-func (k *slowInstall) install(info []byte, overhead int) error {
-	close(k.installing)
+func (k *slowKey) setKey(info []byte, overhead int) error {
+	close(k.setting)
 	<-k.goOn
-	return k.kernel.install(info, overhead)
+	return k.kernel.setKey(info, overhead)
 }
 
 // Secrets that come when the connection is closed already are not kept.
@@ -235,7 +235,7 @@ func TestSecretAfterClose(t *testing.T) {
 	wantZeroed(t, conn)
 	// What crypto/tls logs even later is forgotten too.
 	late := testBody(32)
-	conn.rec.setSecret(late)
+	conn.tap.counter.setSecret(late)
 	wantZero(t, "late secret", late)
 	wantZeroed(t, conn)
 }
@@ -477,9 +477,9 @@ func TestDrainSeesProgress(t *testing.T) {
 		raw, other := net.Pipe()
 		defer other.Close()
 		k := &fakeKernel{}
-		c := &Conn{raw: raw, server: s, rec: &recorder{Conn: raw, suite: &suites[0]}, kernel: k}
+		c := &Conn{raw: raw, server: s, tap: &tap{Conn: raw}, key: keyRenewal{suite: &suites[0]}, kernel: k}
 		c.out.Lock() // by the reader
-		s.drainInBackground(c)
+		c.drainInBackground()
 		for range 5 {
 			time.Sleep(drainTimeout / 2)
 			k.taken.Add(1000)
@@ -611,7 +611,7 @@ func TestCloseWriteDuringHandshake(t *testing.T) {
 		s := newFakeServer(t, serverConfig(), offloadAll, nil)
 		clientEnd, serverEnd := tcpPair(t)
 		conn := s.Conn(serverEnd)
-		client := tls.Client(&tap{Conn: clientEnd}, clientConfig())
+		client := tls.Client(&recording{Conn: clientEnd}, clientConfig())
 		done := make(chan struct{})
 		go func() { defer close(done); _ = conn.Handshake() }()
 		go func() {

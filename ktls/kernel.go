@@ -1,18 +1,22 @@
 package ktls
 
-import "github.com/caddy-ktls/caddy-ktls/internal/filerange"
+import (
+	"errors"
+
+	"github.com/caddy-ktls/caddy-ktls/internal/filerange"
+)
 
 // A kernel is a TCP socket that can be told to make TLS records: the one place
 // where system calls are made. Methods that send wait for room until the
 // connection's write deadline.
 type kernel interface {
-	// install sets the TLS upper layer protocol and the sending key, whose
+	// setKey sets the TLS upper layer protocol and the sending key, whose
 	// records take overhead bytes beside their content. After errInert the
 	// socket is as it was; after errDoubtful nobody knows.
-	install(info []byte, overhead int) error
-	// rekey replaces the sending key.
+	setKey(info []byte, overhead int) error
+	// rekey replaces the key.
 	rekey(info []byte) error
-	// records tells how many records were made since install, under any key.
+	// records tells how many records were made since setKey, under any key.
 	records() uint64
 	// send sends application data. With more set the last record may stay
 	// open for the data that follow at once.
@@ -47,3 +51,9 @@ type waiter interface {
 	// the connection is closed, or its write deadline passes.
 	wait(ready <-chan struct{}) error
 }
+
+// Errors of a kernel that mean something.
+var (
+	errWouldBlock = errors.New("ktls: the send buffer is full")
+	errMultipath  = errors.New("ktls: Multipath TCP")
+)

@@ -40,12 +40,12 @@ type fakeSocket struct {
 	fake   fakekernel.Kernel
 }
 
-func (s *fakeSocket) install(info []byte, overhead int) error {
+func (s *fakeSocket) setKey(info []byte, overhead int) error {
 	// A kernel would refuse.
 	if multipath, err := s.tcp.MultipathTCP(); err != nil || multipath {
 		return errors.Join(errMultipath, err)
 	}
-	return s.fake.Install(info, overhead)
+	return s.fake.SetKey(info, overhead)
 }
 
 func (s *fakeSocket) rekey(info []byte) error               { return s.fake.Rekey(info) }

@@ -55,7 +55,7 @@ func TestKernelCiphers(t *testing.T) {
 			p.in.sequence = 1<<40 + 3
 			before := txSockets(t)
 			k := newSocket(serverEnd)
-			if err := k.install(cryptoInfo(p.in.key, p.in.sequence), s.overhead()); err != nil {
+			if err := k.setKey(cryptoInfo(p.in.key, p.in.sequence), s.overhead()); err != nil {
 				t.Fatal(err)
 			}
 			body := testBody(300_000)
@@ -140,7 +140,7 @@ func TestKernelCloseWithSmallWindow(t *testing.T) {
 				t.Run(fmt.Sprintf("%d/%d/%v", sndbuf, n, file), func(t *testing.T) {
 					s := realServer(t, offloadAll)
 					clientEnd, serverEnd := smallPair(t, sndbuf)
-					conn, client := s.Conn(serverEnd), tls.Client(&tap{Conn: clientEnd}, clientConfig())
+					conn, client := s.Conn(serverEnd), tls.Client(&recording{Conn: clientEnd}, clientConfig())
 					handshake(t, conn, client)
 					s.writeFirst(t, conn, client)
 					wantReason(t, conn, Offloaded)
@@ -187,7 +187,7 @@ func TestKernelCloseWithSmallWindow(t *testing.T) {
 func TestKernelMixed(t *testing.T) {
 	s := realServer(t, offloadAll)
 	clientEnd, serverEnd := smallPair(t, 8192)
-	conn, client := s.Conn(serverEnd), tls.Client(&tap{Conn: clientEnd}, clientConfig())
+	conn, client := s.Conn(serverEnd), tls.Client(&recording{Conn: clientEnd}, clientConfig())
 	handshake(t, conn, client)
 	s.writeFirst(t, conn, client)
 	body := testBody(2_000_000)

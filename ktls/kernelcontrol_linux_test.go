@@ -169,7 +169,7 @@ func TestKernelUnsent(t *testing.T) {
 			p.in.set(t, s, testBody(s.secretLen))
 			p.in.sequence = 5
 			k := newSocket(serverEnd)
-			if err := k.install(cryptoInfo(p.in.key, 5), s.overhead()); err != nil {
+			if err := k.setKey(cryptoInfo(p.in.key, 5), s.overhead()); err != nil {
 				t.Fatal(err)
 			}
 			// As much as goes in while nobody reads.

@@ -16,15 +16,15 @@ const (
 // one connection. crypto/tls calls Write under a lock that all connections share, so
 // it does no more than that.
 type keyLog struct {
-	rec  *recorder
-	next io.Writer // the KeyLogWriter that the configuration had, or nil
+	counter *recordCounter
+	next    io.Writer // the KeyLogWriter that the configuration had, or nil
 }
 
 // Write implements io.Writer for one line. Only the error of the
 // configuration's own KeyLogWriter is returned, as without us.
 func (l *keyLog) Write(line []byte) (int, error) {
 	if secret := parseKeyLogLine(line); secret != nil {
-		l.rec.setSecret(secret)
+		l.counter.setSecret(secret)
 	}
 	if l.next != nil {
 		return l.next.Write(line)

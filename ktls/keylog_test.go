@@ -71,10 +71,10 @@ func (w failingWriter) Write([]byte) (int, error) { return 0, w.err }
 // A key log that fails ends the handshake in crypto/tls; so it has to be told.
 func TestKeyLogError(t *testing.T) {
 	want := errors.New("disk full")
-	l := &keyLog{rec: &recorder{}, next: failingWriter{want}}
+	l := &keyLog{counter: &recordCounter{}, next: failingWriter{want}}
 	_, err := l.Write([]byte(labelTrafficSecret + " " + random64 + " " + secret64 + "\n"))
 	wantError(t, err, want)
-	if hex.EncodeToString(l.rec.secret) != secret64 {
+	if hex.EncodeToString(l.counter.key.secret) != secret64 {
 		t.Error("the secret was not taken")
 	}
 }

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
+	"slices"
 	"testing"
 )
 
@@ -143,28 +145,28 @@ func TestNotMoved(t *testing.T) {
 			c.CipherSuites = []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA}
 		}, reason: Cipher},
 		{name: "cipher", server: func(s *fakeServer) { s.support = withoutDefault(t) }, reason: Cipher},
-		{name: "refused", kernel: func(k *fakeKernel) { k.installErr = refused }, reason: KernelRefused, err: refused},
-		{name: "multipath", kernel: func(k *fakeKernel) { k.installErr = errors.Join(errMultipath, nil) }, reason: NotTCP},
+		{name: "refused", kernel: func(k *fakeKernel) { k.setKeyErr = refused }, reason: KernelRefused, err: refused},
+		{name: "multipath", kernel: func(k *fakeKernel) { k.setKeyErr = errors.Join(errMultipath, nil) }, reason: NotTCP},
 		{name: "no secret", try: func(t *testing.T, conn *Conn, client io.Reader) {
-			conn.rec.secret = nil
+			conn.tap.counter.key.secret = nil
 			transfer(t, conn, client, testBody(2)) // looks like an alert
 			offloadNow(t, conn, client)
 		}, reason: NoSecret},
 		{name: "miscounted", try: func(t *testing.T, conn *Conn, client io.Reader) {
-			conn.rec.since += 7
+			conn.tap.counter.since += 7
 			offloadNow(t, conn, client)
 		}, reason: SequenceUnproven},
 		{name: "tampered", try: func(t *testing.T, conn *Conn, client io.Reader) {
 			conn.Offload()
-			conn.rec.setCapture(true)
+			conn.tap.counter.setCapture(true)
 			wait := receiving(t, client, []byte("proof"))
 			if _, err := conn.tls.Write([]byte("proof")); err != nil {
 				t.Error(err)
 			}
 			wait()
-			conn.rec.last[recordHeaderLen+1] ^= 1
+			conn.tap.counter.last[recordHeaderLen+1] ^= 1
 			conn.lock()
-			conn.move()
+			conn.offload()
 			conn.unlock()
 		}, reason: SequenceUnproven},
 	} {
@@ -229,10 +231,8 @@ func withoutDefault(t testing.TB) Support {
 
 func wantZeroed(t testing.TB, conn *Conn) {
 	t.Helper()
-	conn.rec.mu.Lock()
-	defer conn.rec.mu.Unlock()
-	if r := conn.rec; r.secret != nil || r.sending != nil || r.shadow != nil || r.last != nil {
-		t.Error("the recorder keeps a secret or a record")
+	if kept := secretsOf(conn); len(kept) > 0 {
+		t.Errorf("the connection keeps %q", slices.Sorted(maps.Keys(kept)))
 	}
 }
 
@@ -241,7 +241,7 @@ func TestNotTCP(t *testing.T) {
 	s := newFakeServer(t, serverConfig(), offloadAll, nil)
 	clientEnd, serverEnd := net.Pipe()
 	conn := s.Conn(serverEnd)
-	client := tls.Client(&tap{Conn: clientEnd}, clientConfig())
+	client := tls.Client(&recording{Conn: clientEnd}, clientConfig())
 	handshake(t, conn, client)
 	conn.Offload()
 	transfer(t, conn, client, testBody(70_000))

@@ -66,7 +66,7 @@ func (s *fakeServer) connectPeerOf(t testing.TB, version uint16) (*Conn, *peer, 
 func (s *fakeServer) connectPeerOver(t testing.TB, version uint16, clientEnd, serverEnd *net.TCPConn) (*Conn, *peer, *fakeKernel) {
 	t.Helper()
 	conn := s.Conn(serverEnd)
-	wire := &tap{Conn: clientEnd}
+	wire := &recording{Conn: clientEnd}
 	var log bytes.Buffer
 	config := clientConfig()
 	config.KeyLogWriter = &log
@@ -85,7 +85,7 @@ func (s *fakeServer) connectPeerOver(t testing.TB, version uint16, clientEnd, se
 	// Finished was the first record of each side.
 	p.plaintext = true
 	master := loggedSecret(t, log.String(), "CLIENT_RANDOM")
-	clientRandom, serverRandom := conn.rec.hellos.client.random(1), conn.rec.hellos.server.random(2)
+	clientRandom, serverRandom := conn.tap.counter.key.hellos.client.random(1), conn.tap.counter.key.hellos.server.random(2)
 	key, err := newTrafficKey12(p.suite, master, clientRandom, serverRandom)
 	if err != nil {
 		t.Fatal(err)

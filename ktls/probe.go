@@ -175,7 +175,7 @@ func probeSuites(open func(*net.TCPConn) kernel) (Support, error) {
 var (
 	errNoULP = errors.New("the kernel's tls module is missing; as root try: modprobe tls")
 
-	// errSetULP and errSetTX say which step of the installation has failed.
+	// errSetULP and errSetTX say which step of setting a key has failed.
 	errSetULP = errors.New("ktls: set TCP_ULP")
 	errSetTX  = errors.New("ktls: set TLS_TX")
 )
@@ -203,7 +203,7 @@ func probeSuite(s *suite, open func(*net.TCPConn) kernel) (rekey bool, err error
 	k := open(near)
 	key, number := randomKey(s), randomNumber()
 	defer key.wipe()
-	if err := installProbe(k, key, number); err != nil {
+	if err := setProbeKey(k, key, number); err != nil {
 		return false, err
 	}
 	want := []probeRecord{{key, number, recordApplicationData, []byte(probeText)}}
@@ -271,10 +271,10 @@ func randomKey(s *suite) *trafficKey {
 	return k
 }
 
-func installProbe(k kernel, key *trafficKey, number uint64) error {
+func setProbeKey(k kernel, key *trafficKey, number uint64) error {
 	info := cryptoInfo(key, number)
 	defer clear(info)
-	err := k.install(info, key.suite.overhead())
+	err := k.setKey(info, key.suite.overhead())
 	switch {
 	case err == nil:
 		return nil

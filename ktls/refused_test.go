@@ -46,7 +46,7 @@ func testShapesRefused(t *testing.T, newServer newShapes) {
 			}
 			wantAlert(t, client, tt.alert)
 			wantReason(t, conn, NotNeeded)
-			if conn.rec.moved.Load() {
+			if conn.tap.relay.Load() != nil {
 				t.Error("moved")
 			}
 			if err := conn.Close(); err != nil {
@@ -94,7 +94,7 @@ func testShapesECHRejected(t *testing.T, newServer newShapes) {
 			own.KeyLogWriter = &log
 			s := newServer(t, server, mode)
 			clientEnd, serverEnd := tcpPair(t)
-			wire := &tap{Conn: clientEnd}
+			wire := &recording{Conn: clientEnd}
 			conn, client := s.Conn(serverEnd), tls.Client(wire, own)
 			done := make(chan error, 1)
 			go func() { done <- conn.Handshake() }()

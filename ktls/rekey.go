@@ -1,8 +1,15 @@
 package ktls
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
 	"math"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"syscall"
 )
 
 // keyLimit is how many records one AES-GCM key may protect. RFC 8446, section
@@ -13,32 +20,125 @@ import (
 // way. ChaCha20-Poly1305 has no limit that matters.
 const keyLimit = 1 << 22
 
-// firstRenewal returns how many records the kernel may make under the key that
-// crypto/tls has begun with.
-func (c *Conn) firstRenewal() uint64 {
-	if c.rec.suite.kernel == cipherChaCha20Poly1305 {
+// A keyRenewal knows how the kernel's key is replaced, and when. Before the offload
+// it knows nothing.
+type keyRenewal struct {
+	suite *suite // set by the offload, as is can
+	can   bool   // the kernel can replace the key
+
+	limit   uint64      // records that one key may protect
+	at      uint64      // how many records the kernel may have made until then; Conn.out guards it
+	retired atomic.Bool // see Conn.Retired
+
+	mu     sync.Mutex // guards secret, which Close zeroes while somebody sends
+	secret []byte     // traffic secret of the kernel's generation, if it can be followed by another
+}
+
+// begin takes note of the first key. rekey says whether the kernel can replace it.
+// Caller holds Conn.out.
+func (k *keyRenewal) begin(h handover, rekey bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.suite = h.key.suite
+	k.at = firstRenewal(k.suite, h.next, k.limit)
+	if k.can = rekey && !h.key.forgotten; k.can {
+		k.secret = bytes.Clone(h.key.secret)
+	}
+}
+
+// next goes on to the kernel's next key, and returns the crypto info with it.
+func (k *keyRenewal) next() ([]byte, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.secret == nil {
+		return nil, net.ErrClosed // it is forgotten
+	}
+	secret, err := nextSecret(k.suite, k.secret)
+	if err != nil {
+		return nil, err
+	}
+	clear(k.secret)
+	k.secret = secret
+	key, err := newTrafficKey13(k.suite, secret)
+	if err != nil {
+		return nil, err
+	}
+	defer key.wipe()
+	return cryptoInfo(key, 0), nil
+}
+
+// retire notes that the key can't be replaced, and reports whether that is news.
+func (k *keyRenewal) retire() bool { return !k.retired.Swap(true) }
+
+// forget zeroes the secret. The key can't be replaced any more.
+func (k *keyRenewal) forget() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	clear(k.secret)
+	k.secret = nil
+}
+
+// firstRenewal returns how many records the kernel may make under its first key, of
+// which crypto/tls has used first numbers.
+func firstRenewal(s *suite, first, limit uint64) uint64 {
+	if s.kernel == cipherChaCha20Poly1305 {
 		return math.MaxUint64
 	}
-	return c.server.keyLimit - min(c.rec.first, c.server.keyLimit)
+	return limit - min(first, limit)
 }
 
-// worn reports whether the key has protected enough records. c.out is held.
-func (c *Conn) worn() bool {
-	return c.renewAt != math.MaxUint64 && c.kernel.records() >= c.renewAt
+// needsRekey reports whether the key has protected enough records. Caller holds c.out.
+func (c *Conn) needsRekey() bool {
+	return c.key.at != math.MaxUint64 && c.kernel.records() >= c.key.at
 }
 
-// renew replaces a key that is worn out, or retires the connection. c.out is
-// held.
-func (c *Conn) renew() error {
-	if c.rec.rekey {
+// renewKey replaces a key that has protected enough records, or retires the
+// connection. Caller holds c.out.
+func (c *Conn) renewKey() error {
+	if c.key.can {
 		return c.updateKey()
 	}
-	c.renewAt = math.MaxUint64
-	if !c.rec.retired.Swap(true) {
-		c.notices = append(c.notices, c.tellRetired)
+	c.key.at = math.MaxUint64
+	if c.key.retire() {
+		c.out.notices = append(c.out.notices, c.tellRetired)
 	}
 	return nil
 }
+
+// updateKey sends a KeyUpdate and gives the kernel the key that follows (RFC
+// 8446, section 4.6.3). No record is open. If the kernel refuses, no record may
+// follow: the peer expects the new key. Caller holds c.out.
+func (c *Conn) updateKey() error {
+	if err := c.kernel.sendControl(recordHandshake, keyUpdate[:], true); err != nil {
+		return err
+	}
+	info, err := c.key.next()
+	if err != nil {
+		return err
+	}
+	defer clear(info)
+	if err := c.kernel.rekey(info); err != nil {
+		c.server.rekeys.refused(c.raw.LocalAddr(), c.key.suite, err)
+		return fmt.Errorf("%w: %w", errRekey, err)
+	}
+	if c.key.at != math.MaxUint64 {
+		c.key.at = c.kernel.records() + c.key.limit
+	}
+	if f := c.server.options.KeyUpdated; f != nil {
+		c.out.notices = append(c.out.notices, func() { f(c) })
+	}
+	return nil
+}
+
+var errRekey = errors.New("ktls: the kernel does not take another key")
+
+// Retired reports whether the connection should be closed as soon as what is
+// under way is complete, because its sending key can't be replaced: the peer has
+// asked for it by a KeyUpdate, or the key has protected very many records. That
+// happens with TLS 1.2 and before Linux 6.14. Until then everything works.
+//
+// With net/http the ConnState hook can do it, when a connection gets idle.
+func (c *Conn) Retired() bool { return c.key.retired.Load() }
 
 func (c *Conn) tellRetired() {
 	if f := c.server.options.Retired; f != nil {
@@ -46,35 +146,81 @@ func (c *Conn) tellRetired() {
 	}
 }
 
-// updateKey sends a KeyUpdate and gives the kernel the key that follows (RFC
-// 8446, section 4.6.3). No record is open. If the kernel refuses, no record may
-// follow: the peer expects the new key. c.out is held.
-func (c *Conn) updateKey() error {
-	if err := c.kernel.sendControl(recordHandshake, keyUpdate[:], true); err != nil {
-		return err
-	}
-	info, err := c.rec.nextKey()
-	if err != nil {
-		return err
-	}
-	defer clear(info)
-	if err := c.kernel.rekey(info); err != nil {
-		c.server.rekeys.refused(c.raw.LocalAddr(), c.rec.suite, err)
-		return fmt.Errorf("%w: %w", errRekey, err)
-	}
-	if c.renewAt != math.MaxUint64 {
-		c.renewAt = c.kernel.records() + c.server.keyLimit
-	}
-	if f := c.server.options.KeyUpdated; f != nil {
-		c.notices = append(c.notices, func() { f(c) })
-	}
-	return nil
+// ErrRetired is returned by Read if [Options] ask for it. Like a timeout it does
+// no harm: the next Read goes on where this one has stopped.
+var ErrRetired net.Error = retiredError{}
+
+type retiredError struct{}
+
+func (retiredError) Error() string   { return "ktls: connection retired" }
+func (retiredError) Timeout() bool   { return true }
+func (retiredError) Temporary() bool { return true }
+
+// rekeys know whether keys of a cipher can be replaced for connections with a local
+// address. The kernel can if the probe says so, but a network card that encrypts may
+// refuse, so the first connection of each kind tries. Those of one kind leave by the
+// same card, as a rule: where one doesn't, and refuses, a KeyUpdate ends it, and no
+// other.
+type rekeys struct {
+	mu    sync.Mutex
+	known map[rekeyKind]bool
 }
 
-// Retired reports whether the connection should be closed as soon as what is
-// under way is complete, since its sending key can't be replaced: the peer has
-// asked for it by a KeyUpdate, or the key has protected very many records. That
-// happens with TLS 1.2 and before Linux 6.14. Until then everything works.
-//
-// With net/http the ConnState hook can do it, when a connection gets idle.
-func (c *Conn) Retired() bool { return c.rec.retired.Load() }
+type rekeyKind struct {
+	address netip.Addr
+	cipher  uint16 // as in the kernel's crypto info
+}
+
+// maxRekeys bounds what is remembered, because a machine may have any number of
+// addresses.
+const maxRekeys = 1000
+
+// ask reports whether try succeeds for a connection, or did so before for one of its
+// kind.
+func (r *rekeys) ask(local net.Addr, s *suite, try func() error) bool {
+	kind, ok := kindOf(local, s)
+	if !ok {
+		return try() == nil
+	}
+	r.mu.Lock()
+	can, known := r.known[kind]
+	r.mu.Unlock()
+	if known {
+		return can
+	}
+	err := try()
+	if err == nil || saysNoRekey(err) {
+		r.set(kind, err == nil)
+	}
+	return err == nil
+}
+
+// refused notes that the key of a connection could not be replaced after all.
+func (r *rekeys) refused(local net.Addr, s *suite, err error) {
+	if kind, ok := kindOf(local, s); ok && saysNoRekey(err) {
+		r.set(kind, false)
+	}
+}
+
+// saysNoRekey reports whether an error says something about the kernel or the card.
+// Want of memory doesn't, nor that the connection is gone.
+func saysNoRekey(err error) bool {
+	return errors.Is(err, syscall.EBUSY) || errors.Is(err, syscall.EOPNOTSUPP) || errors.Is(err, syscall.EINVAL)
+}
+
+func (r *rekeys) set(kind rekeyKind, can bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.known == nil || len(r.known) >= maxRekeys {
+		r.known = make(map[rekeyKind]bool)
+	}
+	r.known[kind] = can
+}
+
+func kindOf(local net.Addr, s *suite) (kind rekeyKind, ok bool) {
+	tcp, ok := local.(*net.TCPAddr)
+	if !ok {
+		return kind, false
+	}
+	return rekeyKind{tcp.AddrPort().Addr(), s.kernel}, true
+}

@@ -47,7 +47,7 @@ func TestKeyUpdateAfterSwitch(t *testing.T) {
 			conn, p, k := s.connectPeer(t)
 			for range tt.rounds {
 				transfer(t, conn, p, testBody(70_000))
-				secret, sending := conn.rec.secret, conn.rec.sending
+				secret, sending := conn.tap.relay.Load().key.secret, conn.key.secret
 				// The writer is busy until all of them are read.
 				conn.out.Lock()
 				for range tt.together {
@@ -215,11 +215,12 @@ func TestKeyUpdateFlood(t *testing.T) {
 		for err := error(nil); err == nil; {
 			_, err = conn.Read(make([]byte, 1))
 		}
-		conn.rec.mu.Lock()
-		if n := len(conn.rec.pending); n > 2 {
+		relay := conn.tap.relay.Load()
+		relay.mu.Lock()
+		if n := len(relay.pending); n > 2 {
 			t.Errorf("%d records wait", n)
 		}
-		conn.rec.mu.Unlock()
+		relay.mu.Unlock()
 		conn.unlock()
 		if _, err := conn.Write([]byte("x")); !errors.Is(err, errAlertSent) {
 			t.Errorf("Write: %v, want that an alert was sent", err)
@@ -269,11 +270,11 @@ func TestKeyLimit(t *testing.T) {
 		s.keyLimit = limit
 		conn, p, k := s.connectPeer(t)
 		p.limit = limit + 5 // what one round makes, and those that close a record
-		if conn.rec.suite.kernel == cipherChaCha20Poly1305 {
+		if conn.key.suite.kernel == cipherChaCha20Poly1305 {
 			t.Skip("crypto/tls has chosen ChaCha20-Poly1305, which has no limit")
 		}
-		if want := limit - conn.rec.first; conn.renewAt != want {
-			t.Errorf("renewed after %d records, want %d", conn.renewAt, want)
+		if want := limit - k.Sequence(); conn.key.at != want {
+			t.Errorf("renewed after %d records, want %d", conn.key.at, want)
 		}
 		if rekey {
 			p.limit = limit + 5
@@ -316,17 +317,14 @@ func TestKeyLimitOfJava(t *testing.T) {
 func TestFirstRenewal(t *testing.T) {
 	for i := range suites {
 		s := &suites[i]
-		server := newFakeServer(t, serverConfig(), onDemand, nil)
-		c := &Conn{server: server.Server, rec: &recorder{suite: s, first: 7}}
 		want := uint64(1<<22 - 7)
 		if s.kernel == cipherChaCha20Poly1305 {
 			want = math.MaxUint64
 		}
-		if got := c.firstRenewal(); got != want {
+		if got := firstRenewal(s, 7, keyLimit); got != want {
 			t.Errorf("%v: renewal after %d records, want %d", s, got, want)
 		}
-		c.rec.first = 1 << 40
-		if got := c.firstRenewal(); s.kernel != cipherChaCha20Poly1305 && got != 0 {
+		if got := firstRenewal(s, 1<<40, keyLimit); s.kernel != cipherChaCha20Poly1305 && got != 0 {
 			t.Errorf("%v: renewal after %d records, want at once", s, got)
 		}
 	}

@@ -2,22 +2,38 @@ package ktls
 
 import (
 	"crypto/tls"
+	"maps"
 	"slices"
 	"testing"
 )
 
-// secretsOf returns what a recorder knows that is secret. The slices are its own.
-func secretsOf(r *recorder) map[string][]byte {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	all := map[string][]byte{"secret": r.secret, "kernel's secret": r.sending}
-	if r.shadow != nil {
-		all["shadow key"], all["shadow IV"] = r.shadow.key, r.shadow.iv
-	}
-	for name, secret := range all {
-		if len(secret) == 0 {
-			delete(all, name)
+// secretsOf returns what a connection knows that is secret. The slices are its own.
+func secretsOf(conn *Conn) map[string][]byte {
+	all := make(map[string][]byte)
+	of := func(k *writeKey) {
+		if len(k.secret) > 0 {
+			all["secret"] = k.secret
 		}
+		if k.made != nil {
+			all["key"], all["IV"] = k.made.key, k.made.iv
+		}
+	}
+	counter := &conn.tap.counter
+	counter.mu.Lock()
+	defer counter.mu.Unlock()
+	of(&counter.key)
+	if len(counter.last) > 0 {
+		all["last record"] = counter.last
+	}
+	if relay := conn.tap.relay.Load(); relay != nil {
+		relay.mu.Lock()
+		defer relay.mu.Unlock()
+		of(&relay.key)
+	}
+	conn.key.mu.Lock()
+	defer conn.key.mu.Unlock()
+	if len(conn.key.secret) > 0 {
+		all["kernel's secret"] = conn.key.secret
 	}
 	return all
 }
@@ -50,14 +66,14 @@ func TestSecretsZeroed(t *testing.T) {
 		{name: "moved, no rekey", mode: offloadAll, want: []string{"secret"}},
 		{name: "TLS 1.2", mode: offloadAll, version: tls.VersionTLS12, want: []string{"secret"}},
 		{name: "can't be moved", before: func(t *testing.T, s state) {
-			s.conn.rec.unproven = true
+			s.conn.tap.counter.unproven = true
 		}, end: func(t *testing.T, s state) {
 			s.conn.Offload()
 			transfer(t, s.conn, s.peer, testBody(70_000))
 			wantReason(t, s.conn, SequenceUnproven)
 		}, want: []string{"secret"}},
-		{name: "after an alert", mode: offloadAll, rekey: true, before: alert, want: []string{"kernel's secret", "secret", "shadow IV", "shadow key"}},
-		{name: "TLS 1.2 after an alert", mode: offloadAll, version: tls.VersionTLS12, before: alert, want: []string{"secret", "shadow IV", "shadow key"}},
+		{name: "after an alert", mode: offloadAll, rekey: true, before: alert, want: []string{"IV", "kernel's secret", "key", "secret"}},
+		{name: "TLS 1.2 after an alert", mode: offloadAll, version: tls.VersionTLS12, before: alert, want: []string{"IV", "key", "secret"}},
 		{name: "while a write is blocked", mode: offloadAll, rekey: true, end: func(t *testing.T, s state) {
 			s.conn.lock()
 			s.conn.Close()
@@ -78,12 +94,8 @@ func TestSecretsZeroed(t *testing.T) {
 			if tt.before != nil {
 				tt.before(t, st)
 			}
-			secrets := secretsOf(conn.rec)
-			var names []string
-			for name := range secrets {
-				names = append(names, name)
-			}
-			slices.Sort(names)
+			secrets := secretsOf(conn)
+			names := slices.Sorted(maps.Keys(secrets))
 			if !slices.Equal(names, tt.want) {
 				t.Errorf("there are %q, want %q", names, tt.want)
 			}
@@ -103,12 +115,12 @@ func TestSecretsZeroed(t *testing.T) {
 // The secret of a session that was offered is not kept when the handshake turns
 // out to be a full one.
 func TestReplacedSecretZeroed(t *testing.T) {
-	r := new(recorder)
+	var k writeKey
 	first, second := testBody(masterSecretLen), testBody(masterSecretLen)
-	r.setSecret(first)
-	r.setSecret(second)
+	k.set(first)
+	k.set(second)
 	wantZero(t, "secret of the session", first)
-	if !slices.Equal(r.secret, testBody(masterSecretLen)) {
+	if !slices.Equal(k.secret, testBody(masterSecretLen)) {
 		t.Error("the secret of the handshake is not there")
 	}
 }

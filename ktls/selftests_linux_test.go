@@ -48,7 +48,7 @@ func TestKernelBadInfo(t *testing.T) {
 	}
 	bads := [][]byte{bad(200, s.kernel), bad(s.version, 10), bad(s.version, 50), bad(s.version, 70), info[:len(info)-8]}
 	for _, b := range bads {
-		if err := k.install(b, s.overhead()); err == nil {
+		if err := k.setKey(b, s.overhead()); err == nil {
 			t.Fatalf("the kernel has taken %x", b[:4])
 		}
 		wait := receiving(t, p.conn, []byte("plain"))
@@ -57,7 +57,7 @@ func TestKernelBadInfo(t *testing.T) {
 		}
 		wait()
 	}
-	if err := k.install(info, s.overhead()); err != nil {
+	if err := k.setKey(info, s.overhead()); err != nil {
 		t.Fatal(err)
 	}
 	body := testBody(70_000)
@@ -85,7 +85,7 @@ func TestKernelNumberWraps(t *testing.T) {
 					continue
 				}
 				k, p := kernelPeer(t, &suites[i])
-				if err := k.install(cryptoInfo(p.in.key, math.MaxUint64), suites[i].overhead()); err != nil {
+				if err := k.setKey(cryptoInfo(p.in.key, math.MaxUint64), suites[i].overhead()); err != nil {
 					t.Fatal(err)
 				}
 				if n, err := k.send(testBody(10), false); n != 0 || !errors.Is(err, unix.EBADMSG) {
@@ -128,7 +128,7 @@ func TestKernelControlRecords(t *testing.T) {
 		s := &suites[i]
 		t.Run(s.String(), func(t *testing.T) {
 			k, p := kernelPeer(t, s)
-			if err := k.install(cryptoInfo(p.in.key, 1), s.overhead()); err != nil {
+			if err := k.setKey(cryptoInfo(p.in.key, 1), s.overhead()); err != nil {
 				t.Fatal(err)
 			}
 			sent := []control{
@@ -228,7 +228,7 @@ func TestKernelIPv6(t *testing.T) {
 		t.Fatal(err)
 	}
 	local := raw.LocalAddr().String()
-	conn, client := s.Conn(raw), tls.Client(&tap{Conn: clientEnd}, clientConfig())
+	conn, client := s.Conn(raw), tls.Client(&recording{Conn: clientEnd}, clientConfig())
 	handshake(t, conn, client)
 	offload(t, conn, client)
 	transferFrom(t, conn, client, testFile(t, testBody(300_000)), testBody(300_000))

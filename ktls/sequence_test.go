@@ -29,7 +29,7 @@ func (d *discard) Write(p []byte) (int, error) {
 // no real handshake makes.
 type script struct {
 	t       testing.TB
-	rec     *recorder
+	tap     *tap
 	raw     *discard
 	suite   *suite
 	hs, app direction
@@ -40,17 +40,21 @@ func newScript(t testing.TB, s *suite) *script {
 	sc := &script{t: t, suite: s, raw: &discard{}}
 	sc.hs.set(t, s, bytes.Repeat([]byte{1}, s.secretLen))
 	sc.app.set(t, s, bytes.Repeat([]byte{2}, s.secretLen))
-	sc.rec = &recorder{Conn: sc.raw, flush: func() {}, capture: true, hellos: new(hellos)}
+	sc.tap = &tap{Conn: sc.raw, flush: func() {}}
+	sc.counter().capture = true
+	sc.counter().key.hellos = new(hellos)
 	if s.version == tls.VersionTLS12 {
-		sc.rec.hellos.client.add(testHello(handshakeClientHello))
+		sc.counter().read(testHello(handshakeClientHello))
 		sc.raw1(testHello(handshakeServerHello))
 	}
-	sc.rec.setSecret(bytes.Clone(sc.app.secret))
+	sc.counter().setSecret(bytes.Clone(sc.app.secret))
 	return sc
 }
 
+func (sc *script) counter() *recordCounter { return &sc.tap.counter }
+
 func (sc *script) plain(typ byte)      { sc.raw1([]byte{typ, 3, 3, 0, 1, 1}) }
-func (sc *script) done()               { sc.rec.handshakeDone(sc.suite) }
+func (sc *script) done()               { sc.counter().handshakeDone(sc.suite) }
 func (sc *script) hsRecord()           { sc.sealed(&sc.hs, recordHandshake, "finished") }
 func (sc *script) ticket()             { sc.sealed(&sc.app, recordHandshake, "ticket") }
 func (sc *script) data(content string) { sc.sealed(&sc.app, recordApplicationData, content) }
@@ -68,7 +72,7 @@ func (sc *script) sealed(d *direction, typ recordType, content string) {
 	d.sequence++
 }
 
-func (sc *script) raw1(p []byte) { _, _ = sc.rec.Write(p) }
+func (sc *script) raw1(p []byte) { _, _ = sc.tap.Write(p) }
 
 func TestProof(t *testing.T) {
 	flight := func(sc *script) { sc.plain(22); sc.plain(20); sc.hsRecord(); sc.hsRecord() }
@@ -133,12 +137,17 @@ func TestProof(t *testing.T) {
 			sc.data("x")
 		}, Closing},
 
-		{"no secret", func(sc *script) { flight(sc); sc.done(); sc.rec.secret = nil; sc.data("x") }, NoSecret},
-		{"no secret and data like an alert", func(sc *script) { flight(sc); sc.done(); sc.rec.secret = nil; sc.data("xx") }, NoSecret},
-		{"short secret", func(sc *script) { flight(sc); sc.done(); sc.rec.secret = sc.rec.secret[:16]; sc.data("x") }, NoSecret},
-		{"wrong secret", func(sc *script) { flight(sc); sc.done(); sc.rec.secret[0] ^= 1; sc.data("x") }, SequenceUnproven},
+		{"no secret", func(sc *script) { flight(sc); sc.done(); sc.counter().key.secret = nil; sc.data("x") }, NoSecret},
+		{"no secret and data like an alert", func(sc *script) { flight(sc); sc.done(); sc.counter().key.secret = nil; sc.data("xx") }, NoSecret},
+		{"short secret", func(sc *script) {
+			flight(sc)
+			sc.done()
+			sc.counter().key.secret = sc.counter().key.secret[:16]
+			sc.data("x")
+		}, NoSecret},
+		{"wrong secret", func(sc *script) { flight(sc); sc.done(); sc.counter().key.secret[0] ^= 1; sc.data("x") }, SequenceUnproven},
 		{"no handshake", func(sc *script) { flight(sc) }, Cipher},
-		{"forgotten", func(sc *script) { flight(sc); sc.done(); sc.data("x"); sc.rec.forget() }, NoSecret},
+		{"forgotten", func(sc *script) { flight(sc); sc.done(); sc.data("x"); sc.tap.forget() }, NoSecret},
 	} {
 		for i := range suites13 {
 			t.Run(tt.name+"/"+suites13[i].String(), func(t *testing.T) { testProof(t, &suites13[i], tt.run, tt.reason) })
@@ -175,11 +184,16 @@ func TestProof12(t *testing.T) {
 			sc.data("x")
 		}, Closing},
 
-		{"no secret", func(sc *script) { flight(sc); sc.done(); sc.rec.secret = nil; sc.data("x") }, NoSecret},
-		{"short secret", func(sc *script) { flight(sc); sc.done(); sc.rec.secret = sc.rec.secret[:47]; sc.data("x") }, NoSecret},
-		{"wrong secret", func(sc *script) { flight(sc); sc.done(); sc.rec.secret[0] ^= 1; sc.data("x") }, SequenceUnproven},
-		{"no client random", func(sc *script) { flight(sc); sc.done(); sc.rec.hellos.client = helloReader{}; sc.data("x") }, SequenceUnproven},
-		{"other server random", func(sc *script) { flight(sc); sc.done(); sc.rec.hellos.server.message[20] ^= 1; sc.data("x") }, SequenceUnproven},
+		{"no secret", func(sc *script) { flight(sc); sc.done(); sc.counter().key.secret = nil; sc.data("x") }, NoSecret},
+		{"short secret", func(sc *script) {
+			flight(sc)
+			sc.done()
+			sc.counter().key.secret = sc.counter().key.secret[:47]
+			sc.data("x")
+		}, NoSecret},
+		{"wrong secret", func(sc *script) { flight(sc); sc.done(); sc.counter().key.secret[0] ^= 1; sc.data("x") }, SequenceUnproven},
+		{"no client random", func(sc *script) { flight(sc); sc.done(); sc.counter().key.hellos.client = helloReader{}; sc.data("x") }, SequenceUnproven},
+		{"other server random", func(sc *script) { flight(sc); sc.done(); sc.counter().key.hellos.server.message[20] ^= 1; sc.data("x") }, SequenceUnproven},
 		{"no handshake", func(sc *script) { flight(sc) }, Cipher},
 	} {
 		for i := range suites12 {
@@ -193,7 +207,7 @@ func testProof(t *testing.T, s *suite, run func(*script), want State) {
 	sc := newScript(t, s)
 	run(sc)
 	var info []byte
-	reason, err := sc.rec.move(func(got *suite, b []byte) (bool, error) {
+	reason, err := sc.tap.offload(new(keyRenewal), func(got *suite, b []byte) (bool, error) {
 		if got != s {
 			t.Errorf("suite %v, want %v", got, s)
 		}
@@ -204,7 +218,7 @@ func testProof(t *testing.T, s *suite, run func(*script), want State) {
 		t.Fatalf("reason %v, %v; want %v", reason, err, want)
 	}
 	if reason != Offloaded {
-		if info != nil || sc.rec.moved.Load() {
+		if info != nil || sc.tap.relay.Load() != nil {
 			t.Error("installed all the same")
 		}
 		return
@@ -250,7 +264,6 @@ func TestDivert(t *testing.T) {
 			s := &tt.suites[i]
 			t.Run(tt.name+"/"+tls.CipherSuiteName(s.id), func(t *testing.T) {
 				sc := newScript(t, s)
-				sc.rec.rekey = tt.rekey
 				sc.plain(20)
 				if s.version == tls.VersionTLS13 {
 					sc.hsRecord()
@@ -258,18 +271,20 @@ func TestDivert(t *testing.T) {
 				sc.ticket() // in TLS 1.2 as good as Finished
 				sc.done()
 				sc.data("x")
-				if reason, _ := sc.rec.move(func(s *suite, _ []byte) (bool, error) {
-					return sc.rec.rekey && s.version == tls.VersionTLS13, nil
+				var renewal keyRenewal
+				if reason, _ := sc.tap.offload(&renewal, func(s *suite, _ []byte) (bool, error) {
+					return tt.rekey && s.version == tls.VersionTLS13, nil
 				}); reason != Offloaded {
 					t.Fatal(reason)
 				}
 				sc.raw.err = errors.New("written to the socket")
 				tt.run(sc)
-				got, dead := sc.rec.takePending()
+				relay := sc.tap.relay.Load()
+				got, dead := relay.take()
 				if !reflect.DeepEqual(got, tt.want) || dead != tt.dead {
 					t.Errorf("%v, %v; want %v, %v", got, dead, tt.want, tt.dead)
 				}
-				if retired := sc.rec.retired.Load(); retired != tt.retired || sc.rec.waiting.Load() {
+				if retired := renewal.retired.Load(); retired != tt.retired || relay.due() {
 					t.Errorf("retired %v, want %v; or waiting still", retired, tt.retired)
 				}
 			})
@@ -284,11 +299,11 @@ func TestRefusedInstall(t *testing.T) {
 	sc.done()
 	sc.data("x")
 	refused := errors.New("refused")
-	reason, err := sc.rec.move(func(*suite, []byte) (bool, error) { return false, refused })
+	reason, err := sc.tap.offload(new(keyRenewal), func(*suite, []byte) (bool, error) { return false, refused })
 	if reason != KernelRefused || err != refused {
 		t.Errorf("move = %v, %v", reason, err)
 	}
-	if n, err := sc.rec.Write([]byte("not a record")); n != 12 || err != nil {
+	if n, err := sc.tap.Write([]byte("not a record")); n != 12 || err != nil {
 		t.Errorf("Write = %d, %v", n, err)
 	}
 }

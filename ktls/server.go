@@ -3,9 +3,7 @@ package ktls
 import (
 	"context"
 	"crypto/tls"
-	"errors"
 	"net"
-	"sync"
 	"time"
 )
 
@@ -117,138 +115,29 @@ func (s *Server) Conn(raw net.Conn) *Conn { return s.conn(raw, true) }
 
 // conn is Conn for a user who speaks HTTP/2, or doesn't.
 func (s *Server) conn(raw net.Conn, http2 bool) *Conn {
-	c := &Conn{raw: raw, server: s, ctx: context.Background()}
-	support, reason := s.supported()
-	c.rec = &recorder{Conn: raw, flush: c.flushInRead, rekey: support.Rekey, hellos: new(hellos)}
-	if reason == NotNeeded {
-		reason = NotTCP
+	c := &Conn{raw: raw, server: s}
+	c.handshake.ctx = context.Background()
+	c.key.limit = s.keyLimit
+	c.tap = &tap{Conn: raw, flush: c.flushInRead}
+	_, state := s.supported()
+	if state == NotNeeded {
+		state = NotTCP
 		if tcp, ok := raw.(*net.TCPConn); ok {
 			c.kernel = s.newKernel(tcp)
 		}
 	}
 	if c.kernel == nil {
 		c.tls = tls.Server(raw, s.configFor(nil, http2))
-		c.decide(reason)
-		c.tellDecided(reason, nil)
+		c.decide(state)
+		c.tellDecided(state, nil)
 		return c
 	}
-	c.tls = tls.Server(c.rec, s.configFor(c.rec, http2))
-	c.armed.Store(s.options.OffloadAll)
+	c.tap.counter.key.hellos = new(hellos)
+	c.tls = tls.Server(c.tap, s.configFor(&c.tap.counter, http2))
+	c.asked.Store(s.options.OffloadAll)
 	return c
 }
 
 // handshakeTimeout is Caddy's own limit for a request's header, the handshake
 // included.
 const handshakeTimeout = time.Minute
-
-// drainTimeout is how long a closed connection may go without progress before
-// it is given up: Caddy's own limit for a write that stalls.
-const drainTimeout = time.Minute
-
-// drainLimit is how long a closed connection is kept open at all.
-const drainLimit = time.Hour
-
-// errStalled ends the closing of a connection whose peer stopped reading.
-var errStalled = errors.New("ktls: peer does not take what was sent before close")
-
-// drainInBackground closes the socket when the peer has acknowledged everything.
-//
-// A record that does not fit TCP's queue waits in the TLS layer, from where
-// close(2) and shutdown(2) drop it, though sendfile(2) and sendmsg(2) have
-// reported success.
-func (s *Server) drainInBackground(c *Conn) {
-	// Wake a Read that is blocked: to its caller the connection is closed.
-	_ = c.raw.SetReadDeadline(time.Unix(1, 0))
-	s.options.Drain.add(1)
-	go func() {
-		defer s.options.Drain.add(-1)
-		if err := drain(c); err != nil {
-			s.lost(c, err)
-		}
-		_ = c.shut()
-	}()
-}
-
-func (s *Server) lost(c *Conn, err error) {
-	if s.options.Lost != nil {
-		s.options.Lost(c, err)
-	}
-}
-
-func drain(c *Conn) error {
-	begin := time.Now()
-	progress := begin
-	var acked uint64
-	for pause := time.Millisecond; ; pause = min(2*pause, 100*time.Millisecond) {
-		time.Sleep(pause)
-		// A reader may be stuck with an alert for a peer that doesn't read.
-		if c.out.TryLock() {
-			known := c.known()
-			done, err := c.finish()
-			callAll(c.release())
-			if done || known && err != nil {
-				return nil
-			}
-			if err != nil {
-				return err
-			}
-		}
-		if now, err := c.kernel.acked(); err != nil {
-			return err
-		} else if now != acked {
-			acked, progress = now, time.Now()
-		}
-		if time.Since(progress) > drainTimeout || time.Since(begin) > drainLimit {
-			return errStalled
-		}
-	}
-}
-
-// Wait waits for the Server's connections that were closed but still have data
-// to send, see [Drain.Wait].
-func (s *Server) Wait(ctx context.Context) error { return s.options.Drain.Wait(ctx) }
-
-// A Drain counts the connections that were closed but still have data to send,
-// see [Conn.Close]. It is no sync.WaitGroup, because connections are closed while
-// somebody waits, or has given up waiting. The zero value is ready for use.
-type Drain struct {
-	mu   sync.Mutex
-	n    int
-	idle chan struct{} // closed when n gets 0; nil if nobody waits
-}
-
-// Wait waits until there are none, at most until ctx is done, whose error it
-// returns then. A process that is to exit calls it.
-func (d *Drain) Wait(ctx context.Context) error {
-	select {
-	case <-d.none():
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
-func (d *Drain) add(n int) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.n += n
-	if d.n == 0 && d.idle != nil {
-		close(d.idle)
-		d.idle = nil
-	}
-}
-
-// none returns a channel that is closed when no connection is drained.
-func (d *Drain) none() <-chan struct{} {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.n == 0 {
-		done := make(chan struct{})
-		close(done)
-		return done
-	}
-	if d.idle == nil {
-		d.idle = make(chan struct{})
-	}
-	return d.idle
-}

@@ -169,7 +169,7 @@ func (sh *shape) wantRecords(t testing.TB, client *tls.Conn, log string) uint64 
 	hs.set(t, suite, loggedSecret(t, log, "SERVER_HANDSHAKE_TRAFFIC_SECRET"))
 	app.set(t, suite, loggedSecret(t, log, "SERVER_TRAFFIC_SECRET_0"))
 	tickets := 0
-	for rest := client.NetConn().(*tap).read.Bytes(); len(rest) > 0; {
+	for rest := client.NetConn().(*recording).read.Bytes(); len(rest) > 0; {
 		record, tail, ok := cutRecord(rest)
 		if !ok {
 			t.Fatalf("%d bytes are no record", len(rest))

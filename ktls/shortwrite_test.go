@@ -13,7 +13,7 @@ func TestShortWriteAllocations(t *testing.T) {
 		t.Run(fmt.Sprint(n), func(t *testing.T) {
 			s := newFakeServer(t, serverConfig(), onDemand, nil)
 			conn, client, k := s.connect(t, clientConfig())
-			go func() { _, _ = io.Copy(io.Discard, client.NetConn().(*tap).Conn) }()
+			go func() { _, _ = io.Copy(io.Discard, client.NetConn().(*recording).Conn) }()
 			p := make([]byte, n)
 			most := 6.0
 			if got := testing.AllocsPerRun(200, func() { _, _ = conn.Write(p) }); got > most {

@@ -53,7 +53,7 @@ func newSocket(tcp *net.TCPConn) kernel {
 	return &socket{tcp: tcp, conn: conn}
 }
 
-func (s *socket) install(info []byte, overhead int) error {
+func (s *socket) setKey(info []byte, overhead int) error {
 	s.overhead = overhead
 	if err := s.control(func(int) error { return nil }); err != nil {
 		return err // closed: MultipathTCP would not tell

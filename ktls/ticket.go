@@ -11,7 +11,7 @@ import (
 // configuration wants it, and takes the master secret of a TLS 1.2 session,
 // which no key log line tells when the session is resumed.
 func (s *Server) unwrapSession(
-	rec *recorder, chosen *tls.Config, ticket []byte, state tls.ConnectionState,
+	counter *recordCounter, chosen *tls.Config, ticket []byte, state tls.ConnectionState,
 ) (*tls.SessionState, error) {
 	unwrap := chosen.UnwrapSession
 	if unwrap == nil {
@@ -26,7 +26,7 @@ func (s *Server) unwrapSession(
 	// An error means that crypto/tls can't resume it either.
 	if encoded, err := session.Bytes(); err == nil {
 		if secret := masterSecretOf(encoded); secret != nil {
-			rec.setSecret(bytes.Clone(secret))
+			counter.setSecret(bytes.Clone(secret))
 		}
 		clear(encoded)
 	}

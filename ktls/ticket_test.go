@@ -170,14 +170,14 @@ func TestUnknownSessionEncoding(t *testing.T) {
 	s.resume(t, client)
 	for _, tt := range []struct {
 		name   string
-		change func(*recorder)
+		change func(*writeKey)
 		want   State
 	}{
-		{"secret not found", func(r *recorder) { r.secret = nil }, NoSecret},
-		{"another secret found", func(r *recorder) { r.secret[0] ^= 1 }, SequenceUnproven},
+		{"secret not found", func(k *writeKey) { k.secret = nil }, NoSecret},
+		{"another secret found", func(k *writeKey) { k.secret[0] ^= 1 }, SequenceUnproven},
 	} {
 		conn, c, _ := s.connect(t, client)
-		tt.change(conn.rec)
+		tt.change(&conn.tap.counter.key)
 		if !conn.ConnectionState().DidResume {
 			t.Error("not resumed")
 		}

@@ -33,7 +33,7 @@ type liar struct {
 	err       error // of send
 }
 
-func (k *liar) install(info []byte, overhead int) error {
+func (k *liar) setKey(info []byte, overhead int) error {
 	info = bytes.Clone(info)
 	if k.wrongKey {
 		info[len(info)/2] ^= 1
@@ -47,7 +47,7 @@ func (k *liar) install(info []byte, overhead int) error {
 			clear(info[4:12]) // TLS 1.2's explicit nonce is the number
 		}
 	}
-	return k.fakeKernel.install(info, overhead)
+	return k.fakeKernel.setKey(info, overhead)
 }
 
 func (k *liar) rekey(info []byte) error {
@@ -222,9 +222,9 @@ func TestProber(t *testing.T) {
 }
 
 // offeringServer is a server whose kernels are tried by a prober of its own.
-func offeringServer(t *testing.T, mode mode, installErr error) (s *fakeServer, offered *int) {
+func offeringServer(t *testing.T, mode mode, setKeyErr error) (s *fakeServer, offered *int) {
 	offered = new(int)
-	s = newFakeServer(t, serverConfig(), mode, func(k *fakeKernel) { *offered++; k.installErr = installErr })
+	s = newFakeServer(t, serverConfig(), mode, func(k *fakeKernel) { *offered++; k.setKeyErr = setKeyErr })
 	p := &prober{run: func() (Support, error) { return s.support, nil }}
 	_, _ = p.probe()
 	s.supported, s.distrust = p.supported, p.distrust
@@ -257,7 +257,7 @@ func TestKernelInert(t *testing.T) {
 						t.Errorf("%d kernels were opened, want one", *offered)
 					}
 					k.wantSent(t, 0, 0)
-					wire := client.NetConn().(*tap).read.Bytes()
+					wire := client.NetConn().(*recording).read.Bytes()
 					if bytes.Contains(wire, body[1000:1064]) {
 						t.Error("a piece of the body is on the wire in clear")
 					}

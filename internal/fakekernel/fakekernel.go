@@ -40,11 +40,10 @@ type Kernel struct {
 
 // Counts tell what a Kernel has done.
 type Counts struct {
-	Installs int
-	Rekeys   int    // the trial of the first key again not included
-	Records  uint64 // that were made
-	Sent     int64  // bytes of application data, those of files included
-	Files    int64  // bytes of files
+	Rekeys  int    // the trial of the first key again not included
+	Records uint64 // that were made
+	Sent    int64  // bytes of application data, those of files included
+	Files   int64  // bytes of files
 }
 
 // Counts returns what the kernel has done so far.
@@ -75,9 +74,9 @@ func (k *Kernel) Corked() bool {
 	return k.corked
 }
 
-// Install takes the first key, a struct tls12_crypto_info_* of
+// SetKey takes the first key, a struct tls12_crypto_info_* of
 // include/uapi/linux/tls.h, and the bytes that a record has beside its content.
-func (k *Kernel) Install(info []byte, overhead int) error {
+func (k *Kernel) SetKey(info []byte, overhead int) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	key, sequence, err := ParseInfo(info)
@@ -88,7 +87,6 @@ func (k *Kernel) Install(info []byte, overhead int) error {
 		k.Complain("overhead %d, want %d", overhead, got)
 	}
 	k.key, k.sequence = key, sequence
-	k.counts.Installs++
 	return countTaken()
 }
 
@@ -175,7 +173,7 @@ func (k *Kernel) Cork(on bool) {
 	k.corked = on
 }
 
-// record writes one record. k.mu is held.
+// record writes one record. Caller holds k.mu.
 func (k *Kernel) record(typ byte, content []byte) error {
 	n, err := k.Wire.Write(k.key.Seal(k.sequence, typ, content))
 	if n > 0 || err == nil { // else nothing was sent, as after a deadline
@@ -185,8 +183,8 @@ func (k *Kernel) record(typ byte, content []byte) error {
 	return err
 }
 
-// data adds application data and writes the records that are complete. k.mu is
-// held.
+// data adds application data and writes the records that are complete. Caller holds
+// k.mu.
 func (k *Kernel) data(p []byte, more bool) error {
 	k.open = append(k.open, p...)
 	k.counts.Sent += int64(len(p))

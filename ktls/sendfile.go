@@ -65,7 +65,7 @@ func (c *Conn) SendFile(header []byte, part filerange.Segment) (sent int64, err 
 		}
 		sent += m
 		part = part.Rest(m)
-		c.open = m < want
+		c.out.open = m < want
 		switch {
 		case err != nil:
 			return sent, c.fail(err)
@@ -93,11 +93,11 @@ func (c *Conn) SendFrames(header []byte, part filerange.Segment, payload int64) 
 		return 0, c.fail(err)
 	}
 	sent, err = c.kernel.sendFrames(header, part, payload)
-	c.open = sent < part.Len
+	c.out.open = sent < part.Len
 	switch {
 	case errors.Is(err, ErrNoSendfile):
 		return sent, err
-	case err == nil && c.open:
+	case err == nil && c.out.open:
 		err = io.ErrUnexpectedEOF
 	}
 	return sent, c.fail(err)
@@ -123,7 +123,7 @@ var errNotOffloaded = errors.New("ktls: connection is not offloaded")
 // controlGap is how much of a file is copied to close an open record.
 const controlGap = 512
 
-// copyGap sends up to controlGap bytes of a file through user space. c.out is held.
+// copyGap sends up to controlGap bytes of a file through user space. Caller holds c.out.
 func (c *Conn) copyGap(part filerange.Segment) (int64, error) {
 	buf := make([]byte, min(part.Len, controlGap))
 	if _, err := part.File.ReadAt(buf, part.Offset); err != nil {
@@ -133,7 +133,7 @@ func (c *Conn) copyGap(part filerange.Segment) (int64, error) {
 		return 0, c.fail(err)
 	}
 	m, err := c.kernel.send(buf, false)
-	c.open = false
+	c.out.open = false
 	return int64(m), c.fail(err)
 }
 

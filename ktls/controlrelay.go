@@ -4,7 +4,27 @@ import (
 	"crypto/tls"
 	"errors"
 	"slices"
+	"sync"
+	"sync/atomic"
 )
+
+// A controlRelay gets what crypto/tls writes after the offload: alerts and answers to
+// KeyUpdates, which crypto/tls has encrypted under its own key. The relay opens them
+// and queues what the peer has to see of them, for whoever sends next to give to the
+// kernel.
+type controlRelay struct {
+	mu sync.Mutex // guards what follows but atomics; is held for moments only
+
+	key     writeKey
+	number  uint64 // of crypto/tls's next record
+	pending []control
+	dead    error // why no more application data may be sent
+
+	waiting   atomic.Bool // there is something to take: pending, or dead
+	interrupt atomic.Bool // Read is to return, for Conn.Read to return
+
+	renewal *keyRenewal // the kernel's key
+}
 
 // A control is a record other than application data.
 type control struct {
@@ -17,15 +37,24 @@ var (
 	errAlertSent     = errors.New("ktls: connection ended by an alert")
 )
 
-// divert opens what crypto/tls has encrypted after the switch and queues what
-// the peer has to see of it.
-func (r *recorder) divert(p []byte) (int, error) {
+func newControlRelay(h handover, renewal *keyRenewal) *controlRelay {
+	return &controlRelay{key: h.key, number: h.next, renewal: renewal}
+}
+
+// due reports whether there is something to take. There is nothing before the
+// offload, when r is nil.
+func (r *controlRelay) due() bool { return r != nil && r.waiting.Load() }
+
+// write takes a write of crypto/tls, which is whole records.
+func (r *controlRelay) write(p []byte) (int, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	if r.dead != nil {
 		return 0, r.dead
 	}
 	for rest := p; len(rest) > 0; {
 		record, tail, ok := cutRecord(rest)
-		if !ok || !r.divertRecord(record) {
+		if !ok || !r.queue(record) {
 			r.dead = errForeignRecord
 			r.waiting.Store(true) // whoever sends next has to see it
 			return 0, r.dead
@@ -35,9 +64,11 @@ func (r *recorder) divert(p []byte) (int, error) {
 	return len(p), nil
 }
 
-func (r *recorder) divertRecord(record []byte) bool {
-	key, reason := r.current()
-	if reason != Offloaded {
+// queue queues what a record says, and reports whether crypto/tls can have written it.
+// Caller holds r.mu.
+func (r *controlRelay) queue(record []byte) bool {
+	key, state := r.key.get()
+	if state != Offloaded {
 		return false
 	}
 	typ, content, ok := key.open(record, r.number)
@@ -53,10 +84,10 @@ func (r *recorder) divertRecord(record []byte) bool {
 			r.dead = errAlertSent
 		}
 		return true
-	case typ == recordHandshake && r.suite.version == tls.VersionTLS13 && isKeyUpdate(content):
+	case typ == recordHandshake && r.key.suite.version == tls.VersionTLS13 && isKeyUpdate(content):
 		r.number = 0
 		r.answerKeyUpdate()
-		return r.nextGeneration() == nil
+		return r.key.next() == nil
 	}
 	return false
 }
@@ -65,10 +96,10 @@ func (r *recorder) divertRecord(record []byte) bool {
 // for all requests up to now (RFC 8446, section 4.6.3). If the kernel can't
 // follow, nothing is sent: the peer can't tell that from an answer behind the
 // data in flight. crypto/tls has to believe that it went out, or it would not
-// follow the peer's key.
-func (r *recorder) answerKeyUpdate() {
-	if !r.rekey {
-		if !r.retired.Swap(true) {
+// follow the peer's key. Caller holds r.mu.
+func (r *controlRelay) answerKeyUpdate() {
+	if !r.renewal.can {
+		if r.renewal.retire() {
 			r.interrupt.Store(true)
 		}
 		return
@@ -79,9 +110,8 @@ func (r *recorder) answerKeyUpdate() {
 	r.waiting.Store(true)
 }
 
-// takePending returns the queued control records, and why nothing may follow
-// them, if so.
-func (r *recorder) takePending() ([]control, error) {
+// take returns the queued control records, and why nothing may follow them, if so.
+func (r *controlRelay) take() ([]control, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	p := r.pending
@@ -91,11 +121,18 @@ func (r *recorder) takePending() ([]control, error) {
 }
 
 // putBack queues control records again that could not be sent.
-func (r *recorder) putBack(controls []control) {
+func (r *controlRelay) putBack(controls []control) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.pending = append(controls, r.pending...)
 	r.waiting.Store(true)
+}
+
+// forget zeroes the secret. crypto/tls can't write any more.
+func (r *controlRelay) forget() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.key.forget()
 }
 
 // isKeyUpdate reports whether a handshake message is a whole KeyUpdate

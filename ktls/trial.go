@@ -198,7 +198,7 @@ func (t *Trial) send(c *Conn, s *suite) (body []byte, err error) {
 func (t *Trial) replaceKey(c *Conn) error {
 	c.lock()
 	defer c.unlock()
-	if t.Version < tls.VersionTLS13 || !c.rec.rekey {
+	if t.Version < tls.VersionTLS13 || !c.key.can {
 		return nil
 	}
 	err := c.updateKey()
@@ -226,7 +226,7 @@ func (t *Trial) sendProgram(c *Conn) ([]byte, error) {
 	c.lock()
 	defer c.unlock()
 	sent, err := c.kernel.sendFile(filerange.Segment{File: f, Len: int64(n)}, c)
-	c.open = sent < int64(n)
+	c.out.open = sent < int64(n)
 	if errors.Is(err, errors.ErrUnsupported) {
 		return nil, nil // the file system
 	}

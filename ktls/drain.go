@@ -1,0 +1,116 @@
+package ktls
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+)
+
+// drainTimeout is how long a closed connection may go without progress before
+// it is given up: Caddy's own limit for a write that stalls.
+const drainTimeout = time.Minute
+
+// drainLimit is how long a closed connection is kept open at all.
+const drainLimit = time.Hour
+
+// errStalled ends the closing of a connection whose peer stopped reading.
+var errStalled = errors.New("ktls: peer does not take what was sent before close")
+
+// drainInBackground sends what is left and closes the socket when the peer has acknowledged everything.
+//
+// A record that does not fit TCP's queue waits in the TLS layer, from where
+// close(2) and shutdown(2) drop it, though sendfile(2) and sendmsg(2) have
+// reported success.
+func (c *Conn) drainInBackground() {
+	// Wake a Read that is blocked: to its caller the connection is closed.
+	_ = c.raw.SetReadDeadline(time.Unix(1, 0))
+	c.server.options.Drain.add(1)
+	go func() {
+		defer c.server.options.Drain.add(-1)
+		if err := c.drain(); err != nil {
+			c.tellLost(err)
+		}
+		_ = c.shut()
+	}()
+}
+
+// drain ends the connection in order, and returns an error if it can't, unless the
+// connection's user knows.
+func (c *Conn) drain() error {
+	begin := time.Now()
+	progress := begin
+	var acked uint64
+	for pause := time.Millisecond; ; pause = min(2*pause, 100*time.Millisecond) {
+		time.Sleep(pause)
+		// A reader may be stuck with an alert for a peer that doesn't read.
+		if c.out.TryLock() {
+			known := c.known()
+			done, err := c.finish()
+			callAll(c.out.release())
+			if done || known && err != nil {
+				return nil
+			}
+			if err != nil {
+				return err
+			}
+		}
+		if now, err := c.kernel.acked(); err != nil {
+			return err
+		} else if now != acked {
+			acked, progress = now, time.Now()
+		}
+		if time.Since(progress) > drainTimeout || time.Since(begin) > drainLimit {
+			return errStalled
+		}
+	}
+}
+
+// Wait waits for the Server's connections that were closed but still have data
+// to send, see [Drain.Wait].
+func (s *Server) Wait(ctx context.Context) error { return s.options.Drain.Wait(ctx) }
+
+// A Drain counts the connections that were closed but still have data to send,
+// see [Conn.Close]. It is no sync.WaitGroup, because connections are closed while
+// somebody waits, or has given up waiting. The zero value is ready for use.
+type Drain struct {
+	mu   sync.Mutex
+	n    int
+	idle chan struct{} // closed when n gets 0; nil if nobody waits
+}
+
+// Wait waits until there are none, at most until ctx is done, whose error it
+// returns then. A process that is to exit calls it.
+func (d *Drain) Wait(ctx context.Context) error {
+	select {
+	case <-d.none():
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (d *Drain) add(n int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.n += n
+	if d.n == 0 && d.idle != nil {
+		close(d.idle)
+		d.idle = nil
+	}
+}
+
+// none returns a channel that is closed when no connection is drained.
+func (d *Drain) none() <-chan struct{} {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.n == 0 {
+		done := make(chan struct{})
+		close(done)
+		return done
+	}
+	if d.idle == nil {
+		d.idle = make(chan struct{})
+	}
+	return d.idle
+}
