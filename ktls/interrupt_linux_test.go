@@ -108,7 +108,7 @@ var socketCalls = []blockedCall{
 		begin: func(t *testing.T) (net.Conn, func() error, <-chan struct{}) {
 			conn := plainOffloaded(t)
 			l := newSendfileLimiter(func() int { return 0 })
-			conn.kernel.(plainSocket).kernel.(*socket).output().place.limiter = l
+			conn.kernel.(plainSocket).kernel.(*socket).call().file.place.limiter = l
 			waits := make(chan struct{})
 			go func() {
 				defer close(waits)

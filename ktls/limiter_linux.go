@@ -6,8 +6,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // A sendfileLimiter lets so many long system calls work at a time as there are
@@ -19,23 +17,25 @@ import (
 // in its send buffer, which together left the processor's cache before TCP read
 // it.
 //
-// A call that waits, for a disk or a file server, does not count: after several
-// times the processor time that such calls take it loses its place.
+// A call that waits, for a disk or a file server, does not count: when it lasts longer
+// than patience it loses its place.
 type sendfileLimiter struct {
 	places func() int
 
 	mu      sync.Mutex
 	taken   int
 	waiting []chan struct{} // in order of arrival; closed when a place is given
-
-	cost atomic.Int64 // mean processor time of limiterUnit bytes, in ns
 }
 
 const (
-	// limiterUnit is also the least length of a call that counts.
-	limiterUnit = 256 << 10
-	// firstCost is a guess: 1 GiB/s.
-	firstCost = int64(time.Second / 4096)
+	// limitedLen is the least length of a call that counts.
+	limitedLen = 256 << 10
+	// patience is how long a call keeps its place: four times what the longest call,
+	// of maxSendFile, takes at 1 GiB/s. Where the processor is slower, calls lose
+	// their places early and more of them work at a time, as without a limiter. To
+	// measure how long calls take was no better: most end early, when the send
+	// buffer is full, and tell nothing.
+	patience = 4 * time.Millisecond
 )
 
 // limiter is for all connections, because they share the processors. The runtime
@@ -43,9 +43,7 @@ const (
 var limiter = newSendfileLimiter(func() int { return runtime.GOMAXPROCS(0) })
 
 func newSendfileLimiter(places func() int) *sendfileLimiter {
-	l := &sendfileLimiter{places: places}
-	l.cost.Store(firstCost)
-	return l
+	return &sendfileLimiter{places: places}
 }
 
 // tryEnter takes a place if one is free and nobody waits for it.
@@ -59,7 +57,7 @@ func (l *sendfileLimiter) tryEnter() bool {
 	return true
 }
 
-// free reports whether there is a place. l.mu is held.
+// free reports whether there is a place. Caller holds l.mu.
 func (l *sendfileLimiter) free() bool { return l.taken < l.places() }
 
 // enter takes a place, for which it may wait. An error of w ends the waiting.
@@ -79,7 +77,7 @@ func (l *sendfileLimiter) enter(w waiter) error {
 	return err
 }
 
-// give gives free places to those who wait. l.mu is held.
+// give gives free places to those who wait. Caller holds l.mu.
 func (l *sendfileLimiter) give() {
 	for len(l.waiting) > 0 && l.free() {
 		l.taken++
@@ -105,21 +103,6 @@ func (l *sendfileLimiter) leave() {
 	defer l.mu.Unlock()
 	l.taken--
 	l.give()
-}
-
-// patience is how long a call of n bytes keeps its place.
-func (l *sendfileLimiter) patience(n int64) time.Duration {
-	return time.Duration(4 * l.cost.Load() * n / limiterUnit)
-}
-
-// learn takes note of the processor time of a call of n bytes, which means
-// nothing if the goroutine has gone on in another thread.
-func (l *sendfileLimiter) learn(n int64, took, lasted time.Duration) {
-	if took <= 0 || took > lasted {
-		return
-	}
-	cost := l.cost.Load()
-	l.cost.Store(cost + (int64(took)*limiterUnit/n-cost)/8)
 }
 
 // A place is that of one connection, for one call after the other. The zero value
@@ -151,30 +134,18 @@ func (p *place) leave() {
 	}
 }
 
-// run runs a call that is to send n bytes, for which there is a place, and gives
-// the place back. It returns how many bytes the call has sent.
-func (p *place) run(n int64, call func() int64) int64 {
-	if patience := p.limiter.patience(n); p.timer == nil {
+// run runs a call for which there is a place, and gives the place back. It returns
+// how many bytes the call has sent.
+func (p *place) run(call func() int64) int64 {
+	if p.timer == nil {
 		p.timer = time.AfterFunc(patience, p.leave)
 	} else {
 		// Should the timer have just fired for the call before, this one
 		// loses its place early, which does no harm.
 		p.timer.Reset(patience)
 	}
-	wall, begin := time.Now(), threadTime()
 	sent := call()
-	took, lasted := threadTime()-begin, time.Since(wall)
 	p.timer.Stop()
 	p.leave()
-	if sent == n {
-		p.limiter.learn(n, took, lasted)
-	}
 	return sent
-}
-
-// threadTime returns the processor time that the thread has used.
-func threadTime() time.Duration {
-	var t unix.Timespec
-	_ = unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &t) // fails for an unknown clock only
-	return time.Duration(t.Nano())
 }

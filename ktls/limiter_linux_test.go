@@ -14,12 +14,11 @@ import (
 func TestLimiter(t *testing.T) {
 	tests := []struct {
 		name    string
-		n       int64
 		lasting time.Duration // of a call
 		want    int32         // most calls at a time
 	}{
-		{"long calls", limiterUnit, time.Microsecond, 2},
-		{"calls that wait", limiterUnit, time.Second, 16},
+		{"long calls", patience / 2, 2},
+		{"calls that wait", time.Second, 16},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -33,15 +32,15 @@ func TestLimiter(t *testing.T) {
 						if err := p.enter(patient{}); err != nil {
 							t.Error(err)
 						}
-						if n := p.run(test.n, func() int64 {
+						if n := p.run(func() int64 {
 							n := now.Add(1)
 							defer now.Add(-1)
 							for m := most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
 							}
 							time.Sleep(test.lasting)
-							return test.n - 1
-						}); n != test.n-1 {
-							t.Errorf("run returns %d, want %d", n, test.n-1)
+							return 1000
+						}); n != 1000 {
+							t.Errorf("run returns %d, want 1000", n)
 						}
 					})
 				}
@@ -55,34 +54,6 @@ func TestLimiter(t *testing.T) {
 					t.Errorf("%d places are taken afterwards, and %d wait; want none", l.taken, len(l.waiting))
 				}
 			})
-		})
-	}
-}
-
-// What a call may last follows the processor time of such calls, however long
-// they wait.
-func TestLimiterLearns(t *testing.T) {
-	const ms = time.Millisecond
-	for _, tt := range []struct {
-		name         string
-		n            int64
-		took, lasted time.Duration
-		want         time.Duration
-	}{
-		{"calls that work", limiterUnit, 3 * ms, 4 * ms, 3 * ms},
-		{"longer calls", 4 * limiterUnit, 3 * ms, 4 * ms, 3 * ms / 4},
-		{"calls that wait", limiterUnit, ms, time.Hour, ms},
-		{"another thread's time", limiterUnit, 5 * ms, 4 * ms, time.Duration(firstCost)},
-		{"another thread's earlier time", limiterUnit, -ms, 4 * ms, time.Duration(firstCost)},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			l := newSendfileLimiter(func() int { return 1 })
-			for range 100 {
-				l.learn(tt.n, tt.took, tt.lasted)
-			}
-			if got := time.Duration(l.cost.Load()); got < tt.want-time.Microsecond || got > tt.want+time.Microsecond {
-				t.Errorf("cost has become %v, want %v", got, tt.want)
-			}
 		})
 	}
 }
@@ -140,10 +111,10 @@ func (w waits) wait(ready <-chan struct{}) error { return w(ready) }
 // A call that counts needs no memory: there is one for each MiB that is sent.
 func TestPlaceAllocations(t *testing.T) {
 	p := place{limiter: newSendfileLimiter(func() int { return 1 })}
-	call := func() int64 { return limiterUnit }
+	call := func() int64 { return limitedLen }
 	if n := testing.AllocsPerRun(100, func() {
 		if p.tryEnter() {
-			p.run(limiterUnit, call)
+			p.run(call)
 		}
 	}); n > 0 {
 		t.Errorf("%v allocations", n)

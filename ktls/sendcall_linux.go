@@ -2,6 +2,7 @@ package ktls
 
 import (
 	"errors"
+	"os"
 	"sync"
 	"syscall"
 	"time"
@@ -9,67 +10,101 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// An output is a system call that sends, with its arguments and results. A
-// socket has one, for whoever holds the connection's out: closures would be
-// allocated in every call.
-type output struct {
+// A sendCall is a system call that sends, with its arguments and results. A socket
+// has one, for whoever holds the connection's out, because closures would be allocated
+// in every call.
+type sendCall struct {
 	socket *socket
 
-	call func(*output) // sendmsg or sendfile
-	name string
-	wait bool // for room
+	do   func(*sendCall) // sendmsg, sendfile or sendFrames
+	name string          // of the system call
+	wait bool            // for room
+	fd   int             // of the socket
+	err  error
 
-	corked bool
-	nudge  nudge
-	place  place // in sendfile(2)
-	fd     int
-	err    error
+	message message
+	file    filePart
+	frames  frameRun
 
-	p, oob []byte // sendmsg: what is left, and its control message
-	flags  int
+	corked bool // TCP_CORK is set
+	uncork uncorkTimer
 
-	file      syscall.RawConn // sendfile
-	in        int             // its descriptor
-	offset, n int64
-	sent      int64
-
-	header []byte // sendFrames: what comes before each frame, of which p is left
-	frame  int64  // its content, of which n is left
-	frames int    // that are left
-
-	// Methods, since a method value is a closure too.
-	try    func(fd uintptr) bool
-	opened func(in uintptr)
-	framed func(in uintptr)
-	splice func() int64
+	try func(fd uintptr) bool // tryOnce: a method value is a closure too
 }
 
-func (s *socket) output() *output {
-	if s.out == nil {
-		o := &output{socket: s, place: place{limiter: limiter}}
-		o.try, o.opened, o.framed, o.splice = o.tryOnce, o.sendOpened, o.sendFramed, o.sendSpliced
-		s.out = o
+// A message is what sendmsg(2) sends.
+type message struct {
+	left    []byte
+	control []byte // the control message, see cmsg(3)
+	flags   int
+}
+
+// A filePart is what sendfile(2) sends.
+type filePart struct {
+	raw       syscall.RawConn
+	fd        int
+	offset, n int64 // n bytes are left, or asked for
+	sent      int64
+	place     place // in the limiter
+
+	opened func(fd uintptr) // sendOpened
+	splice func() int64     // sendSpliced
+}
+
+// A frameRun is what sendFrames sends: headers, of which the message has what is left
+// of one, and payloads, of which the filePart has.
+type frameRun struct {
+	header  []byte
+	payload int64 // bytes
+	left    int   // frames
+
+	opened func(fd uintptr) // sendFramesOpened
+}
+
+// call returns the socket's sendCall.
+func (s *socket) call() *sendCall {
+	if s.sending == nil {
+		c := &sendCall{socket: s}
+		c.file.place.limiter = limiter
+		c.try, c.file.opened, c.file.splice, c.frames.opened = c.tryOnce, c.sendOpened, c.sendSpliced, c.sendFramesOpened
+		s.sending = c
 	}
-	return s.out
+	return s.sending
+}
+
+// run runs a system call that sends, again when it was interrupted, and, with
+// wait set, when there is room. do must not send anything when it fails.
+func (c *sendCall) run(wait bool, name string, do func(*sendCall)) error {
+	c.do, c.name, c.wait, c.err = do, name, wait, nil
+	writeErr := c.socket.conn.Write(c.try)
+	c.uncork.end()
+	switch {
+	case writeErr != nil:
+		return writeErr
+	case errors.Is(c.err, unix.EAGAIN):
+		return errWouldBlock
+	default:
+		return os.NewSyscallError(c.name, c.err)
+	}
 }
 
 // tryOnce reports whether the call is done, rather than to be tried again when
 // there is room.
-func (o *output) tryOnce(fd uintptr) bool {
-	o.fd = int(fd)
+func (c *sendCall) tryOnce(fd uintptr) bool {
+	c.fd = int(fd)
 	for {
-		if o.err = o.socket.faulty(o.name); o.err == nil {
-			o.call(o)
+		if c.err = c.socket.faulty(c.name); c.err == nil {
+			c.do(c)
 		}
-		if !errors.Is(o.err, unix.EINTR) {
+		if !errors.Is(c.err, unix.EINTR) {
 			break
 		}
 	}
-	if !o.wait || !errors.Is(o.err, unix.EAGAIN) {
+	if !c.wait || !errors.Is(c.err, unix.EAGAIN) {
 		return true
 	}
-	o.push()
-	o.nudge.begin(o.socket)
+	c.push()
+	c.uncork.begin(c.socket)
 	return false
 }
 
@@ -78,18 +113,90 @@ func (o *output) tryOnce(fd uintptr) bool {
 // buffer may have no room for the next record until a timer of 200 ms ends, for
 // each record (4 KiB over loopback: 41 s for 3 MiB). It fails if the connection is
 // gone, which the next call tells.
-func (o *output) push() {
-	_ = setCork(o.fd, false)
-	o.corked = false
+func (c *sendCall) push() {
+	_ = setCork(c.fd, false)
+	c.corked = false
 }
 
-// A nudge pushes, while a call waits for room, what TCP has not sent. It should
-// not be needed. But when there is room, the TLS layer of Linux 6.1 goes on with a
-// record that TCP had refused, and promises more, as the sendfile(2) that had begun
-// the record: TCP keeps what it gets, and if that is too much for room to be
-// reported (4 KiB of SO_SNDBUF, or tcp_notsent_lowat), nobody ever pushes. A push
-// that comes too late, during the next call, does no harm.
-type nudge struct {
+func (c *sendCall) sendmsg() {
+	var n int
+	n, c.err = unix.SendmsgN(c.fd, c.message.left, c.message.control, nil, c.message.flags)
+	c.message.left = c.message.left[max(n, 0):]
+}
+
+// errNoPlace says that sendfile(2) has to wait for its place, which is not done
+// here, where the socket can't be closed.
+var errNoPlace = errors.New("ktls: no place in the limiter")
+
+func (c *sendCall) sendfile() {
+	if c.file.n >= limitedLen && !c.file.place.tryEnter() {
+		c.err = errNoPlace
+		return
+	}
+	// Control keeps the file open while the kernel reads it.
+	if err := c.file.raw.Control(c.file.opened); err != nil {
+		c.err = err
+	}
+}
+
+func (c *sendCall) sendOpened(fd uintptr) {
+	c.file.fd = int(fd)
+	if c.file.n < limitedLen {
+		c.file.sent = c.file.splice()
+		return
+	}
+	c.file.sent = c.file.place.run(c.file.splice)
+}
+
+func (c *sendCall) sendSpliced() int64 {
+	var n int
+	n, c.err = unix.Sendfile(c.fd, c.file.fd, &c.file.offset, int(c.file.n))
+	return int64(max(n, 0))
+}
+
+// sendFrames goes on with the frames that are left.
+func (c *sendCall) sendFrames() {
+	if err := c.file.raw.Control(c.frames.opened); err != nil {
+		c.err = err
+	}
+}
+
+func (c *sendCall) sendFramesOpened(fd uintptr) {
+	c.file.fd = int(fd)
+	for c.frames.left > 0 {
+		if len(c.message.left) > 0 {
+			c.name = "sendmsg"
+			if c.err = c.socket.faulty(c.name); c.err == nil {
+				c.sendmsg()
+			}
+			if c.err != nil {
+				return
+			}
+			continue
+		}
+		c.name = "sendfile"
+		if c.err = c.socket.faulty(c.name); c.err != nil {
+			return
+		}
+		n := c.sendSpliced()
+		if n == 0 {
+			return // an error, or the end of the file
+		}
+		c.file.sent += n
+		if c.file.n -= n; c.file.n == 0 {
+			c.frames.left--
+			c.message.left, c.file.n = c.frames.header, c.frames.payload
+		}
+	}
+}
+
+// An uncorkTimer uncorks the connection while a call waits for room, so that TCP sends
+// what it holds back. It should not be needed. But when there is room, the TLS layer of
+// Linux 6.1 goes on with a record that TCP had refused, and promises more, as the
+// sendfile(2) that had begun the record: TCP keeps what it gets, and if that is too much
+// for room to be reported (4 KiB of SO_SNDBUF, or tcp_notsent_lowat), nobody ever sends
+// it. To uncork too late, during the next call, does no harm.
+type uncorkTimer struct {
 	mu    sync.Mutex
 	timer *time.Timer
 	pause time.Duration // until the next time, 0 if no call waits
@@ -97,113 +204,42 @@ type nudge struct {
 
 // Clients may read slowly for hours, so the pauses get longer.
 const (
-	firstNudge = 50 * time.Millisecond
-	lastNudge  = 10 * time.Second
+	firstUncork = 50 * time.Millisecond
+	lastUncork  = 10 * time.Second
 )
 
-func (n *nudge) begin(s *socket) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.pause = firstNudge
-	if n.timer != nil {
-		n.timer.Reset(n.pause)
+func (u *uncorkTimer) begin(s *socket) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.pause = firstUncork
+	if u.timer != nil {
+		u.timer.Reset(u.pause)
 		return
 	}
-	n.timer = time.AfterFunc(n.pause, func() {
-		if n.again() {
+	u.timer = time.AfterFunc(u.pause, func() {
+		if u.again() {
 			_ = s.control(func(fd int) error { return setCork(fd, false) })
 		}
 	})
 }
 
-func (n *nudge) again() bool {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.pause == 0 {
+// again sets the timer once more, and reports whether a call still waits.
+func (u *uncorkTimer) again() bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.pause == 0 {
 		return false
 	}
-	n.pause = min(2*n.pause, lastNudge)
-	n.timer.Reset(n.pause)
+	u.pause = min(2*u.pause, lastUncork)
+	u.timer.Reset(u.pause)
 	return true
 }
 
-func (n *nudge) end() {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.pause > 0 {
-		n.pause = 0
-		n.timer.Stop()
-	}
-}
-
-func (o *output) sendmsg() {
-	var n int
-	n, o.err = unix.SendmsgN(o.fd, o.p, o.oob, nil, o.flags)
-	o.p = o.p[max(n, 0):]
-}
-
-// errNoPlace says that sendfile(2) has to wait for its place, which is not done
-// here, where the socket can't be closed.
-var errNoPlace = errors.New("ktls: no place in the limiter")
-
-func (o *output) sendfile() {
-	if o.n >= limiterUnit && !o.place.tryEnter() {
-		o.err = errNoPlace
-		return
-	}
-	// Control keeps the file open while the kernel reads it.
-	if err := o.file.Control(o.opened); err != nil {
-		o.err = err
-	}
-}
-
-func (o *output) sendOpened(in uintptr) {
-	o.in = int(in)
-	if o.n < limiterUnit {
-		o.sent = o.splice()
-		return
-	}
-	o.sent = o.place.run(o.n, o.splice)
-}
-
-func (o *output) sendSpliced() int64 {
-	var n int
-	n, o.err = unix.Sendfile(o.fd, o.in, &o.offset, int(o.n))
-	return int64(max(n, 0))
-}
-
-// sendFrames goes on with the frames that are left.
-func (o *output) sendFrames() {
-	if err := o.file.Control(o.framed); err != nil {
-		o.err = err
-	}
-}
-
-func (o *output) sendFramed(in uintptr) {
-	o.in = int(in)
-	for o.frames > 0 {
-		if len(o.p) > 0 {
-			o.name = "sendmsg"
-			if o.err = o.socket.faulty(o.name); o.err == nil {
-				o.sendmsg()
-			}
-			if o.err != nil {
-				return
-			}
-			continue
-		}
-		o.name = "sendfile"
-		if o.err = o.socket.faulty(o.name); o.err != nil {
-			return
-		}
-		n := o.sendSpliced()
-		if n == 0 {
-			return // an error, or the end of the file
-		}
-		o.sent += n
-		if o.n -= n; o.n == 0 {
-			o.frames--
-			o.p, o.n = o.header, o.frame
-		}
+func (u *uncorkTimer) end() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.pause > 0 {
+		u.pause = 0
+		u.timer.Stop()
 	}
 }

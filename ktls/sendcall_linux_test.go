@@ -18,7 +18,7 @@ import (
 // The calls that send share their arguments' place: nothing of one may show in
 // the next, whether it waits, runs into a deadline or fails. Without a key the
 // kernel sends what it is given.
-func TestOutput(t *testing.T) {
+func TestSendCalls(t *testing.T) {
 	client, server := smallPair(t, 4096)
 	k := newSocket(server)
 	body, closed := testBody(300_000), testFile(t, []byte("closed"))
@@ -70,7 +70,7 @@ func TestOutput(t *testing.T) {
 			t.Fatalf("sendFile at the end: %d, %v", n, err)
 		}
 	}
-	if o := k.(*socket).out; o.p != nil || o.oob != nil || o.file != nil {
+	if c := k.(*socket).sending; c.message.left != nil || c.message.control != nil || c.file.raw != nil || c.frames.header != nil {
 		t.Error("a buffer or a file is kept")
 	}
 	server.Close()
@@ -111,22 +111,22 @@ func wantUncorked(t *testing.T, c *net.TCPConn) {
 	}
 }
 
-// While a call waits for room, what is held back is pushed, and afterwards not.
-func TestNudge(t *testing.T) {
+// While a call waits for room the connection is uncorked, and afterwards not.
+func TestUncorkTimer(t *testing.T) {
 	_, server := smallPair(t, 4096)
 	s := newSocket(server).(*socket)
 	s.cork(true)
 	if !corked(t, server) {
 		t.Fatal("not corked")
 	}
-	n := &s.output().nudge
-	n.begin(s)
+	u := &s.call().uncork
+	u.begin(s)
 	wantUncorked(t, server)
-	if !n.again() {
-		t.Error("pushed once only")
+	if !u.again() {
+		t.Error("uncorked once only")
 	}
-	n.end()
-	if n.again() {
+	u.end()
+	if u.again() {
 		t.Error("goes on afterwards")
 	}
 }
