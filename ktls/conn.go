@@ -18,7 +18,7 @@ import (
 // SendFile, SendFrames and Cork are for package fileserver of this module.
 type Conn struct {
 	tls    *tls.Conn
-	tap    *tap // what crypto/tls has for a connection, unless the raw one can't be offloaded
+	tap    *tap // below crypto/tls, unless the raw connection can't be offloaded
 	raw    net.Conn
 	kernel kernel // nil if the raw connection can't be offloaded
 	server *Server
@@ -33,8 +33,8 @@ type Conn struct {
 	out outgoing
 	key keyRenewal
 
-	// Close takes no lock that is held while something waits: these tell it
-	// what goes on.
+	// Close takes no lock that is held while something waits. These tell it what
+	// goes on.
 	closed   atomic.Bool
 	calls    atomic.Int32 // by the connection's user, to send: Close interrupts them
 	deadline writeDeadline

@@ -17,7 +17,8 @@ const drainLimit = time.Hour
 // errStalled ends the closing of a connection whose peer stopped reading.
 var errStalled = errors.New("ktls: peer does not take what was sent before close")
 
-// drainInBackground sends what is left and closes the socket when the peer has acknowledged everything.
+// drainInBackground sends what is left, and closes the socket when the peer has
+// acknowledged everything.
 //
 // A record that does not fit TCP's queue waits in the TLS layer, from where
 // close(2) and shutdown(2) drop it, though sendfile(2) and sendmsg(2) have

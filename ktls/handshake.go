@@ -23,9 +23,9 @@ func (h *handshakeState) version() (version, cipherSuite uint16) {
 }
 
 // SetContext sets the context of a handshake that Read, Write or ConnectionState
-// begins; the configuration's callbacks get it by tls.ClientHelloInfo. When it is done before
-// the handshake is, the connection is closed. It must be called before the
-// connection is used. Default: context.Background().
+// begins; the configuration's callbacks get it by tls.ClientHelloInfo. When it is
+// done before the handshake is, the connection is closed. It must be called before
+// the connection is used. Default: context.Background().
 func (c *Conn) SetContext(ctx context.Context) { c.handshake.ctx = ctx }
 
 // HandshakeContext runs the handshake if it has not run yet. Read and Write

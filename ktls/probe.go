@@ -94,7 +94,7 @@ func (p *prober) probe() (Support, error) {
 	return r.support, r.err
 }
 
-// probeNow probes. p.probing is held.
+// probeNow probes. Caller holds p.probing.
 func (p *prober) probeNow() *probeResult {
 	before := p.result.Load()
 	support, err := p.run()
@@ -249,8 +249,8 @@ const (
 	probeText    = "a record that the kernel has made"
 )
 
-// randomNumber returns a number for the first record that nobody takes by chance, far
-// from where numbers end.
+// randomNumber returns a number for the first record that nobody takes by chance. It
+// is far from where numbers end.
 func randomNumber() uint64 {
 	var b [8]byte
 	_, _ = rand.Read(b[:]) // never fails
@@ -258,7 +258,7 @@ func randomNumber() uint64 {
 }
 
 // randomKey returns a key for the suite. Where FIPS 140 is enforced it may not be
-// able to open a record: no connection is offloaded then, for the reason FIPS.
+// able to open a record: no connection is offloaded then, with the state FIPS.
 func randomKey(s *suite) *trafficKey {
 	key, iv := make([]byte, s.keyLen), make([]byte, 12)
 	_, _ = rand.Read(key) // never fails

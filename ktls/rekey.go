@@ -158,9 +158,9 @@ func (retiredError) Temporary() bool { return true }
 
 // rekeys know whether keys of a cipher can be replaced for connections with a local
 // address. The kernel can if the probe says so, but a network card that encrypts may
-// refuse, so the first connection of each kind tries. Those of one kind leave by the
-// same card, as a rule: where one doesn't, and refuses, a KeyUpdate ends it, and no
-// other.
+// refuse, so the first connection of each kind tries. Connections of one kind leave by
+// the same card, as a rule. If one doesn't, and its card refuses, a KeyUpdate ends that
+// connection, but no other.
 type rekeys struct {
 	mu    sync.Mutex
 	known map[rekeyKind]bool

@@ -15,7 +15,8 @@ const maxSendFile = 1 << 20
 
 // SendFile sends header and then a segment of a file. It returns how many bytes of the
 // file it sent, with those sent ahead, and does not move the file's own offset. The
-// connection must be offloaded. Header and file share a record if they fit one.
+// connection must be offloaded. Header and file share a record if they fit one. It is
+// for package fileserver; other users have ReadFrom.
 //
 // Bytes sent ahead may be held in an unfinished record, so what follows them in
 // the file has to be sent next. After ErrNoSendfile the rest may be sent by Write.
@@ -79,6 +80,7 @@ func (c *Conn) SendFile(header []byte, part filerange.Segment) (sent int64, err 
 // SendFrames sends a segment of a file, a multiple of payload bytes, with header before
 // each payload. It returns how many bytes of the file it sent; it sends none ahead. The
 // connection must be offloaded. A header and its payload share a record if they fit one.
+// It is for package fileserver.
 //
 // After ErrNoSendfile a header was sent for which the rest of its payload may be sent by
 // Write. A file that ends too early gives io.ErrUnexpectedEOF; after that and any other
@@ -104,8 +106,8 @@ func (c *Conn) SendFrames(header []byte, part filerange.Segment, payload int64) 
 }
 
 // Cork has TCP hold back what does not fill a segment, until it is told otherwise or
-// a call that sends has to wait for room. It is for who sends much by many calls. See
-// TCP_CORK in tcp(7).
+// a call that sends has to wait for room. It is for package fileserver, which sends
+// much by many calls. See TCP_CORK in tcp(7).
 func (c *Conn) Cork(on bool) {
 	c.lock()
 	defer c.unlock()
@@ -114,8 +116,8 @@ func (c *Conn) Cork(on bool) {
 	}
 }
 
-// ErrNoSendfile says that the kernel refuses to send a file by sendfile(2): the file
-// system can't, or a sandbox forbids it. It matches errors.ErrUnsupported.
+// ErrNoSendfile says that the kernel refuses to send a file by sendfile(2), because the
+// file system can't or a sandbox forbids it. It matches errors.ErrUnsupported.
 var ErrNoSendfile = fmt.Errorf("ktls: the kernel refuses to send the file: %w", errors.ErrUnsupported)
 
 var errNotOffloaded = errors.New("ktls: connection is not offloaded")
@@ -141,10 +143,10 @@ func (c *Conn) copyGap(part filerange.Segment) (int64, error) {
 // have a record that proves the sequence number.
 const proofLen = 512
 
-// ReadFrom sends what r has to give: a regular file, also the rest of one or a part
-// by *io.LimitedReader, by sendfile(2) if the connection can be offloaded, which it asks for, anything
-// else by copying. It implements io.ReaderFrom, by which io.Copy and
-// http.ServeFile find it.
+// ReadFrom sends what r has to give. A regular file, the rest of one, or a part by
+// *io.LimitedReader goes out by sendfile(2) if the connection can be offloaded, which
+// ReadFrom asks for. Anything else is copied. It implements io.ReaderFrom, by which
+// io.Copy and http.ServeFile find it.
 func (c *Conn) ReadFrom(r io.Reader) (total int64, err error) {
 	if err := c.Handshake(); err != nil {
 		return 0, err

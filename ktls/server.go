@@ -14,8 +14,10 @@ type Options struct {
 	// behaves, and performs, as without this package.
 	OffloadAll bool
 
-	// InterruptRetired has Read return ErrRetired, once, when a KeyUpdate
-	// of the peer retires the connection, see Conn.Retired.
+	// InterruptRetired has Read return ErrRetired, once, when a KeyUpdate of the
+	// peer retires the connection, see Conn.Retired. It is for whoever reads in a
+	// loop of his own and has something to say then, as package fileserver has to
+	// the HTTP/2 server; net/http would take it for a failure.
 	InterruptRetired bool
 
 	// HandshakeTimeout bounds a handshake that [Conn.ConnectionState] runs,
@@ -23,25 +25,22 @@ type Options struct {
 	// deadlines and the context. Default: a minute. Negative: no bound.
 	HandshakeTimeout time.Duration
 
-	// The functions that follow are optional. They are called with no lock
-	// held and may use the connection. Each is called by the goroutine in
-	// which it happens: that of a Read, a Write or a handshake, which waits for
-	// it to return, that of Close, that of Accept ([Server.Conn]), or one in the
-	// background. So several may run at the same time. None should call
-	// ConnectionState: the handshake may not have run, and Accept would wait for
-	// the client.
+	// The functions that follow are optional. They are called with no lock held
+	// and may use the connection. The goroutine in which it happens calls them, and
+	// waits for them to return: that of a Read, a Write, a handshake, Close or Accept
+	// ([Server.Conn]), or one in the background. So several may run at the same
+	// time. None should call ConnectionState: the handshake may not have run, and
+	// Accept would wait for the client.
 
 	// Decided is called once for each connection: when it is offloaded, when
 	// it is clear that it can't be, or, with NotNeeded, when it is closed before
 	// either.
 	Decided func(c *Conn, d Decision)
 
-	// Lost is called when the peer has not acknowledged all that Write and
-	// SendFile had accepted, although the connection was closed in an orderly
-	// way, or may not have, because its end could not be sent. err is
-	// net.ErrClosed if the peer went away, perhaps with all of it (if it has
-	// gone before Close, Lost is not called), and something else if it stopped
-	// reading or the kernel has failed.
+	// Lost is called when a connection was closed in order, but the peer has
+	// perhaps not got all that was written to it. err is net.ErrClosed if the peer
+	// went away, and something else if it stopped reading or the kernel has failed.
+	// It is not called if the peer has gone before Close.
 	Lost func(c *Conn, err error)
 
 	// Closed is called once for each connection that was offloaded, when its
@@ -57,7 +56,9 @@ type Options struct {
 	Retired func(c *Conn)
 
 	// Drain, if not nil, counts the connections that are closed in the
-	// background, for several Servers together. Default: one of its own.
+	// background, for several Servers together: a program that makes a new Server
+	// for each configuration waits for the connections of all of them. Default: one
+	// of its own.
 	Drain *Drain
 }
 

@@ -65,9 +65,9 @@ func States() []State {
 }
 
 // String returns the state's word.
-func (r State) String() string {
-	if r < numStates {
-		return stateWords[r]
+func (s State) String() string {
+	if s < numStates {
+		return stateWords[s]
 	}
 	return "unknown"
 }

@@ -2,7 +2,6 @@ package ktls
 
 import (
 	"bytes"
-	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -12,7 +11,6 @@ import (
 	"fmt"
 	"io"
 	"math/big"
-	"net"
 	"os"
 	"time"
 
@@ -133,8 +131,8 @@ func (t *Trial) run(s *suite, certificate tls.Certificate, prepare func(*Server)
 		conn := server.Conn(far)
 		var err error
 		want, err = t.send(conn, s)
-		if reason := conn.State(); err == nil && reason != Offloaded {
-			err = notOffloaded(reason, refusal)
+		if state := conn.State(); err == nil && state != Offloaded {
+			err = notOffloaded(state, refusal)
 		}
 		sent <- errors.Join(err, conn.Close())
 	}()
@@ -151,14 +149,14 @@ func (t *Trial) run(s *suite, certificate tls.Certificate, prepare func(*Server)
 	return nil
 }
 
-func notOffloaded(reason State, refusal error) error {
+func notOffloaded(state State, refusal error) error {
 	switch {
-	case reason == Cipher:
+	case state == Cipher:
 		return fmt.Errorf("ktls: %w: the kernel does not take the cipher", errors.ErrUnsupported)
 	case refusal != nil:
-		return fmt.Errorf("ktls: connection is not offloaded: %v: %w", reason, refusal)
+		return fmt.Errorf("ktls: connection is not offloaded: %v: %w", state, refusal)
 	}
-	return fmt.Errorf("ktls: connection is not offloaded: %v", reason)
+	return fmt.Errorf("ktls: connection is not offloaded: %v", state)
 }
 
 // send sends in each way that there is, and returns what the client is to
@@ -232,66 +230,4 @@ func (t *Trial) sendProgram(c *Conn) ([]byte, error) {
 	}
 	t.SendFile = err == nil && sent > 0
 	return part[:sent], err
-}
-
-// loopback returns the two ends of a TCP connection within the machine. A network
-// namespace may be without 127.0.0.1.
-func loopback() (near, far *net.TCPConn, err error) { return connected(localHosts()) }
-
-// localHosts returns the addresses of the machine, those of the loopback interface
-// first.
-func localHosts() []string {
-	hosts := []string{"127.0.0.1", "::1"}
-	if addresses, err := net.InterfaceAddrs(); err == nil {
-		for _, address := range addresses {
-			if prefix, ok := address.(*net.IPNet); ok && !prefix.IP.IsLoopback() && !prefix.IP.IsLinkLocalUnicast() {
-				hosts = append(hosts, prefix.IP.String())
-			}
-		}
-	}
-	return hosts
-}
-
-// connected connects at the first host where that works.
-func connected(hosts []string) (near, far *net.TCPConn, err error) {
-	var all error
-	for _, host := range hosts {
-		if near, far, err = connectedAt(host); err == nil {
-			return near, far, nil
-		}
-		all = errors.Join(all, err)
-	}
-	return nil, nil, all
-}
-
-// connectTimeout bounds what takes a moment within a machine.
-const connectTimeout = 10 * time.Second
-
-func connectedAt(host string) (near, far *net.TCPConn, err error) {
-	var config net.ListenConfig
-	config.SetMultipathTCP(false)
-	ln, err := config.Listen(context.Background(), "tcp", net.JoinHostPort(host, "0"))
-	if err != nil {
-		return nil, nil, err
-	}
-	defer ln.Close()
-	dialer := net.Dialer{Timeout: connectTimeout}
-	dialer.SetMultipathTCP(false)
-	conn, err := dialer.Dial("tcp", ln.Addr().String())
-	if err != nil {
-		return nil, nil, err
-	}
-	near = conn.(*net.TCPConn)
-	_ = ln.(*net.TCPListener).SetDeadline(time.Now().Add(connectTimeout))
-	far, err = ln.(*net.TCPListener).AcceptTCP()
-	if err != nil {
-		near.Close()
-		return nil, nil, err
-	}
-	if far.RemoteAddr().String() != near.LocalAddr().String() {
-		near.Close()
-		far.Close()
-		return nil, nil, errors.New("somebody else has connected")
-	}
-	return near, far, nil
 }
