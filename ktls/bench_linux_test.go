@@ -38,7 +38,7 @@ func BenchmarkKernelHandshake(b *testing.B) {
 	benchHandshake(b, kernelMaker("demand", onDemand), kernelMaker("all", offloadAll))
 }
 
-// BenchmarkOffloadedWrite is BenchmarkWrite after the switch.
+// BenchmarkOffloadedWrite is BenchmarkWrite after the offload.
 func BenchmarkOffloadedWrite(b *testing.B) {
 	benchWrite(b, stockMaker(serverConfig()), plainMaker(), kernelMaker("ktls", offloadAll))
 }

@@ -151,7 +151,7 @@ func reverse(conn *Conn) {
 	}
 }
 
-// BenchmarkOffload is a response's header, and with ktls the switch behind it:
+// BenchmarkOffload is a response's header, and with ktls the offload behind it:
 // copy of the record, proof, keys.
 func BenchmarkOffload(b *testing.B) {
 	header := testBody(300)
@@ -184,7 +184,7 @@ func BenchmarkOffload(b *testing.B) {
 	}
 }
 
-// BenchmarkWrite is what crypto/tls writes, before the switch.
+// BenchmarkWrite is what crypto/tls writes, before the offload.
 func BenchmarkWrite(b *testing.B) {
 	config := serverConfig()
 	benchWrite(b, stockMaker(config), serverMaker("ktls", recordingServer(config)))

@@ -14,7 +14,7 @@ import (
 	"github.com/caddy-ktls/caddy-ktls/internal/filerange"
 )
 
-// A fakeKernel makes records in user space, so that the switch can be tested
+// A fakeKernel makes records in user space, so that the offload can be tested
 // without kernel TLS. It fails the test where a real kernel would corrupt the
 // connection.
 type fakeKernel struct {
@@ -149,9 +149,9 @@ func (m mode) String() string {
 }
 
 type decision struct {
-	conn   *Conn
-	reason State
-	err    error
+	conn  *Conn
+	state State
+	err   error
 }
 
 // newFakeServer returns a server whose kernels setup may change, if it isn't nil.
@@ -219,12 +219,12 @@ func offloaded(t testing.TB, setup func(*fakeKernel)) (*Conn, *tls.Conn, *fakeKe
 	t.Helper()
 	s := newFakeServer(t, serverConfig(), offloadAll, setup)
 	conn, client, k := s.connect(t, clientConfig())
-	wantReason(t, conn, Offloaded)
+	wantState(t, conn, Offloaded)
 	return conn, client, k
 }
 
 // wantDecided checks that Decided was called once for a connection.
-func (s *fakeServer) wantDecided(t testing.TB, conn *Conn, reason State, err error) {
+func (s *fakeServer) wantDecided(t testing.TB, conn *Conn, state State, err error) {
 	t.Helper()
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -234,8 +234,8 @@ func (s *fakeServer) wantDecided(t testing.TB, conn *Conn, reason State, err err
 			got = append(got, d)
 		}
 	}
-	if len(got) != 1 || got[0].reason != reason || got[0].err != err {
-		t.Errorf("decisions %v, want one with %v and %v", got, reason, err)
+	if len(got) != 1 || got[0].state != state || got[0].err != err {
+		t.Errorf("decisions %v, want one with %v and %v", got, state, err)
 	}
 }
 

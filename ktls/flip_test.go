@@ -11,7 +11,7 @@ import (
 	"github.com/caddy-ktls/caddy-ktls/internal/fakekernel"
 )
 
-// A flight is what crypto/tls hands to a tap until the switch.
+// A flight is what crypto/tls hands to a tap until the offload.
 type flight struct {
 	name      string
 	counter   *recordCounter // has the secrets
@@ -100,9 +100,9 @@ func (f *flight) replay(t testing.TB) (info []byte) {
 		counter.setCapture(i == len(f.after)-1)
 		_, _ = fresh.Write(p)
 	}
-	reason, err := fresh.offload(new(keyRenewal), func(_ *suite, b []byte) (bool, error) { info = bytes.Clone(b); return false, nil })
-	if (reason == Offloaded) != (info != nil) || err != nil {
-		t.Fatalf("reason %v, %v, and a crypto info of %d bytes", reason, err, len(info))
+	state, err := fresh.offload(new(keyRenewal), func(_ *suite, b []byte) (bool, error) { info = bytes.Clone(b); return false, nil })
+	if (state == Offloaded) != (info != nil) || err != nil {
+		t.Fatalf("state %v, %v, and a crypto info of %d bytes", state, err, len(info))
 	}
 	return info
 }
@@ -159,7 +159,7 @@ func (f *flight) test(t *testing.T) {
 					t.Errorf("write %d, byte %d, flip %#x: another key or number", i, j, flip)
 				}
 				if got != nil && i == len(all)-1 && j >= last {
-					t.Errorf("byte %d of the last record, flip %#x: moved", j-last, flip)
+					t.Errorf("byte %d of the last record, flip %#x: proved", j-last, flip)
 				}
 			}
 		}

@@ -33,7 +33,7 @@ func TestKernelSendFrames(t *testing.T) {
 				s := brokenServer(t, offloadAll, b)
 				clientEnd, serverEnd := smallPair(t, 4096)
 				conn, p, _ := s.connectPeerOver(t, 0x0304, clientEnd, serverEnd)
-				wantReason(t, conn, Offloaded)
+				wantState(t, conn, Offloaded)
 				before := conn.kernel.records()
 				failed := make(chan error, 1)
 				go func() {

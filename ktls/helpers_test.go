@@ -161,18 +161,18 @@ func (s *fakeServer) end(t testing.TB, conn *Conn, client io.Reader) {
 	s.wantNoneLost(t)
 }
 
-// offload moves a connection, which takes a write.
+// offload offloads a connection, which takes a write.
 func offload(t testing.TB, conn *Conn, client io.Reader) {
 	t.Helper()
 	conn.Offload()
 	transfer(t, conn, client, []byte("proof"))
-	wantReason(t, conn, Offloaded)
+	wantState(t, conn, Offloaded)
 }
 
-func wantReason(t testing.TB, conn *Conn, want State) {
+func wantState(t testing.TB, conn *Conn, want State) {
 	t.Helper()
 	if got := conn.State(); got != want {
-		t.Fatalf("reason %v, want %v", got, want)
+		t.Fatalf("state %v, want %v", got, want)
 	}
 }
 

@@ -41,7 +41,7 @@ func plainOffloaded(t *testing.T) *Conn {
 	s := newFakeServer(t, serverConfig(), offloadAll, nil)
 	s.newKernel = func(tcp *net.TCPConn) kernel { return plainSocket{newSocket(tcp)} }
 	conn, _, _ := s.connect(t, clientConfig())
-	wantReason(t, conn, Offloaded)
+	wantState(t, conn, Offloaded)
 	return conn
 }
 

@@ -127,7 +127,7 @@ func TestKernelReadFromOnDemand(t *testing.T) {
 		t.Errorf("ReadFrom = %d, %v", n, err)
 	}
 	wait()
-	wantReason(t, conn, Offloaded)
+	wantState(t, conn, Offloaded)
 	wantTxSockets(t, before, 1)
 }
 
@@ -143,7 +143,7 @@ func TestKernelCloseWithSmallWindow(t *testing.T) {
 					conn, client := s.Conn(serverEnd), tls.Client(&recording{Conn: clientEnd}, clientConfig())
 					handshake(t, conn, client)
 					s.writeFirst(t, conn, client)
-					wantReason(t, conn, Offloaded)
+					wantState(t, conn, Offloaded)
 					body := testBody(n)
 					closed := make(chan struct{})
 					go func() {

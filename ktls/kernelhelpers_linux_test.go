@@ -57,11 +57,11 @@ func txSockets(t testing.TB) int {
 	return 0
 }
 
-// wantTxSockets checks how many sockets were moved to the kernel since before.
+// wantTxSockets checks how many sockets were offloaded since before.
 func wantTxSockets(t testing.TB, before, want int) {
 	t.Helper()
 	if n := txSockets(t) - before; n != want {
-		t.Errorf("%d sockets were moved to the kernel, want %d", n, want)
+		t.Errorf("%d sockets were offloaded, want %d", n, want)
 	}
 }
 

@@ -118,8 +118,8 @@ func serveUntilEOF(t *testing.T, name string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	reasons := make(chan State, 1)
-	ln := NewListener(inner, serverConfig(), &Options{Decided: func(_ *Conn, d Decision) { reasons <- d.State }})
+	states := make(chan State, 1)
+	ln := NewListener(inner, serverConfig(), &Options{Decided: func(_ *Conn, d Decision) { states <- d.State }})
 	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		http.ServeFile(w, r, name)
 	})}
@@ -134,5 +134,5 @@ func serveUntilEOF(t *testing.T, name string) {
 	if err := ln.Wait(ctx); err != nil {
 		t.Fatal("Wait:", err)
 	}
-	fmt.Print(<-reasons)
+	fmt.Print(<-states)
 }

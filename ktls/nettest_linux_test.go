@@ -27,7 +27,7 @@ func TestNettest(t *testing.T) {
 		for _, tt := range nettestPipes {
 			t.Run(tt.name, func(t *testing.T) {
 				nettest.TestConn(t, func() (c1, c2 net.Conn, stop func(), err error) {
-					server, client, stop := movedPipe(t)
+					server, client, stop := offloadedPipe(t)
 					c1, c2 = tt.ends(server, client)
 					return c1, c2, stop, nil
 				})
@@ -53,8 +53,8 @@ func TestNettest(t *testing.T) {
 	if passed := strings.Count(string(output), "        --- PASS: ") + strings.Count(string(output), "\n    --- PASS: ") - len(nettestPipes); err != nil || passed < cases {
 		t.Errorf("%v, %d cases have passed, want %d\n%s", err, passed, cases, output)
 	}
-	if moved := txSockets(t) - before; moved < cases {
-		t.Errorf("%d connections were moved to the kernel", moved)
+	if offloaded := txSockets(t) - before; offloaded < cases {
+		t.Errorf("%d connections were offloaded", offloaded)
 	}
 	fault(t, "Conformance", "The tests for connections (nettest) of golang.org/x/net", "one end moved, the other crypto/tls; either as the first end",
 		"all cases pass that crypto/tls passes")
@@ -66,7 +66,7 @@ var nettestPipes = []struct {
 	cases int    // that are left
 	ends  func(server *Conn, client *tls.Conn) (c1, c2 net.Conn)
 }{
-	{"moved", afterTimeouts, 8, func(server *Conn, client *tls.Conn) (c1, c2 net.Conn) { return server, client }},
+	{"offloaded", afterTimeouts, 8, func(server *Conn, client *tls.Conn) (c1, c2 net.Conn) { return server, client }},
 	{"client", afterTimeouts, 8, func(server *Conn, client *tls.Conn) (c1, c2 net.Conn) { return client, server }},
 	{"reading", "^([^C]|Cl)", 1, func(server *Conn, client *tls.Conn) (c1, c2 net.Conn) {
 		return untimedWrites{server}, untimedWrites{client}
@@ -75,8 +75,8 @@ var nettestPipes = []struct {
 
 const afterTimeouts = "^(PastTimeout|FutureTimeout|ConcurrentMethods)$"
 
-// movedPipe returns a moved connection and its client.
-func movedPipe(t *testing.T) (*Conn, *tls.Conn, func()) {
+// offloadedPipe returns an offloaded connection and its client.
+func offloadedPipe(t *testing.T) (*Conn, *tls.Conn, func()) {
 	s := realServer(t, offloadAll)
 	near, far, err := loopback()
 	if err != nil {
@@ -85,7 +85,7 @@ func movedPipe(t *testing.T) (*Conn, *tls.Conn, func()) {
 	conn, client := s.Conn(far), tls.Client(near, clientConfig())
 	handshake(t, conn, client)
 	s.writeFirst(t, conn, client)
-	wantReason(t, conn, Offloaded)
+	wantState(t, conn, Offloaded)
 	return conn, client, func() {
 		conn.Close()
 		client.Close()
@@ -103,7 +103,7 @@ func (untimedWrites) SetWriteDeadline(time.Time) error { return nil }
 // A write that has timed out is the last one, as with crypto/tls.
 func TestWriteAfterTimeout(t *testing.T) {
 	requireKernelTLS(t)
-	moved, _, stop := movedPipe(t)
+	offloaded, _, stop := offloadedPipe(t)
 	defer stop()
 	near, far := tcpPair(t)
 	stock, client := tls.Server(far, serverConfig()), tls.Client(near, clientConfig())
@@ -111,7 +111,7 @@ func TestWriteAfterTimeout(t *testing.T) {
 	if err := stock.Handshake(); err != nil {
 		t.Fatal(err)
 	}
-	for name, conn := range map[string]net.Conn{"moved": moved, "crypto/tls": stock} {
+	for name, conn := range map[string]net.Conn{"offloaded": offloaded, "crypto/tls": stock} {
 		t.Run(name, func(t *testing.T) {
 			for _, deadline := range []time.Time{time.Unix(1, 0), {}} {
 				if err := conn.SetWriteDeadline(deadline); err != nil {

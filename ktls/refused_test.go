@@ -45,9 +45,9 @@ func testShapesRefused(t *testing.T, newServer newShapes) {
 				t.Errorf("Write = %d, %v", n, err)
 			}
 			wantAlert(t, client, tt.alert)
-			wantReason(t, conn, NotNeeded)
+			wantState(t, conn, NotNeeded)
 			if conn.tap.relay.Load() != nil {
-				t.Error("moved")
+				t.Error("offloaded")
 			}
 			if err := conn.Close(); err != nil {
 				t.Error("Close:", err)
@@ -59,7 +59,7 @@ func testShapesRefused(t *testing.T, newServer newShapes) {
 			conn, client, _ = s.connect(t, own)
 			conn.Offload()
 			transfer(t, conn, client, testBody(70_000))
-			wantReason(t, conn, Offloaded)
+			wantState(t, conn, Offloaded)
 			transfer(t, conn, client, testBody(70_001))
 			conn.Close()
 			wantEnd(t, client)
@@ -116,7 +116,7 @@ func testShapesECHRejected(t *testing.T, newServer newShapes) {
 			wantAlert(t, conn, 121) // ech_required
 			conn.Offload()
 			transfer(t, conn, p, testBody(70_000))
-			wantReason(t, conn, Offloaded)
+			wantState(t, conn, Offloaded)
 			transfer(t, conn, p, testBody(70_001))
 			transferFrom(t, conn, p, testFile(t, testBody(70_002)), testBody(70_002))
 			s.end(t, conn, p)

@@ -1,11 +1,12 @@
 package ktls
 
 import (
-	"bytes"
-	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"math"
+	"net"
+	"syscall"
 	"testing"
 
 	"github.com/caddy-ktls/caddy-ktls/internal/filerange"
@@ -25,55 +26,6 @@ func readBack(t testing.TB, conn *Conn, p *peer) {
 	got := make([]byte, 4)
 	if _, err := io.ReadFull(conn, got); err != nil || string(got) != "data" {
 		t.Fatalf("read %q, %v", got, err)
-	}
-}
-
-// A KeyUpdate after the switch is answered by one under the old key, and what
-// follows is under the new one.
-func TestKeyUpdateAfterSwitch(t *testing.T) {
-	for _, tt := range []struct {
-		name          string
-		request       bool
-		together      int // KeyUpdates that come at once
-		rounds, wants int
-	}{
-		{"one", true, 1, 1, 1},
-		{"again and again", true, 1, 20, 20},
-		{"several at once", true, 5, 3, 3}, // one answers for all
-		{"without request", false, 3, 3, 0},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			s := rekeyServer(t, true, nil)
-			conn, p, k := s.connectPeer(t)
-			for range tt.rounds {
-				transfer(t, conn, p, testBody(70_000))
-				secret, sending := conn.tap.relay.Load().key.secret, conn.key.secret
-				// The writer is busy until all of them are read.
-				conn.out.Lock()
-				for range tt.together {
-					p.keyUpdate(tt.request)
-				}
-				readBack(t, conn, p)
-				conn.unlock()
-				if tt.request {
-					wantZero(t, "crypto/tls's secret before the KeyUpdate", secret)
-					wantZero(t, "the kernel's secret before the KeyUpdate", sending)
-				}
-			}
-			transfer(t, conn, p, testBody(70_001))
-			if k.Counts().Rekeys != tt.wants {
-				t.Errorf("%d rekeys, want %d", k.Counts().Rekeys, tt.wants)
-			}
-			if tt.wants > 0 {
-				wantZero(t, "crypto info", k.lastInfo)
-			}
-			if conn.Retired() {
-				t.Error("retired")
-			}
-			conn.Close()
-			wantEnd(t, p)
-			wantZeroed(t, conn)
-		})
 	}
 }
 
@@ -114,65 +66,6 @@ func testRetired(t *testing.T, s *fakeServer) {
 	wantZeroed(t, conn)
 }
 
-// While a file is sent, the key changes between two records.
-func TestKeyUpdateDuringFile(t *testing.T) {
-	const total, round = 900_000, 50_000
-	for _, rekey := range []bool{true, false} {
-		var update func()
-		s := rekeyServer(t, rekey, func(k *fakeKernel) {
-			k.MaxFile = round // leaves records open
-			k.beforeFile = func() { update() }
-		})
-		conn, p, k := s.connectPeer(t)
-		updates := 0
-		update = func() {
-			if updates < 10 {
-				updates++
-				p.keyUpdate(true)
-				readBack(t, conn, p)
-			}
-		}
-		body := testBody(total)
-		wait := receiving(t, p, append([]byte("header"), body...))
-		if n, err := conn.SendFile([]byte("header"), filerange.Segment{File: testFile(t, body), Len: total}); n != total || err != nil {
-			t.Errorf("SendFile = %d, %v", n, err)
-		}
-		wait()
-		want := 0
-		if rekey {
-			want = 10
-		}
-		if k.Counts().Rekeys != want {
-			t.Errorf("%d rekeys, want %d", k.Counts().Rekeys, want)
-		}
-		conn.Close()
-		wantEnd(t, p)
-	}
-}
-
-// An alert after a KeyUpdate is opened under crypto/tls's new key and sent under
-// the kernel's, new or not.
-func TestAlertAfterKeyUpdate(t *testing.T) {
-	for _, rekey := range []bool{true, false} {
-		s := rekeyServer(t, rekey, nil)
-		conn, p, _ := s.connectPeer(t)
-		p.keyUpdate(true)
-		p.keyUpdate(true)
-		p.garbage()
-		if _, err := conn.Read(make([]byte, 1)); err == nil {
-			t.Error("garbage was read")
-		}
-		// The session ticket, which is unread, and our own KeyUpdates.
-		typ, content, err := p.next()
-		for typ == recordHandshake && err == nil {
-			typ, content, err = p.next()
-		}
-		if typ != recordAlert || !bytes.Equal(content, []byte{2, 20}) || err != nil {
-			t.Errorf("record %d, %x, %v; want bad_record_mac", typ, content, err)
-		}
-	}
-}
-
 // A kernel that takes no other key after all: the peer waits for it, so nothing
 // may follow, not even close_notify.
 func TestRekeyRefused(t *testing.T) {
@@ -194,71 +87,6 @@ func TestRekeyRefused(t *testing.T) {
 		t.Errorf("after the refusal: %d, %x, %v", typ, content, err)
 	}
 	wantZeroed(t, conn)
-}
-
-// Go's own limit ends a flood of KeyUpdates without data between; each before
-// that costs no more than the flag that an answer is due.
-func TestKeyUpdateFlood(t *testing.T) {
-	for _, rekey := range []bool{true, false} {
-		s := rekeyServer(t, rekey, nil)
-		conn, p, k := s.connectPeer(t)
-		conn.out.Lock() // a writer that is stuck
-		go func() {
-			for range 10_000 {
-				record := sealerOf(p.out.key).Seal(p.out.sequence, 22, []byte{24, 0, 0, 1, 1})
-				if _, err := p.conn.Write(record); err != nil {
-					return // the server has closed the connection
-				}
-				p.out.update(t, p.suite)
-			}
-		}()
-		for err := error(nil); err == nil; {
-			_, err = conn.Read(make([]byte, 1))
-		}
-		relay := conn.tap.relay.Load()
-		relay.mu.Lock()
-		if n := len(relay.pending); n > 2 {
-			t.Errorf("%d records wait", n)
-		}
-		relay.mu.Unlock()
-		conn.unlock()
-		if _, err := conn.Write([]byte("x")); !errors.Is(err, errAlertSent) {
-			t.Errorf("Write: %v, want that an alert was sent", err)
-		}
-		if k.Counts().Rekeys > 1 {
-			t.Errorf("%d rekeys", k.Counts().Rekeys)
-		}
-		if last := k.controls[len(k.controls)-1]; last.typ != recordAlert || !bytes.Equal(last.body, []byte{2, byte(alertUnexpectedMessage)}) {
-			t.Errorf("the end was %v, want the alert unexpected_message", last)
-		}
-		conn.Close()
-	}
-}
-
-const alertUnexpectedMessage tls.AlertError = 10
-
-// The limit that README tells of: 16 KeyUpdates between data are fine.
-func TestKeyUpdatesBetweenData(t *testing.T) {
-	for _, rekey := range []bool{true, false} {
-		s := rekeyServer(t, rekey, nil)
-		conn, p, _ := s.connectPeer(t)
-		for range 3 {
-			for range 16 {
-				p.keyUpdate(true)
-			}
-			readBack(t, conn, p)
-		}
-		for range 17 {
-			p.keyUpdate(true)
-		}
-		if n, err := conn.Read(make([]byte, 1)); n != 0 || err == nil || err == io.EOF {
-			t.Errorf("after 17 KeyUpdates: %d, %v", n, err)
-		}
-		if _, err := conn.Write([]byte("x")); !errors.Is(err, errAlertSent) {
-			t.Errorf("Write: %v, want that an alert was sent", err)
-		}
-		conn.Close()
-	}
 }
 
 // A key of AES-GCM is replaced in time by ourselves; if it can't be, the
@@ -330,44 +158,69 @@ func TestFirstRenewal(t *testing.T) {
 	}
 }
 
-// KeyUpdates that come while the connection is moved, at any moment.
-func TestKeyUpdateAtSwitch(t *testing.T) {
-	for i := range 200 {
-		rekey := i%2 == 0
-		s := newFakeServer(t, serverConfig(), onDemand, nil)
-		s.support.Rekey = rekey
-		conn, p, k := s.connectPeer(t)
-		const updates = 4
-		read := make(chan error, 1)
-		go func() { // as a server reads while it answers
-			_, err := io.ReadFull(conn, make([]byte, updates))
-			read <- err
-		}()
-		go func() {
-			for range updates {
-				p.keyUpdate(true)
-				p.write(recordApplicationData, []byte("x"))
-			}
-		}()
-		body := testBody(3 * 70_000)
-		wait := receiving(t, p, body)
-		for n, part := range [][]byte{body[:5], body[5:70_000], body[70_000:140_000], body[140_000:]} {
-			if n == i%4 {
-				conn.Offload()
-			}
-			if _, err := conn.Write(part); err != nil {
-				t.Fatal(err)
-			}
+// The first connection of a kind tells of the others whether their keys can be
+// replaced, until one is refused after all.
+func TestRekeyAskedOnce(t *testing.T) {
+	var r rekeys
+	tries := 0
+	try := func(err error) func() error { return func() error { tries++; return err } }
+	at := func(last byte, port int) net.Addr { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, last), Port: port} }
+	aes, chacha := &suites[0], &suites[2]
+	for i, tt := range []struct {
+		address net.Addr
+		suite   *suite
+		err     error
+		want    bool
+		tries   int
+	}{
+		// What says nothing of others.
+		{at(1, 1), aes, syscall.ENOMEM, false, 1},
+		{at(1, 1), aes, syscall.ENOBUFS, false, 2},
+		{at(1, 1), aes, fmt.Errorf("%w: %w", errSetTX, net.ErrClosed), false, 3},
+		{at(1, 1), aes, nil, true, 4},
+		{at(1, 2), aes, io.EOF, true, 4},
+		{at(1, 2), chacha, syscall.EOPNOTSUPP, false, 5},
+		{at(1, 2), chacha, nil, false, 5},
+		{at(2, 1), aes, fmt.Errorf("%w: %w", errSetTX, syscall.EBUSY), false, 6},
+		{at(2, 1), aes, nil, false, 6},
+		{&net.UnixAddr{}, aes, nil, true, 7},
+		{&net.UnixAddr{}, aes, nil, true, 8},
+	} {
+		if got := r.ask(tt.address, tt.suite, try(tt.err)); got != tt.want || tries != tt.tries {
+			t.Errorf("%d: %v after %d tries, want %v after %d", i, got, tries, tt.want, tt.tries)
 		}
-		wait()
-		if err := <-read; err != nil {
-			t.Fatal("Read:", err)
+	}
+	for _, err := range []error{syscall.ENOMEM, net.ErrClosed} { // say nothing of others
+		r.refused(at(1, 3), aes, err)
+		if !r.ask(at(1, 4), aes, try(nil)) {
+			t.Error("no rekey since", err)
 		}
-		wantReason(t, conn, Offloaded)
-		if rekey && conn.Retired() || !rekey && k.Counts().Rekeys > 0 {
-			t.Errorf("rekey %v: %d new keys, retired %v", rekey, k.Counts().Rekeys, conn.Retired())
+	}
+	r.refused(at(1, 3), aes, syscall.EOPNOTSUPP)
+	if r.ask(at(1, 4), aes, try(nil)) {
+		t.Error("asked again after a refusal")
+	}
+	for i := range 3 * maxRekeys {
+		r.ask(&net.TCPAddr{IP: net.IPv4(10, 0, byte(i>>8), byte(i))}, aes, try(nil))
+	}
+	if len(r.known) > maxRekeys {
+		t.Errorf("%d addresses are remembered", len(r.known))
+	}
+}
+
+// One connection whose key can't be replaced after all ends; those that follow are
+// retired in order.
+func TestRekeyRefusedLater(t *testing.T) {
+	s := rekeyServer(t, true, nil)
+	_, _, _ = s.connectPeer(t) // says that it can be done
+	s.setup = func(k *fakeKernel) { k.rekeyErr = syscall.EOPNOTSUPP }
+	for i := range 3 {
+		conn, p, _ := s.connectPeer(t)
+		p.keyUpdate(true)
+		readBack(t, conn, p)
+		_, err := conn.Write([]byte("x"))
+		if first := i == 0; errors.Is(err, errRekey) != first || conn.Retired() == first {
+			t.Errorf("connection %d: %v, retired %v", i, err, conn.Retired())
 		}
-		conn.Close()
-		wantEnd(t, p)
 	}
 }

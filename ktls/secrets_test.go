@@ -61,16 +61,16 @@ func TestSecretsZeroed(t *testing.T) {
 		end     func(*testing.T, state)
 		want    []string // what there was to zero
 	}{
-		{name: "never moved", want: []string{"secret"}},
-		{name: "moved", mode: offloadAll, rekey: true, want: []string{"kernel's secret", "secret"}},
-		{name: "moved, no rekey", mode: offloadAll, want: []string{"secret"}},
+		{name: "never offloaded", want: []string{"secret"}},
+		{name: "offloaded", mode: offloadAll, rekey: true, want: []string{"kernel's secret", "secret"}},
+		{name: "offloaded, no rekey", mode: offloadAll, want: []string{"secret"}},
 		{name: "TLS 1.2", mode: offloadAll, version: tls.VersionTLS12, want: []string{"secret"}},
-		{name: "can't be moved", before: func(t *testing.T, s state) {
+		{name: "can't be offloaded", before: func(t *testing.T, s state) {
 			s.conn.tap.counter.unproven = true
 		}, end: func(t *testing.T, s state) {
 			s.conn.Offload()
 			transfer(t, s.conn, s.peer, testBody(70_000))
-			wantReason(t, s.conn, SequenceUnproven)
+			wantState(t, s.conn, SequenceUnproven)
 		}, want: []string{"secret"}},
 		{name: "after an alert", mode: offloadAll, rekey: true, before: alert, want: []string{"IV", "kernel's secret", "key", "secret"}},
 		{name: "TLS 1.2 after an alert", mode: offloadAll, version: tls.VersionTLS12, before: alert, want: []string{"IV", "key", "secret"}},

@@ -10,25 +10,25 @@ func TestShapesKernel(t *testing.T) {
 	requireKernelTLS(t)
 	t.Run("half-closed", func(t *testing.T) { testHalfClosed(t, kernelShapes) })
 	t.Run("TLS 1.2", func(t *testing.T) { testTLS12(t, kernelShapes) })
-	t.Run("moved", func(t *testing.T) { testShapes(t, kernelShapes) })
+	t.Run("offloaded", func(t *testing.T) { testShapes(t, kernelShapes) })
 	t.Run("refused", func(t *testing.T) { testShapesRefused(t, kernelShapes) })
 	t.Run("ECH rejected", func(t *testing.T) { testShapesECHRejected(t, kernelShapes) })
 }
 
 // kernelShapes makes a server that uses the kernel, and checks in the end that
-// the kernel has what the server says that it has moved.
+// the kernel has what the server says that it has offloaded.
 func kernelShapes(t testing.TB, config *tls.Config, mode mode) *fakeServer {
 	s := newFakeServer(t, config, mode, nil)
 	s.support, s.newKernel = requireKernelTLS(t), newSocket
 	before := txSockets(t)
 	t.Cleanup(func() {
-		moved := 0
+		offloaded := 0
 		for _, d := range s.decisions {
-			if d.reason == Offloaded {
-				moved++
+			if d.state == Offloaded {
+				offloaded++
 			}
 		}
-		wantTxSockets(t, before, moved)
+		wantTxSockets(t, before, offloaded)
 	})
 	return s
 }

@@ -105,23 +105,23 @@ func (sh *shape) test(t *testing.T, newServer newShapes, mode mode) {
 		conn, client, k = s.connect(t, own)
 	}
 	sh.wantState(t, conn.ConnectionState())
-	moved := 0 // bytes that the kernel has to send before
+	before := 0 // bytes that the kernel has to send before
 	if mode == offloadAll {
-		wantReason(t, conn, Offloaded)
+		wantState(t, conn, Offloaded)
 		if want := uint64(sh.tickets) + 1; k != nil && k.Sequence() != want {
 			t.Errorf("the kernel begins with number %d, want %d", k.Sequence(), want)
 		}
-		moved = 70_000 + 70_001 + 70_002
+		before = 70_000 + 70_001 + 70_002
 	}
 
 	transfer(t, conn, client, testBody(70_000))
 	transferFrom(t, conn, client, bytes.NewReader(testBody(70_001)), testBody(70_001))
 	if mode == onDemand {
-		wantReason(t, conn, NotNeeded)
+		wantState(t, conn, NotNeeded)
 		conn.Offload()
 	}
 	transfer(t, conn, client, testBody(70_002))
-	wantReason(t, conn, Offloaded)
+	wantState(t, conn, Offloaded)
 
 	transfer(t, conn, client, testBody(70_003))
 	transferFrom(t, conn, client, testFile(t, testBody(70_004)), testBody(70_004))
@@ -131,7 +131,7 @@ func (sh *shape) test(t *testing.T, newServer newShapes, mode mode) {
 	}
 	wait()
 	if k != nil {
-		k.wantSent(t, moved+70_003+70_004+6+70_005, 70_004+70_005)
+		k.wantSent(t, before+70_003+70_004+6+70_005, 70_004+70_005)
 	}
 	transferBack(t, conn, client, testBody(70_006))
 

@@ -161,7 +161,7 @@ func TestUnwrapSession(t *testing.T) {
 }
 
 // If crypto/tls encodes sessions in another way one day, resumed connections
-// are not moved; they work.
+// are not offloaded; they work.
 func TestUnknownSessionEncoding(t *testing.T) {
 	s := newFakeServer(t, serverConfig(), onDemand, nil)
 	client := clientConfig()
@@ -183,7 +183,7 @@ func TestUnknownSessionEncoding(t *testing.T) {
 		}
 		conn.Offload()
 		transfer(t, conn, c, testBody(70_000))
-		wantReason(t, conn, tt.want)
+		wantState(t, conn, tt.want)
 		transfer(t, conn, c, testBody(70_001))
 		conn.Close()
 	}

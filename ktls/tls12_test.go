@@ -8,7 +8,7 @@ import (
 
 func TestTLS12(t *testing.T) { testTLS12(t, fakeShapes) }
 
-// testTLS12 moves connections of every suite, after full and resumed handshakes,
+// testTLS12 offloads connections of every suite, after full and resumed handshakes,
 // with and without client certificates and tickets.
 func testTLS12(t *testing.T, newServer newShapes) {
 	for _, sh := range []struct {
@@ -43,10 +43,10 @@ func testTLS12(t *testing.T, newServer newShapes) {
 				}
 				transfer(t, conn, client, testBody(70_001))
 				if mode == onDemand {
-					wantReason(t, conn, NotNeeded)
+					wantState(t, conn, NotNeeded)
 					offload(t, conn, client)
 				}
-				wantReason(t, conn, Offloaded)
+				wantState(t, conn, Offloaded)
 				transfer(t, conn, client, testBody(70_002))
 				transferFrom(t, conn, client, testFile(t, testBody(70_003)), testBody(70_003))
 				transferBack(t, conn, client, testBody(70_004))

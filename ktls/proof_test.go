@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"net"
-	"reflect"
 	"testing"
 
 	"github.com/caddy-ktls/caddy-ktls/internal/fakekernel"
@@ -25,7 +24,7 @@ func (d *discard) Write(p []byte) (int, error) {
 	return len(p), d.err
 }
 
-// A script writes records as crypto/tls does to a recorder, for sequences that
+// A script writes records as crypto/tls does to a tap, for sequences that
 // no real handshake makes.
 type script struct {
 	t       testing.TB
@@ -77,9 +76,9 @@ func (sc *script) raw1(p []byte) { _, _ = sc.tap.Write(p) }
 func TestProof(t *testing.T) {
 	flight := func(sc *script) { sc.plain(22); sc.plain(20); sc.hsRecord(); sc.hsRecord() }
 	for _, tt := range []struct {
-		name   string
-		run    func(sc *script)
-		reason State
+		name  string
+		run   func(sc *script)
+		state State
 	}{
 		{"no ticket", func(sc *script) { flight(sc); sc.done(); sc.data("x") }, Offloaded},
 		{"one ticket", func(sc *script) { flight(sc); sc.ticket(); sc.done(); sc.data("x") }, Offloaded},
@@ -150,7 +149,7 @@ func TestProof(t *testing.T) {
 		{"forgotten", func(sc *script) { flight(sc); sc.done(); sc.data("x"); sc.tap.forget() }, NoSecret},
 	} {
 		for i := range suites13 {
-			t.Run(tt.name+"/"+suites13[i].String(), func(t *testing.T) { testProof(t, &suites13[i], tt.run, tt.reason) })
+			t.Run(tt.name+"/"+suites13[i].String(), func(t *testing.T) { testProof(t, &suites13[i], tt.run, tt.state) })
 		}
 	}
 }
@@ -158,9 +157,9 @@ func TestProof(t *testing.T) {
 func TestProof12(t *testing.T) {
 	flight := func(sc *script) { sc.plain(22); sc.plain(20); sc.finished() }
 	for _, tt := range []struct {
-		name   string
-		run    func(sc *script)
-		reason State
+		name  string
+		run   func(sc *script)
+		state State
 	}{
 		{"one record", func(sc *script) { flight(sc); sc.done(); sc.data("x") }, Offloaded},
 		{"data", func(sc *script) { flight(sc); sc.done(); sc.data("x"); sc.data("xx"); sc.data("\x18\x00\x00\x01\x00") }, Offloaded},
@@ -197,29 +196,29 @@ func TestProof12(t *testing.T) {
 		{"no handshake", func(sc *script) { flight(sc) }, Cipher},
 	} {
 		for i := range suites12 {
-			t.Run(tt.name+"/"+tls.CipherSuiteName(suites12[i].id), func(t *testing.T) { testProof(t, &suites12[i], tt.run, tt.reason) })
+			t.Run(tt.name+"/"+tls.CipherSuiteName(suites12[i].id), func(t *testing.T) { testProof(t, &suites12[i], tt.run, tt.state) })
 		}
 	}
 }
 
-// testProof moves what a script has written, and checks what the kernel gets.
+// testProof proves what a script has written, and checks what the kernel gets.
 func testProof(t *testing.T, s *suite, run func(*script), want State) {
 	sc := newScript(t, s)
 	run(sc)
 	var info []byte
-	reason, err := sc.tap.offload(new(keyRenewal), func(got *suite, b []byte) (bool, error) {
+	state, err := sc.tap.offload(new(keyRenewal), func(got *suite, b []byte) (bool, error) {
 		if got != s {
 			t.Errorf("suite %v, want %v", got, s)
 		}
 		info = bytes.Clone(b)
 		return false, nil
 	})
-	if reason != want || err != nil {
-		t.Fatalf("reason %v, %v; want %v", reason, err, want)
+	if state != want || err != nil {
+		t.Fatalf("state %v, %v; want %v", state, err, want)
 	}
-	if reason != Offloaded {
+	if state != Offloaded {
 		if info != nil || sc.tap.relay.Load() != nil {
-			t.Error("installed all the same")
+			t.Error("the kernel has the key all the same")
 		}
 		return
 	}
@@ -236,72 +235,16 @@ func testProof(t *testing.T, s *suite, run func(*script), want State) {
 	}
 }
 
-// What crypto/tls writes after the switch is opened under its own key and number.
-func TestDivert(t *testing.T) {
-	alert := func(description byte) control { return control{recordAlert, []byte{1, description}} }
-	update := control{recordHandshake, []byte{24, 0, 0, 1, 0}}
-	for _, tt := range []struct {
-		name    string
-		suites  []suite
-		rekey   bool
-		run     func(*script)
-		want    []control
-		dead    error
-		retired bool
-	}{
-		{"alerts", suites, true, func(sc *script) { sc.alert(0); sc.alert(0); sc.alert(20) },
-			[]control{alert(0), alert(0), alert(20)}, errAlertSent, false},
-		{"KeyUpdate", suites13, true, func(sc *script) { sc.keyUpdate(); sc.alert(0); sc.alert(20) },
-			[]control{update, alert(0), alert(20)}, errAlertSent, false},
-		{"KeyUpdates", suites13, true, func(sc *script) { sc.keyUpdate(); sc.keyUpdate(); sc.keyUpdate(); sc.alert(0) },
-			[]control{update, alert(0)}, nil, false},
-		{"KeyUpdates without rekey", suites13, false, func(sc *script) { sc.keyUpdate(); sc.alert(0); sc.keyUpdate(); sc.alert(20) },
-			[]control{alert(0), alert(20)}, errAlertSent, true},
-		{"KeyUpdate in TLS 1.2", suites12, true, func(sc *script) { sc.sealed(&sc.app, recordHandshake, "\x18\x00\x00\x01\x00") },
-			nil, errForeignRecord, false},
-	} {
-		for i := range tt.suites {
-			s := &tt.suites[i]
-			t.Run(tt.name+"/"+tls.CipherSuiteName(s.id), func(t *testing.T) {
-				sc := newScript(t, s)
-				sc.plain(20)
-				if s.version == tls.VersionTLS13 {
-					sc.hsRecord()
-				}
-				sc.ticket() // in TLS 1.2 as good as Finished
-				sc.done()
-				sc.data("x")
-				var renewal keyRenewal
-				if reason, _ := sc.tap.offload(&renewal, func(s *suite, _ []byte) (bool, error) {
-					return tt.rekey && s.version == tls.VersionTLS13, nil
-				}); reason != Offloaded {
-					t.Fatal(reason)
-				}
-				sc.raw.err = errors.New("written to the socket")
-				tt.run(sc)
-				relay := sc.tap.relay.Load()
-				got, dead := relay.take()
-				if !reflect.DeepEqual(got, tt.want) || dead != tt.dead {
-					t.Errorf("%v, %v; want %v, %v", got, dead, tt.want, tt.dead)
-				}
-				if retired := renewal.retired.Load(); retired != tt.retired || relay.due() {
-					t.Errorf("retired %v, want %v; or waiting still", retired, tt.retired)
-				}
-			})
-		}
-	}
-}
-
 // A kernel that refuses leaves crypto/tls's writes as they were.
-func TestRefusedInstall(t *testing.T) {
+func TestKeyRefused(t *testing.T) {
 	sc := newScript(t, &suites[0])
 	sc.hsRecord()
 	sc.done()
 	sc.data("x")
 	refused := errors.New("refused")
-	reason, err := sc.tap.offload(new(keyRenewal), func(*suite, []byte) (bool, error) { return false, refused })
-	if reason != KernelRefused || err != refused {
-		t.Errorf("move = %v, %v", reason, err)
+	state, err := sc.tap.offload(new(keyRenewal), func(*suite, []byte) (bool, error) { return false, refused })
+	if state != KernelRefused || err != refused {
+		t.Errorf("offload = %v, %v", state, err)
 	}
 	if n, err := sc.tap.Write([]byte("not a record")); n != 12 || err != nil {
 		t.Errorf("Write = %d, %v", n, err)

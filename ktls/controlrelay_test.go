@@ -3,8 +3,10 @@ package ktls
 import (
 	"bytes"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
+	"reflect"
 	"testing"
 
 	"github.com/caddy-ktls/caddy-ktls/internal/filerange"
@@ -19,47 +21,8 @@ func (p *peer) wantControl(t testing.TB, typ recordType, content ...byte) {
 	}
 }
 
-// A KeyUpdate before the switch is followed.
-func TestKeyUpdateBeforeSwitch(t *testing.T) {
-	for _, tt := range []struct {
-		name   string
-		before func(*testing.T, *Conn, *peer)
-	}{
-		{"at once", func(t *testing.T, conn *Conn, p *peer) { p.keyUpdate(true) }},
-		{"after data", func(t *testing.T, conn *Conn, p *peer) {
-			transfer(t, conn, p, testBody(70_000))
-			p.keyUpdate(true)
-		}},
-		{"twice", func(t *testing.T, conn *Conn, p *peer) { p.keyUpdate(true); p.keyUpdate(true) }},
-		{"without request", func(t *testing.T, conn *Conn, p *peer) { p.keyUpdate(false) }},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			s := newFakeServer(t, serverConfig(), onDemand, nil)
-			conn, p, k := s.connectPeer(t)
-			tt.before(t, conn, p)
-			// When the data behind the KeyUpdate are read, it is answered.
-			p.write(recordApplicationData, []byte("x"))
-			if _, err := io.ReadFull(conn, make([]byte, 1)); err != nil {
-				t.Fatal(err)
-			}
-			transfer(t, conn, p, testBody(2))
-			transfer(t, conn, p, testBody(5))
-			offload(t, conn, p)
-			transfer(t, conn, p, testBody(70_001))
-			k.wantSent(t, 70_001, 0)
-			// That one has been answered: the connection lives on.
-			p.write(recordApplicationData, []byte("y"))
-			if _, err := io.ReadFull(conn, make([]byte, 1)); err != nil {
-				t.Error(err)
-			}
-			conn.Close()
-			wantEnd(t, p)
-		})
-	}
-}
-
-// An alert between the proving write and the switch prevents the switch.
-func TestAlertBeforeSwitch(t *testing.T) {
+// An alert between the proving write and the offload prevents it.
+func TestAlertBeforeOffload(t *testing.T) {
 	s := newFakeServer(t, serverConfig(), onDemand, nil)
 	conn, p, k := s.connectPeer(t)
 	conn.tap.counter.setCapture(true)
@@ -75,7 +38,7 @@ func TestAlertBeforeSwitch(t *testing.T) {
 	conn.lock()
 	conn.offload()
 	conn.unlock()
-	wantReason(t, conn, Closing)
+	wantState(t, conn, Closing)
 	s.wantDecided(t, conn, Closing, nil)
 	p.wantControl(t, recordAlert, 2, 20)
 	if _, err := conn.Write([]byte("x")); err == nil {
@@ -84,9 +47,9 @@ func TestAlertBeforeSwitch(t *testing.T) {
 	k.wantSent(t, 0, 0)
 }
 
-// Each alert that crypto/tls may raise after the switch reaches the peer as that
+// Each alert that crypto/tls may raise after the offload reaches the peer as that
 // alert, and nothing follows it.
-func TestAlertAfterSwitch(t *testing.T) {
+func TestAlertAfterOffload(t *testing.T) {
 	const (
 		unexpectedMessage = 10
 		badRecordMAC      = 20
@@ -126,7 +89,7 @@ func TestAlertAfterSwitch(t *testing.T) {
 		t.Run(fmt.Sprintf("1.%d/%s", tt.version-10, tt.name), func(t *testing.T) {
 			s := newFakeServer(t, serverConfig(), offloadAll, nil)
 			conn, p, k := s.connectPeerOf(t, map[uint16]uint16{12: tls.VersionTLS12, 13: tls.VersionTLS13}[tt.version])
-			wantReason(t, conn, Offloaded)
+			wantState(t, conn, Offloaded)
 			transfer(t, conn, p, testBody(70_000))
 			tt.send(p)
 			if _, err := conn.Read(make([]byte, 1)); err == nil {
@@ -249,5 +212,61 @@ func TestForeignRecord(t *testing.T) {
 			}
 			k.wantSent(t, 70_000, 0)
 		})
+	}
+}
+
+// What crypto/tls writes after the offload is opened under its own key and number.
+func TestRelay(t *testing.T) {
+	alert := func(description byte) control { return control{recordAlert, []byte{1, description}} }
+	update := control{recordHandshake, []byte{24, 0, 0, 1, 0}}
+	for _, tt := range []struct {
+		name    string
+		suites  []suite
+		rekey   bool
+		run     func(*script)
+		want    []control
+		dead    error
+		retired bool
+	}{
+		{"alerts", suites, true, func(sc *script) { sc.alert(0); sc.alert(0); sc.alert(20) },
+			[]control{alert(0), alert(0), alert(20)}, errAlertSent, false},
+		{"KeyUpdate", suites13, true, func(sc *script) { sc.keyUpdate(); sc.alert(0); sc.alert(20) },
+			[]control{update, alert(0), alert(20)}, errAlertSent, false},
+		{"KeyUpdates", suites13, true, func(sc *script) { sc.keyUpdate(); sc.keyUpdate(); sc.keyUpdate(); sc.alert(0) },
+			[]control{update, alert(0)}, nil, false},
+		{"KeyUpdates without rekey", suites13, false, func(sc *script) { sc.keyUpdate(); sc.alert(0); sc.keyUpdate(); sc.alert(20) },
+			[]control{alert(0), alert(20)}, errAlertSent, true},
+		{"KeyUpdate in TLS 1.2", suites12, true, func(sc *script) { sc.sealed(&sc.app, recordHandshake, "\x18\x00\x00\x01\x00") },
+			nil, errForeignRecord, false},
+	} {
+		for i := range tt.suites {
+			s := &tt.suites[i]
+			t.Run(tt.name+"/"+tls.CipherSuiteName(s.id), func(t *testing.T) {
+				sc := newScript(t, s)
+				sc.plain(20)
+				if s.version == tls.VersionTLS13 {
+					sc.hsRecord()
+				}
+				sc.ticket() // in TLS 1.2 as good as Finished
+				sc.done()
+				sc.data("x")
+				var renewal keyRenewal
+				if state, _ := sc.tap.offload(&renewal, func(s *suite, _ []byte) (bool, error) {
+					return tt.rekey && s.version == tls.VersionTLS13, nil
+				}); state != Offloaded {
+					t.Fatal(state)
+				}
+				sc.raw.err = errors.New("written to the socket")
+				tt.run(sc)
+				relay := sc.tap.relay.Load()
+				got, dead := relay.take()
+				if !reflect.DeepEqual(got, tt.want) || dead != tt.dead {
+					t.Errorf("%v, %v; want %v, %v", got, dead, tt.want, tt.dead)
+				}
+				if retired := renewal.retired.Load(); retired != tt.retired || relay.due() {
+					t.Errorf("retired %v, want %v; or waiting still", retired, tt.retired)
+				}
+			})
+		}
 	}
 }

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"io"
 	"os"
+	"runtime"
+	"runtime/debug"
 	"testing"
 
 	"github.com/caddy-ktls/caddy-ktls/internal/filerange"
@@ -79,7 +81,7 @@ func TestReadFrom(t *testing.T) {
 					k.wantSent(t, 0, 0)
 				}
 				if want := mode == offloadAll || tt.byKernel || tt.kernel != nil; (conn.State() == Offloaded) != want {
-					t.Errorf("reason %v", conn.State())
+					t.Errorf("state %v", conn.State())
 				}
 				transfer(t, conn, client, testBody(70_000)) // it goes on
 			})
@@ -187,4 +189,69 @@ func TestSendFileReadError(t *testing.T) {
 	wantError(t, err, errBroken)
 	_, err = conn.Write(bytes.Repeat([]byte("x"), 10))
 	wantError(t, err, errBroken)
+}
+
+// A file that has become shorter than what is to prove the number has an end, which
+// is no error.
+func TestShortProof(t *testing.T) {
+	s := newFakeServer(t, serverConfig(), onDemand, nil)
+	conn, client, _ := s.connect(t, clientConfig())
+	body := testBody(proofLen - 1)
+	wait := receiving(t, client, body)
+	if n, err := conn.writeProof(testFile(t, body)); n != proofLen-1 || err != nil {
+		t.Errorf("writeProof = %d, %v", n, err)
+	}
+	wait()
+}
+
+// What is copied takes no new buffer for each response, as in net/http.
+func TestReadFromBuffers(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		reader func(f *os.File) io.Reader
+	}{
+		{"file", func(f *os.File) io.Reader { return f }},
+		{"part of a file", func(f *os.File) io.Reader { return io.LimitReader(f, 100_000) }},
+		{"something else", func(f *os.File) io.Reader { return struct{ io.Reader }{f} }},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s := newFakeServer(t, serverConfig(), onDemand, nil)
+			s.support = Support{}
+			conn, client, _ := s.connect(t, clientConfig())
+			body := testBody(100_000)
+			f := testFile(t, body)
+			send := func(readFrom func(io.Reader) (int64, error)) {
+				if _, err := f.Seek(0, io.SeekStart); err != nil {
+					t.Fatal(err)
+				}
+				if n, err := readFrom(tt.reader(f)); n != int64(len(body)) || err != nil {
+					t.Fatalf("ReadFrom = %d, %v", n, err)
+				}
+			}
+			wait := receiving(t, client, body)
+			send(conn.ReadFrom)
+			wait()
+
+			go func() { _, _ = io.Copy(io.Discard, client.NetConn().(*recording).Conn) }()
+			defer debug.SetGCPercent(debug.SetGCPercent(-1)) // it takes the buffers away
+			allocated := func(readFrom func(io.Reader) (int64, error)) int64 {
+				const rounds = 100
+				var before, after runtime.MemStats
+				runtime.ReadMemStats(&before)
+				for range rounds {
+					send(readFrom)
+				}
+				runtime.ReadMemStats(&after)
+				return int64(after.TotalAlloc-before.TotalAlloc) / rounds
+			}
+			buf := make([]byte, 32<<10)
+			stock := allocated(func(r io.Reader) (int64, error) {
+				return io.CopyBuffer(writerOnly{conn.tls}, struct{ io.Reader }{r}, buf)
+			})
+			// Under the race detector sync.Pool loses one buffer of four.
+			if ours := allocated(conn.ReadFrom); ours > stock+(20<<10) {
+				t.Errorf("%d bytes allocated for a response, by crypto/tls alone %d", ours, stock)
+			}
+		})
+	}
 }

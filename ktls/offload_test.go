@@ -12,8 +12,8 @@ import (
 )
 
 // Handshakes that leave different numbers of records under the application
-// secret, and what may be written before the switch.
-func TestMove(t *testing.T) {
+// secret, and what may be written before the offload.
+func TestOffload(t *testing.T) {
 	handshakes := []struct {
 		name   string
 		server func(*tls.Config)
@@ -81,12 +81,12 @@ func TestMove(t *testing.T) {
 						byKernel += n
 					}
 					if mode == onDemand {
-						wantReason(t, conn, NotNeeded)
+						wantState(t, conn, NotNeeded)
 						byKernel = 0
 						conn.Offload()
 						transfer(t, conn, client, testBody(70_000))
 					}
-					wantReason(t, conn, Offloaded)
+					wantState(t, conn, Offloaded)
 					transfer(t, conn, client, testBody(70_001))
 					k.wantSent(t, byKernel+70_001, 0)
 					s.wantDecided(t, conn, Offloaded, nil)
@@ -101,15 +101,15 @@ func TestMove(t *testing.T) {
 	}
 }
 
-// The last record before the switch may itself look like an alert or KeyUpdate.
-func TestMoveWithShortProof(t *testing.T) {
+// The last record before the offload may itself look like an alert or KeyUpdate.
+func TestOffloadWithShortProof(t *testing.T) {
 	for _, n := range []int{1, 2, 5} {
 		t.Run(fmt.Sprint(n), func(t *testing.T) {
 			s := newFakeServer(t, serverConfig(), onDemand, nil)
 			conn, client, k := s.connect(t, clientConfig())
 			conn.Offload()
 			transfer(t, conn, client, testBody(n))
-			wantReason(t, conn, Offloaded)
+			wantState(t, conn, Offloaded)
 			transfer(t, conn, client, testBody(70_000))
 			k.wantSent(t, 70_000, 0)
 		})
@@ -117,7 +117,7 @@ func TestMoveWithShortProof(t *testing.T) {
 }
 
 // Connections that are not offloaded go on as without this package.
-func TestNotMoved(t *testing.T) {
+func TestNotOffloaded(t *testing.T) {
 	refused := errors.New("refused")
 	offloadNow := func(t *testing.T, conn *Conn, client io.Reader) {
 		conn.Offload()
@@ -129,33 +129,33 @@ func TestNotMoved(t *testing.T) {
 		kernel func(*fakeKernel)
 		client func(*tls.Config)
 		try    func(*testing.T, *Conn, io.Reader)
-		reason State
+		state  State
 		err    error
 	}{
 		{name: "not asked", try: func(t *testing.T, conn *Conn, client io.Reader) {
 			transfer(t, conn, client, testBody(70_000))
-		}, reason: NotNeeded},
+		}, state: NotNeeded},
 		{name: "asked, but not written", try: func(_ *testing.T, conn *Conn, _ io.Reader) {
 			conn.Offload()
-		}, reason: NotNeeded},
-		{name: "no kernel", server: func(s *fakeServer) { s.support = Support{Rekey: true} }, reason: KernelUnsupported},
-		{name: "version", client: func(c *tls.Config) { c.MinVersion, c.MaxVersion = tls.VersionTLS10, tls.VersionTLS11 }, reason: TLSVersion},
+		}, state: NotNeeded},
+		{name: "no kernel", server: func(s *fakeServer) { s.support = Support{Rekey: true} }, state: KernelUnsupported},
+		{name: "version", client: func(c *tls.Config) { c.MinVersion, c.MaxVersion = tls.VersionTLS10, tls.VersionTLS11 }, state: TLSVersion},
 		{name: "no AEAD", client: func(c *tls.Config) {
 			c.MaxVersion = tls.VersionTLS12
 			c.CipherSuites = []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA}
-		}, reason: Cipher},
-		{name: "cipher", server: func(s *fakeServer) { s.support = withoutDefault(t) }, reason: Cipher},
-		{name: "refused", kernel: func(k *fakeKernel) { k.setKeyErr = refused }, reason: KernelRefused, err: refused},
-		{name: "multipath", kernel: func(k *fakeKernel) { k.setKeyErr = errors.Join(errMultipath, nil) }, reason: NotTCP},
+		}, state: Cipher},
+		{name: "cipher", server: func(s *fakeServer) { s.support = withoutDefault(t) }, state: Cipher},
+		{name: "refused", kernel: func(k *fakeKernel) { k.setKeyErr = refused }, state: KernelRefused, err: refused},
+		{name: "multipath", kernel: func(k *fakeKernel) { k.setKeyErr = errors.Join(errMultipath, nil) }, state: NotTCP},
 		{name: "no secret", try: func(t *testing.T, conn *Conn, client io.Reader) {
 			conn.tap.counter.key.secret = nil
 			transfer(t, conn, client, testBody(2)) // looks like an alert
 			offloadNow(t, conn, client)
-		}, reason: NoSecret},
+		}, state: NoSecret},
 		{name: "miscounted", try: func(t *testing.T, conn *Conn, client io.Reader) {
 			conn.tap.counter.since += 7
 			offloadNow(t, conn, client)
-		}, reason: SequenceUnproven},
+		}, state: SequenceUnproven},
 		{name: "tampered", try: func(t *testing.T, conn *Conn, client io.Reader) {
 			conn.Offload()
 			conn.tap.counter.setCapture(true)
@@ -168,7 +168,7 @@ func TestNotMoved(t *testing.T) {
 			conn.lock()
 			conn.offload()
 			conn.unlock()
-		}, reason: SequenceUnproven},
+		}, state: SequenceUnproven},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			config := serverConfig()
@@ -186,9 +186,9 @@ func TestNotMoved(t *testing.T) {
 				tt.try = offloadNow
 			}
 			tt.try(t, conn, client)
-			if tt.reason != NotNeeded {
-				wantReason(t, conn, tt.reason)
-				s.wantDecided(t, conn, tt.reason, tt.err)
+			if tt.state != NotNeeded {
+				wantState(t, conn, tt.state)
+				s.wantDecided(t, conn, tt.state, tt.err)
 				for _, n := range []int{70_000, 2, 5, 70_001} {
 					transfer(t, conn, client, testBody(n))
 				}
@@ -206,9 +206,9 @@ func TestNotMoved(t *testing.T) {
 			if k != nil {
 				k.wantSent(t, 0, 0)
 			}
-			s.wantDecided(t, conn, tt.reason, tt.err)
+			s.wantDecided(t, conn, tt.state, tt.err)
 			wantError(t, conn.Close(), net.ErrClosed)
-			s.wantDecided(t, conn, tt.reason, tt.err)
+			s.wantDecided(t, conn, tt.state, tt.err)
 			wantZeroed(t, conn)
 		})
 	}
