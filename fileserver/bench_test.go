@@ -26,7 +26,7 @@ const benchPart = 64 << 10
 type discarder struct {
 	header http.Header
 	buf    []byte
-	conn   *Conn // if not nil, what is written is the file that is announced to it
+	conn   *conn // if not nil, what is written is the file that is announced to it
 }
 
 func newDiscarder() *discarder {
@@ -52,7 +52,7 @@ func (d *discarder) Write(p []byte) (int, error) {
 }
 
 // benchConn returns a connection without a client.
-func benchConn(b *testing.B) *Conn {
+func benchConn(b *testing.B) *conn {
 	raw, other := net.Pipe()
 	b.Cleanup(func() { raw.Close(); other.Close() })
 	return newConn(ktls.NewServer(new(tls.Config), nil).Conn(raw), &listener{server: new(Server)})

@@ -23,19 +23,19 @@ func (w *writer) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	return conn, buffered, nil
 }
 
-// connBelow returns the Conn that conn is, or that Caddy itself has wrapped. What
+// connBelow returns the conn that c is, or that Caddy itself has wrapped. What
 // another wrapper may hold back is not to be overtaken by close_notify.
-func connBelow(conn net.Conn) *Conn {
+func connBelow(c net.Conn) *conn {
 	for {
-		if below, ok := conn.(*Conn); ok {
+		if below, ok := c.(*conn); ok {
 			return below
 		}
-		switch typeName(conn) {
+		switch typeName(c) {
 		case caddyPackage + ".tlsStateConn", caddyPackage + ".http2StateConn", caddyPackage + ".http2Conn":
 		default:
 			return nil
 		}
-		wrapper := reflect.Indirect(reflect.ValueOf(conn))
+		wrapper := reflect.Indirect(reflect.ValueOf(c))
 		if wrapper.Kind() != reflect.Struct {
 			return nil
 		}
@@ -43,7 +43,7 @@ func connBelow(conn net.Conn) *Conn {
 		if !below.IsValid() || !below.CanInterface() {
 			return nil
 		}
-		if conn, _ = below.Interface().(net.Conn); conn == nil {
+		if c, _ = below.Interface().(net.Conn); c == nil {
 			return nil
 		}
 	}
@@ -51,7 +51,7 @@ func connBelow(conn net.Conn) *Conn {
 
 type hijacked struct {
 	net.Conn
-	tls *Conn
+	tls *conn
 }
 
 // CloseWrite sends close_notify.

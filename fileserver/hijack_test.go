@@ -159,7 +159,7 @@ type closingConn struct{ holdingConn }
 func (c closingConn) CloseWrite() error {
 	_, err := c.Conn.Write(c.held.Bytes())
 	c.held.Reset()
-	return errors.Join(err, c.Conn.(*Conn).CloseWrite())
+	return errors.Join(err, c.Conn.(*conn).CloseWrite())
 }
 
 type connListener struct {

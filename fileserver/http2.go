@@ -17,7 +17,7 @@ import (
 // server, with the header.
 
 // A wire is the http2body.Wire of a connection.
-type wire struct{ *Conn }
+type wire struct{ *conn }
 
 func (w wire) Read(p []byte) (int, error)        { return w.tls.Read(p) }
 func (w wire) Write(p []byte) (int, error)       { return w.tls.Write(p) }

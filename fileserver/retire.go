@@ -53,7 +53,7 @@ func ConnContext(ctx context.Context, c net.Conn) context.Context {
 }
 
 // SetReadDeadline implements net.Conn.
-func (c *Conn) SetReadDeadline(t time.Time) error {
+func (c *conn) SetReadDeadline(t time.Time) error {
 	if !c.idle.CompareAndSwap(beforeWaiting, waiting) {
 		c.idle.CompareAndSwap(waiting, busy)
 	} else if limit := time.Now().Add(retiredIdle); c.tls.Retired() && (t.IsZero() || limit.Before(t)) {
@@ -62,7 +62,7 @@ func (c *Conn) SetReadDeadline(t time.Time) error {
 	return c.setReadDeadline(t)
 }
 
-func (c *Conn) setReadDeadline(t time.Time) error {
+func (c *conn) setReadDeadline(t time.Time) error {
 	if frames := c.frames.Load(); frames != nil {
 		return frames.SetReadDeadline(t)
 	}
@@ -70,14 +70,14 @@ func (c *Conn) setReadDeadline(t time.Time) error {
 }
 
 // retired is called when Read has been interrupted.
-func (c *Conn) retired() {
+func (c *conn) retired() {
 	if c.idle.Load() == waiting {
 		_ = c.setReadDeadline(time.Now().Add(retiredIdle))
 	}
 }
 
 // insertGoAway has the HTTP/2 server send GOAWAY.
-func (c *Conn) insertGoAway() {
+func (c *conn) insertGoAway() {
 	// The client's GOAWAY names the last stream of the server's, which has
 	// begun none.
 	c.frames.Load().Insert(func(f *http2.Framer) error { return f.WriteGoAway(0, http2.ErrCodeNo, nil) })

@@ -70,7 +70,7 @@ type selfTest struct {
 	// between is what stands between the server and a connection.
 	between func(net.Conn) net.Conn
 	// connOf finds the connection of a request.
-	connOf func(*http.Request) *Conn
+	connOf func(*http.Request) *conn
 	// bottomOf finds the server's own writer.
 	bottomOf func(http.ResponseWriter) http.ResponseWriter
 	// idle is what Caddy puts around the server's writer.
@@ -189,11 +189,10 @@ const selfTestLen = 2 * httpBuffer
 // not; nil if there is no answer. try looks for those of the protocol.
 func (s *selfTest) serve(protocol *trust, request []byte, try func(http.ResponseWriter, *selfTestConn, map[string]bool)) map[string]bool {
 	client, end := net.Pipe()
-	conn := &selfTestConn{Conn: end}
+	tried := &selfTestConn{Conn: end, addr: localAddr{end.LocalAddr(), new(conn)}}
 	if protocol == http2Trust {
-		conn.frames = http2body.New(selfTestWire{end})
+		tried.frames = http2body.New(selfTestWire{end})
 	}
-	conn.addr = localAddr{end.LocalAddr(), new(Conn)}
 	handled := make(chan map[string]bool, 1)
 	server := &http.Server{Protocols: new(http.Protocols), Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		right := map[string]bool{}
@@ -201,9 +200,9 @@ func (s *selfTest) serve(protocol *trust, request []byte, try func(http.Response
 			_ = recover() // what is wrong may panic
 			handled <- right
 		}()
-		right[noConnection] = s.connOf(r) == conn.addr.conn
+		right[noConnection] = s.connOf(r) == tried.addr.conn
 		right[writerUnknown], right[writerIgnored] = s.tryWriters(w, r)
-		try(w, conn, right)
+		try(w, tried, right)
 	})}
 	server.Protocols.SetHTTP1(true)
 	server.Protocols.SetUnencryptedHTTP2(true)
@@ -213,7 +212,7 @@ func (s *selfTest) serve(protocol *trust, request []byte, try func(http.Response
 	defer running.Wait()
 	defer client.Close()
 	defer server.Close()
-	running.Go(func() { _ = server.Serve(newOneConn(s.between(conn))) })
+	running.Go(func() { _ = server.Serve(newOneConn(s.between(tried))) })
 	running.Go(func() { _, _ = client.Write(request) })
 	running.Go(func() { _, _ = io.Copy(io.Discard, client) })
 	select {

@@ -20,7 +20,7 @@ var (
 
 // distrust is called when something else than the placeholder of an announced
 // file has come, or nothing, though no write has failed: so it is no client's doing.
-func (c *Conn) distrust() {
+func (c *conn) distrust() {
 	if t := http1Trust; t.lost.CompareAndSwap(false, true) && c.server.Distrusted != nil {
 		c.server.Distrusted(t.protocol)
 	}

@@ -129,7 +129,7 @@ type writer struct {
 // A Response tells how the body of a response goes out, as far as is known.
 type Response struct {
 	writer   *writer // whose response it is
-	conn     *Conn   // nil if the request came over none
+	conn     *conn   // nil if the request came over none
 	reason   Reason
 	reported bool // see report
 	small    bool

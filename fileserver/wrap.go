@@ -45,7 +45,7 @@ func Insert(w http.ResponseWriter, r *http.Request, options *Options) (http.Resp
 	return bottom, &bottom.Response
 }
 
-func newWriter(w http.ResponseWriter, r *http.Request, conn *Conn, options *Options) *writer {
+func newWriter(w http.ResponseWriter, r *http.Request, conn *conn, options *Options) *writer {
 	bottom := &writer{
 		ResponseWriterWrapper: caddyhttp.ResponseWriterWrapper{ResponseWriter: w},
 		request:               r,

@@ -191,8 +191,8 @@ func TestNothingButThePlaceholder(t *testing.T) {
 	whole := announcement{part: filerange.Segment{File: f, Len: 100_000}, first: 100_000}
 	ahead := announcement{part: filerange.Segment{File: f, Len: 100_000, Ahead: 100_000}, first: 50_000}
 	zeros := make([]byte, 200_000)
-	steps := func(a announcement, writes ...[]byte) func(*Conn) error {
-		return func(c *Conn) (err error) {
+	steps := func(a announcement, writes ...[]byte) func(*conn) error {
+		return func(c *conn) (err error) {
 			c.announce(a)
 			_, err = io.WriteString(c, header)
 			must(t, err)
@@ -205,7 +205,7 @@ func TestNothingButThePlaceholder(t *testing.T) {
 	}
 	for _, tt := range []struct {
 		name string
-		run  func(c *Conn) error
+		run  func(c *conn) error
 		want []byte // more may be missing at the end
 	}{
 		{"a byte", steps(whole, []byte("x")), nil},
@@ -220,17 +220,17 @@ func TestNothingButThePlaceholder(t *testing.T) {
 		{"a copy after a piece", steps(ahead, placeholder[:50_000], zeros[:50_000]), body[:100_000]},
 		{"more after a piece than there is", steps(ahead, placeholder[:50_000], placeholder[:200_000]), body[:100_000]},
 		{"the placeholder again", steps(whole, placeholder[:100_000], placeholder[:100_000]), body[:100_000]},
-		{"before the header is out", func(c *Conn) error {
+		{"before the header is out", func(c *conn) error {
 			c.announce(whole)
 			_, err := c.Write(placeholder[:100_000])
 			return err
 		}, nil},
-		{"never", func(c *Conn) error {
+		{"never", func(c *conn) error {
 			err := steps(whole)(c)
 			_, err = c.settle(err)
 			return err
 		}, nil},
-		{"without an announcement", func(c *Conn) error {
+		{"without an announcement", func(c *conn) error {
 			_, err := c.Write(placeholder[:5000])
 			return err
 		}, nil},
@@ -284,7 +284,7 @@ func TestWritesAfterAFailure(t *testing.T) {
 }
 
 // connPair returns both ends of a connection that is offloaded.
-func connPair(t *testing.T) (server *Conn, client *tls.Conn, distrusted chan string) {
+func connPair(t *testing.T) (server *conn, client *tls.Conn, distrusted chan string) {
 	t.Helper()
 	config, httpClient := testConfig()
 	inner, err := net.Listen("tcp", "127.0.0.1:0")
@@ -305,7 +305,7 @@ func connPair(t *testing.T) (server *Conn, client *tls.Conn, distrusted chan str
 	go func() { shaken <- client.Handshake() }()
 	accepted, err := own.Listener(tls.NewListener(inner, config)).Accept()
 	must(t, err)
-	server = accepted.(*Conn)
+	server = accepted.(*conn)
 	t.Cleanup(func() { server.Close() })
 	server.handshake.Do(server.shakeHands)
 	must(t, errors.Join(server.handshakeErr, <-shaken))

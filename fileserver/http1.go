@@ -3,9 +3,11 @@ package fileserver
 import (
 	"cmp"
 	"errors"
+	"io"
 	"net"
 
 	"github.com/caddy-ktls/caddy-ktls/internal/filerange"
+	"github.com/caddy-ktls/caddy-ktls/ktls"
 )
 
 // Over HTTP/1.1 a file goes out in the place of a placeholder. No byte of the
@@ -48,21 +50,21 @@ var (
 // announce says that the placeholder of a part of a file comes next, after what
 // is left of the response's header. It may come in pieces: with the first the
 // part goes out, and its length is known then.
-func (c *Conn) announce(a announcement) {
+func (c *conn) announce(a announcement) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.announcement, c.sent, c.unclaimed = a, filerange.Sent{}, 0
 }
 
 // expect says that the header is out.
-func (c *Conn) expect() {
+func (c *conn) expect() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.announcement.due = c.announcement.part.File != nil
 }
 
 // rest returns how much of the placeholder is still to come.
-func (c *Conn) rest() int64 {
+func (c *conn) rest() int64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.unclaimed
@@ -71,7 +73,7 @@ func (c *Conn) rest() int64 {
 // settle ends an announcement, and returns what has gone out. If the placeholder has not come, nothing may
 // follow what the response's header has promised: the connection is closed. err is
 // why the placeholder could not be written; if it could, it is somewhere else.
-func (c *Conn) settle(err error) (filerange.Sent, error) {
+func (c *conn) settle(err error) (filerange.Sent, error) {
 	sent, missing, err := c.conclude(err)
 	if missing && err == nil {
 		c.distrust()
@@ -80,7 +82,7 @@ func (c *Conn) settle(err error) (filerange.Sent, error) {
 	return sent, err
 }
 
-func (c *Conn) conclude(err error) (sent filerange.Sent, missing bool, _ error) {
+func (c *conn) conclude(err error) (sent filerange.Sent, missing bool, _ error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	err = cmp.Or(err, c.writeErr) // which something between may have hidden
@@ -88,7 +90,7 @@ func (c *Conn) conclude(err error) (sent filerange.Sent, missing bool, _ error) 
 }
 
 // abandon ends an announcement that a panic has left, if there is one.
-func (c *Conn) abandon() {
+func (c *conn) abandon() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.withdraw()
@@ -96,7 +98,7 @@ func (c *Conn) abandon() {
 
 // withdraw cuts the connection off if the placeholder, or some of it, is missing.
 // c.mu is held.
-func (c *Conn) withdraw() (missing bool) {
+func (c *conn) withdraw() (missing bool) {
 	missing = c.announcement.part.File != nil || c.unclaimed > 0
 	if missing {
 		c.abort()
@@ -106,14 +108,14 @@ func (c *Conn) withdraw() (missing bool) {
 
 // abort cuts the connection off, so that the client sees that the response is
 // not whole. c.mu is held.
-func (c *Conn) abort() {
+func (c *conn) abort() {
 	c.announcement, c.unclaimed = announcement{}, 0
 	c.writeErr = cmp.Or[error](c.writeErr, net.ErrClosed)
 	_ = c.tls.NetConn().Close()
 }
 
 // writePlaceholder writes what is no placeholder, and the file for what is.
-func (c *Conn) writePlaceholder(p []byte) (n int, err error) {
+func (c *conn) writePlaceholder(p []byte) (n int, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {
@@ -140,7 +142,7 @@ func (c *Conn) writePlaceholder(p []byte) (n int, err error) {
 }
 
 // writeFile takes n bytes of a placeholder: the first send the announced part.
-func (c *Conn) writeFile(n int64) (int, error) {
+func (c *conn) writeFile(n int64) (int, error) {
 	if a := c.announcement; a.due && n == a.first {
 		var err error
 		c.announcement = announcement{}
@@ -158,4 +160,37 @@ func (c *Conn) writeFile(n int64) (int, error) {
 	}
 	c.unclaimed -= n
 	return int(n), nil
+}
+
+// sendFile sends a part of a file after a lead, see [ktls.Conn.SendFile]. If the kernel
+// refuses, the part is copied, and nothing ahead.
+func (c *conn) sendFile(lead []byte, part filerange.Segment) (sent filerange.Sent, err error) {
+	sent.Sendfile, err = c.tls.SendFile(lead, part)
+	c.server.countSent(sent.Sendfile)
+	if errors.Is(err, ktls.ErrNoSendfile) {
+		if sent.Copied, err = c.copyFile(part.Rest(sent.Sendfile)); err != nil {
+			c.abort() // no orderly end: a part must not look like the whole
+		}
+	}
+	return sent, err
+}
+
+// copyFile sends a part of a file through user space.
+func (c *conn) copyFile(part filerange.Segment) (sent int64, err error) {
+	b := copyBuffers.Get().(*[copyBufferLen]byte)
+	defer copyBuffers.Put(b)
+	for sent < part.Len {
+		buf := b[:min(int64(len(b)), part.Len-sent)]
+		if _, err := part.File.ReadAt(buf, part.Offset+sent); err != nil {
+			if errors.Is(err, io.EOF) {
+				err = io.ErrUnexpectedEOF
+			}
+			return sent, err
+		}
+		if _, err := c.tls.Write(buf); err != nil {
+			return sent, err
+		}
+		sent += int64(len(buf))
+	}
+	return sent, nil
 }
