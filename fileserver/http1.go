@@ -3,7 +3,6 @@ package fileserver
 import (
 	"cmp"
 	"errors"
-	"io"
 	"net"
 
 	"github.com/caddy-ktls/caddy-ktls/internal/filerange"
@@ -168,29 +167,9 @@ func (c *conn) sendFile(lead []byte, part filerange.Segment) (sent filerange.Sen
 	sent.Sendfile, err = c.tls.SendFile(lead, part)
 	c.server.countSent(sent.Sendfile)
 	if errors.Is(err, ktls.ErrNoSendfile) {
-		if sent.Copied, err = c.copyFile(part.Rest(sent.Sendfile)); err != nil {
+		if sent.Copied, err = part.Rest(sent.Sendfile).CopyTo(c.tls); err != nil {
 			c.abort() // no orderly end: a part must not look like the whole
 		}
 	}
 	return sent, err
-}
-
-// copyFile sends a part of a file through user space.
-func (c *conn) copyFile(part filerange.Segment) (sent int64, err error) {
-	b := copyBuffers.Get().(*[copyBufferLen]byte)
-	defer copyBuffers.Put(b)
-	for sent < part.Len {
-		buf := b[:min(int64(len(b)), part.Len-sent)]
-		if _, err := part.File.ReadAt(buf, part.Offset+sent); err != nil {
-			if errors.Is(err, io.EOF) {
-				err = io.ErrUnexpectedEOF
-			}
-			return sent, err
-		}
-		if _, err := c.tls.Write(buf); err != nil {
-			return sent, err
-		}
-		sent += int64(len(buf))
-	}
-	return sent, nil
 }

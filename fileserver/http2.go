@@ -35,7 +35,7 @@ func (w wire) SendFrames(header []byte, part filerange.Segment, payload int64) (
 	for rest := part.Rest(sent.Sendfile); ; {
 		frame := rest
 		frame.Len -= (rest.Len - 1) / payload * payload
-		n, err := w.copyFile(frame)
+		n, err := frame.CopyTo(w.tls)
 		sent.Copied += n
 		if rest = rest.Rest(n); err != nil || rest.Len == 0 {
 			return sent, err
@@ -111,7 +111,7 @@ func (w *writer) readFrames(r io.Reader) (total int64, err error) {
 			return total, nil
 		}
 	}
-	n, err := copyPooled(framesWriter{w}, r)
+	n, err := filerange.CopyPooled(framesWriter{w}, r)
 	w.next += n
 	return total + n, err
 }

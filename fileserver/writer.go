@@ -5,7 +5,6 @@ import (
 	"io"
 	"net/http"
 	"strconv"
-	"sync"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
@@ -343,27 +342,11 @@ func (w *writer) copy(r io.Reader) (n int64, err error) {
 	if below, ok := w.ResponseWriter.(io.ReaderFrom); ok && !w.http2() {
 		n, err = below.ReadFrom(r)
 	} else {
-		n, err = copyPooled(struct{ io.Writer }{w.ResponseWriter}, r)
+		n, err = filerange.CopyPooled(struct{ io.Writer }{w.ResponseWriter}, r)
 	}
 	w.wrote(n)
 	return n, err
 }
-
-// copyPooled is io.Copy with a buffer that is used again, to a writer that has no
-// ReadFrom.
-func copyPooled(w io.Writer, r io.Reader) (int64, error) {
-	buf := copyBuffers.Get().(*[copyBufferLen]byte)
-	n, err := io.CopyBuffer(w, struct{ io.Reader }{r}, buf[:])
-	if err == nil { // else a frame that is being written may still use it
-		copyBuffers.Put(buf)
-	}
-	return n, err
-}
-
-// copyBufferLen is what io.Copy takes.
-const copyBufferLen = 32 << 10
-
-var copyBuffers = sync.Pool{New: func() any { return new([copyBufferLen]byte) }}
 
 // copyN copies n bytes, fewer if there are no more.
 func (w *writer) copyN(r io.Reader, n int64) (int64, error) {

@@ -1,5 +1,6 @@
 // Package filerange finds out which part of a regular file an io.Reader has yet to
-// give, so that the part can be sent by sendfile(2) instead of being read.
+// give, so that the part can be sent by sendfile(2) instead of being read. What can't be
+// sent it copies.
 package filerange
 
 import (
