@@ -95,7 +95,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	}
 	var response *fileserver.Response
 	if !h.inert {
-		if w, response = fileserver.Insert(w, r, &h.options); response == nil {
+		if w, response = fileserver.Wrap(w, r, &h.options); response == nil {
 			return next.ServeHTTP(w, r) // not the first handler of this kind
 		}
 	}

@@ -26,7 +26,7 @@ const benchPart = 64 << 10
 type discarder struct {
 	header http.Header
 	buf    []byte
-	conn   *conn // if not nil, what is written is the file that is announced to it
+	sender *http1Sender // if not nil, what is written is the file that is announced to it
 }
 
 func newDiscarder() *discarder {
@@ -42,11 +42,11 @@ func (d *discarder) ReadFrom(r io.Reader) (int64, error) {
 }
 
 func (d *discarder) Write(p []byte) (int, error) {
-	if c := d.conn; c != nil {
-		if n := c.announcement.part.Len; n > 0 { // it has been sent
-			c.announcement, c.sent, c.unclaimed = announcement{}, filerange.Sent{Sendfile: n}, n
+	if s := d.sender; s != nil {
+		if n := s.announced.part.Len; n > 0 { // it has been sent
+			s.announced, s.sent, s.unclaimed = announcement{}, filerange.Sent{Sendfile: n}, n
 		}
-		c.unclaimed -= int64(len(p))
+		s.unclaimed -= int64(len(p))
 	}
 	return len(p), nil
 }
@@ -86,7 +86,7 @@ func BenchmarkSmallResponse(b *testing.B) {
 					idle.ResponseWriterWrapper = below // as for a new request
 					w := top
 					if with == "ktls" {
-						w, _ = Insert(w, r, options)
+						w, _ = Wrap(w, r, options)
 					}
 					w.Header()["Content-Type"] = value
 					w.WriteHeader(http.StatusOK)
@@ -108,12 +108,14 @@ func BenchmarkReadFrom(b *testing.B) {
 			bottom := newDiscarder()
 			var w io.ReaderFrom = bottom
 			if with == "ktls" {
-				bottom.conn = benchConn(b)
+				c := benchConn(b)
+				bottom.sender = &c.http1
 				r, err := http.NewRequest(http.MethodGet, "/", nil)
 				must(b, err)
-				own := newWriter(bottom, r, bottom.conn, &Options{MinSize: DefaultMinSize})
-				own.above.ResponseWriter = own
-				own.path, own.length, own.begun, own.flushed = sending, 1<<40, true, true
+				own := &newResponse(bottom, r, c, &Options{MinSize: DefaultMinSize}).writer
+				own.body.inParts, own.body.mode = true, sending
+				own.body.header = header{noted: true, lengthKnown: true, length: 1 << 40}
+				own.http1.started, own.http1.flushed = true, true
 				w = own
 			}
 			limited := &io.LimitedReader{R: f}

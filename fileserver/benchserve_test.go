@@ -98,7 +98,7 @@ func (s *benchSite) handler(b *testing.B, size int, own bool) http.HandlerFunc {
 		r = r.WithContext(caddyhttp.ContextWithIdleTimeouts(r.Context(), nil, idle))
 		w := http.ResponseWriter(idle)
 		if own {
-			w, _ = Insert(w, r, options)
+			w, _ = Wrap(w, r, options)
 		}
 		w.Header().Set("Content-Type", "application/octet-stream")
 		w.Header().Set("Content-Length", fmt.Sprint(size))

@@ -82,7 +82,7 @@ func TestMemoryOfSmallFiles(t *testing.T) {
 			}
 			allocated := make(chan uint64, requests)
 			url := withCaddy(t, settings, func(w http.ResponseWriter, r *http.Request) error {
-				w, _ = Insert(w, r, &Options{MinSize: DefaultMinSize})
+				w, _ = Wrap(w, r, &Options{MinSize: DefaultMinSize})
 				_, idle := caddyhttp.IdleTimeoutsFromContext(r.Context())
 				below := idle.ResponseWriter.(*writer).ResponseWriter
 				if name := typeName(below); name != caddyPackage+".readDeadlineWriter" || bottomOf(below) == nil {
@@ -127,7 +127,7 @@ func TestMemoryOfPlainFile(t *testing.T) {
 	var all []uint64
 	for range copies {
 		var below standInWriter
-		w := newWriter(&below, &http.Request{ProtoMajor: 2}, nil, &Options{MinSize: DefaultMinSize})
+		w := &newResponse(&below, &http.Request{ProtoMajor: 2}, nil, &Options{MinSize: DefaultMinSize}).writer
 		_, err = f.Seek(0, io.SeekStart)
 		must(t, err)
 		var before, after runtime.MemStats

@@ -9,63 +9,46 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/caddy-ktls/caddy-ktls/internal/filerange"
 	"github.com/caddy-ktls/caddy-ktls/internal/http2body"
 	"github.com/caddy-ktls/caddy-ktls/ktls"
 )
 
-// A conn is a TLS connection that speaks HTTP. net/http does not see a
-// *tls.Conn any more, so conn does what net/http does for one: it limits and
-// logs the handshake, answers plain HTTP, and holds the client to the protocol
-// that it negotiated.
-//
-// And it lets a response send a file by net/http's ordinary Write: the writer
-// announces a file, writes a placeholder of its length, and conn recognises the
-// placeholder by its address and sends the file instead. Over HTTP/2 package
-// http2body stands between it and the server.
+// A conn is a TLS connection that speaks HTTP, as net/http has it. Reads follow the
+// protocol that was negotiated. Writes go through http1, or through http2 if that was
+// negotiated.
 type conn struct {
 	tls      *ktls.Conn
-	server   *Server
 	listener *listener // that has accepted it
 	addr     localAddr
 
-	handshake    sync.Once
-	handshakeErr error
+	handshake handshake
+	protocol  protocolCheck // of the goroutine that reads, after the handshake
+	idle      atomic.Int32  // an idleness
+	goAway    sync.Once     // has the server send GOAWAY
 
-	known    bool // to an HTTP/2 server that stops, see listener.Close
-	protocol protocolCheck
-	frames   atomic.Pointer[http2body.Conn] // of HTTP/2, from the handshake on
-	goAway   sync.Once
-	idle     atomic.Int32 // an idleness
-
-	mu           sync.Mutex // guards what follows
-	announcement announcement
-	held         []byte         // written after an announcement, to go out with the file
-	sent         filerange.Sent // of the last announcement
-	unclaimed    int64          // bytes of it that have gone out before their placeholder
-	writeErr     error          // of the write over HTTP/1.1 after which nothing may follow
+	http1 http1Sender
+	http2 atomic.Pointer[http2body.Conn] // from the handshake on, nil with HTTP/1.1
 }
 
-func newConn(c *ktls.Conn, l *listener) *conn {
-	own := &conn{tls: c, server: l.server, listener: l}
-	own.addr = localAddr{c.LocalAddr(), own}
-	return own
+func newConn(t *ktls.Conn, l *listener) *conn {
+	c := &conn{tls: t, listener: l, http1: http1Sender{tls: t, server: l.server}}
+	c.addr = localAddr{t.LocalAddr(), c}
+	return c
 }
 
 // Read implements net.Conn. A failed handshake is a read error, so that
 // net/http does not answer it.
 func (c *conn) Read(p []byte) (int, error) {
-	c.handshake.Do(c.shakeHands)
-	if c.handshakeErr != nil {
-		return 0, c.handshakeErr
+	if err := c.shakeHands(); err != nil {
+		return 0, err
 	}
-	if c.protocol.http2 {
-		return c.readFrames(p)
+	if frames := c.http2.Load(); frames != nil {
+		return c.readFrames(frames, p)
 	}
 	for {
 		n, err := c.tls.Read(p)
 		if errors.Is(err, ktls.ErrRetired) {
-			c.retired()
+			c.limitIdle()
 			continue
 		}
 		if !c.protocol.accept(p[:n]) {
@@ -76,9 +59,9 @@ func (c *conn) Read(p []byte) (int, error) {
 }
 
 // readFrames reads the frames of an HTTP/2 client.
-func (c *conn) readFrames(p []byte) (int, error) {
-	for frames := c.frames.Load(); ; {
-		if c.tls.Retired() || c.known && !frames.Begun() && c.listener.closed.Load() {
+func (c *conn) readFrames(frames *http2body.Conn, p []byte) (int, error) {
+	for {
+		if c.tls.Retired() || c.missedShutdown(frames) {
 			c.goAway.Do(c.insertGoAway)
 		}
 		n, err := frames.Read(p)
@@ -104,19 +87,15 @@ func (c *conn) readError(err error) error {
 
 // Write implements net.Conn.
 func (c *conn) Write(p []byte) (int, error) {
-	if frames := c.frames.Load(); frames != nil {
+	if frames := c.http2.Load(); frames != nil {
 		return frames.Write(p)
 	}
-	n, err := c.writePlaceholder(p)
-	if errors.Is(err, errPlaceholder) {
-		c.distrust()
-	}
-	return n, err
+	return c.http1.write(p)
 }
 
 // Close implements net.Conn. It does not wait for the client.
 func (c *conn) Close() error {
-	if frames := c.frames.Load(); frames != nil {
+	if frames := c.http2.Load(); frames != nil {
 		frames.Close(nil)
 	}
 	return c.tls.Close()
@@ -125,10 +104,10 @@ func (c *conn) Close() error {
 // CloseWrite sends close_notify.
 func (c *conn) CloseWrite() error { return c.tls.CloseWrite() }
 
-// ConnectionState returns what was negotiated, after the handshake; Caddy fills
+// ConnectionState returns what was negotiated, after the handshake. Caddy fills
 // (*http.Request).TLS with it.
 func (c *conn) ConnectionState() tls.ConnectionState {
-	c.handshake.Do(c.shakeHands)
+	_ = c.shakeHands()
 	return c.tls.ConnectionState()
 }
 
@@ -142,6 +121,16 @@ func (c *conn) RemoteAddr() net.Addr { return c.tls.RemoteAddr() }
 // SetDeadline implements net.Conn.
 func (c *conn) SetDeadline(t time.Time) error {
 	return errors.Join(c.SetReadDeadline(t), c.SetWriteDeadline(t))
+}
+
+// SetReadDeadline implements net.Conn.
+func (c *conn) SetReadDeadline(t time.Time) error { return c.setReadDeadline(c.limitNewIdle(t)) }
+
+func (c *conn) setReadDeadline(t time.Time) error {
+	if frames := c.http2.Load(); frames != nil {
+		return frames.SetReadDeadline(t)
+	}
+	return c.tls.SetReadDeadline(t)
 }
 
 // SetWriteDeadline implements net.Conn.

@@ -11,6 +11,8 @@ import (
 // idle timeouts make twice for each write. So for a stream that was taken over the timer
 // is here, and the server is told when it ends.
 type writeDeadline struct {
+	server http.ResponseWriter
+
 	mu    sync.Mutex // guards what follows
 	last  time.Time  // as it was set last
 	timer *time.Timer
@@ -20,73 +22,69 @@ type writeDeadline struct {
 	done  bool // the timer must not come here any more
 }
 
-// SetWriteDeadline is what an http.ResponseController sets the deadline by.
-func (w *writer) SetWriteDeadline(t time.Time) error {
-	d := &w.deadline
+// set sets the deadline. The zero value stands for none.
+func (d *writeDeadline) set(t time.Time) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.last = t
 	if !d.own {
-		return w.tellServer(t)
+		return d.tellServer(t)
 	}
-	if !d.free { // somebody has set one before there was this writer
-		_ = w.tellServer(time.Time{})
+	if !d.free { // somebody has set one before there was our writer
+		_ = d.tellServer(time.Time{})
 		d.free = true
 	}
-	d.start(w)
+	d.start()
 	return nil
 }
 
-// start starts the timer, or stops it. d.mu is held.
-func (d *writeDeadline) start(w *writer) {
+// start starts the timer, or stops it. Caller holds d.mu.
+func (d *writeDeadline) start() {
 	switch {
 	case d.last.IsZero():
 		if d.timer != nil {
 			d.timer.Stop()
 		}
 	case d.timer == nil:
-		d.timer = time.AfterFunc(time.Until(d.last), w.timeOut)
+		d.timer = time.AfterFunc(time.Until(d.last), d.pass)
 	default:
 		d.timer.Reset(time.Until(d.last))
 	}
 }
 
-// timeOut has the server reset the stream.
-func (w *writer) timeOut() {
-	d := &w.deadline
+// pass has the server reset the stream.
+func (d *writeDeadline) pass() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.own && !d.last.IsZero() && !time.Now().Before(d.last) { // else it was set again meanwhile
-		_ = w.tellServer(time.Unix(1, 0))
+		_ = d.tellServer(time.Unix(1, 0))
 		d.past = true
 	}
 }
 
-func (w *writer) tellServer(deadline time.Time) error {
-	return http.NewResponseController(w.ResponseWriter).SetWriteDeadline(deadline)
+// tellServer sets the server's own deadline. Caller holds d.mu.
+func (d *writeDeadline) tellServer(deadline time.Time) error {
+	return http.NewResponseController(d.server).SetWriteDeadline(deadline)
 }
 
-// ownDeadline takes the timer from the server.
-func (w *writer) ownDeadline() {
-	d := &w.deadline
+// take takes the timer from the server, unless it was given back before.
+func (d *writeDeadline) take() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.done {
 		return
 	}
 	if !d.last.IsZero() {
-		_ = w.tellServer(time.Time{})
+		_ = d.tellServer(time.Time{})
 		d.free = true
 	}
 	d.own = true
-	d.start(w)
+	d.start()
 }
 
-// Done is to be called when the handler that got the writer of [Insert] has returned,
-// also if it has panicked. Others may still use the writer, but the server's own may not
-// be used by a timer when they have returned too.
-func (r *Response) Done() {
-	w, d := r.writer, &r.writer.deadline
+// giveBack gives the timer back to the server, for good. The server's writer must not be
+// used by a timer when the server's handler has returned.
+func (d *writeDeadline) giveBack() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.done = true
@@ -98,6 +96,6 @@ func (r *Response) Done() {
 		d.timer.Stop()
 	}
 	if !d.last.IsZero() && !d.past {
-		_ = w.tellServer(d.last)
+		_ = d.tellServer(d.last)
 	}
 }

@@ -5,8 +5,6 @@ import (
 	"slices"
 	"testing"
 	"time"
-
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
 // A deadlineSpy is a server's writer that is told of deadlines.
@@ -24,30 +22,29 @@ func (d deadlineSpy) SetWriteDeadline(t time.Time) error {
 // returned; between these it has none, and is told when it has passed.
 func TestWriteDeadline(t *testing.T) {
 	never, one, other, past := time.Time{}, time.Now().Add(time.Hour), time.Now().Add(2*time.Hour), time.Unix(1, 0)
-	set := func(deadline time.Time) func(*writer) {
-		return func(w *writer) { _ = w.SetWriteDeadline(deadline) }
+	set := func(deadline time.Time) func(*writeDeadline) {
+		return func(d *writeDeadline) { _ = d.set(deadline) }
 	}
-	own, done := (*writer).ownDeadline, func(w *writer) { w.Done() }
+	own, done := (*writeDeadline).take, (*writeDeadline).giveBack
 	for _, tt := range []struct {
 		name  string
-		calls []func(*writer)
+		calls []func(*writeDeadline)
 		told  []time.Time
 	}{
-		{"not taken over", []func(*writer){set(one), set(never), done, set(other)}, []time.Time{one, never, other}},
-		{"taken over", []func(*writer){set(one), own, set(other), set(never), set(one)}, []time.Time{one, never}},
-		{"done", []func(*writer){set(one), own, set(other), done, set(one), done}, []time.Time{one, never, other, one}},
-		{"done without one", []func(*writer){set(one), own, set(never), done}, []time.Time{one, never}},
-		{"one from before", []func(*writer){own, set(other), set(one), done}, []time.Time{never, one}},
-		{"taken over after all", []func(*writer){done, set(one), own, set(other)}, []time.Time{one, other}},
-		{"passed", []func(*writer){own, set(past), wait, done, set(one)}, []time.Time{never, past, one}},
-		{"passed before it is taken over", []func(*writer){set(past), own, wait, done}, []time.Time{past, never, past}},
+		{"not taken over", []func(*writeDeadline){set(one), set(never), done, set(other)}, []time.Time{one, never, other}},
+		{"taken over", []func(*writeDeadline){set(one), own, set(other), set(never), set(one)}, []time.Time{one, never}},
+		{"done", []func(*writeDeadline){set(one), own, set(other), done, set(one), done}, []time.Time{one, never, other, one}},
+		{"done without one", []func(*writeDeadline){set(one), own, set(never), done}, []time.Time{one, never}},
+		{"one from before", []func(*writeDeadline){own, set(other), set(one), done}, []time.Time{never, one}},
+		{"taken over after all", []func(*writeDeadline){done, set(one), own, set(other)}, []time.Time{one, other}},
+		{"passed", []func(*writeDeadline){own, set(past), wait, done, set(one)}, []time.Time{never, past, one}},
+		{"passed before it is taken over", []func(*writeDeadline){set(past), own, wait, done}, []time.Time{past, never, past}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			spy := deadlineSpy{told: make(chan time.Time, 10)}
-			w := &writer{ResponseWriterWrapper: caddyhttp.ResponseWriterWrapper{ResponseWriter: spy}}
-			w.writer = w
+			d := &writeDeadline{server: spy}
 			for _, call := range tt.calls {
-				call(w)
+				call(d)
 			}
 			close(spy.told)
 			var told []time.Time
@@ -62,11 +59,11 @@ func TestWriteDeadline(t *testing.T) {
 }
 
 // wait waits until the deadline has passed.
-func wait(w *writer) {
+func wait(d *writeDeadline) {
 	for {
-		w.deadline.mu.Lock()
-		past := w.deadline.past
-		w.deadline.mu.Unlock()
+		d.mu.Lock()
+		past := d.past
+		d.mu.Unlock()
 		if past {
 			return
 		}

@@ -35,7 +35,7 @@ func Example() {
 	options := &fileserver.Options{MinSize: fileserver.DefaultMinSize}
 	sent := make(chan int64, 1)
 	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w, response := fileserver.Insert(w, r, options)
+		w, response := fileserver.Wrap(w, r, options)
 		defer response.Done()
 		files.ServeHTTP(w, r)
 		sent <- response.Sent() + response.Copied()

@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"io"
+	"sync"
 	"time"
 
 	"golang.org/x/net/http2"
@@ -11,36 +12,52 @@ import (
 	"github.com/caddy-ktls/caddy-ktls/internal/http2body"
 )
 
+// net/http does not see a *tls.Conn any more, so a conn does what net/http does for one:
+// it limits and logs the handshake, answers plain HTTP, and holds the client to the
+// protocol that was negotiated.
+
+// A handshake is that of a connection. Its other fields may be read when once is done.
+type handshake struct {
+	once   sync.Once
+	err    error
+	inTime bool // it was over before the listener was closed, see missedShutdown
+}
+
 var (
 	errProtocol      = errors.New("fileserver: client does not speak the negotiated protocol")
 	errInsecureHTTP2 = errors.New("fileserver: HTTP/2 with an inadequate TLS version or cipher suite")
 )
 
-// shakeHands does what net/http does in (*conn).serve for a *tls.Conn.
-func (c *conn) shakeHands() {
-	timeouts := c.server.Timeouts
-	if d := timeouts.handshake(); d > 0 {
+// shakeHands runs the handshake, once.
+func (c *conn) shakeHands() error {
+	c.handshake.once.Do(c.doHandshake)
+	return c.handshake.err
+}
+
+// doHandshake does what net/http does in (*conn).serve for a *tls.Conn.
+func (c *conn) doHandshake() {
+	server := c.listener.server
+	if d := server.Timeouts.handshake(); d > 0 {
 		_ = c.tls.SetDeadline(time.Now().Add(d))
 	}
 	if err := c.tls.Handshake(); err != nil {
-		c.handshakeErr = c.readError(err)
-		c.server.handshakeFailed(c.RemoteAddr(), refusePlainHTTP(err))
+		c.handshake.err = c.readError(err)
+		server.handshakeFailed(c.RemoteAddr(), refusePlainHTTP(err))
 		return
 	}
-	c.handshakeErr = c.shook()
+	c.handshake.err = c.afterHandshake()
 }
 
-// shook does what is due after the handshake. It is apart because the handshake
-// needs the stack.
-func (c *conn) shook() error {
-	c.known = !c.listener.closed.Load()
-	timeouts := c.server.Timeouts
+// afterHandshake is a function of its own because the handshake needs the stack.
+func (c *conn) afterHandshake() error {
+	c.handshake.inTime = !c.listener.closed.Load()
 	_ = c.tls.SetDeadline(time.Time{})
 	state := c.tls.ConnectionState()
 	c.protocol.http2 = state.NegotiatedProtocol == http2.NextProtoTLS
 	if c.protocol.http2 {
-		c.frames.Store(http2body.New(wire{c}))
+		c.http2.Store(http2body.New(wire{c}))
 	}
+	timeouts := c.listener.server.Timeouts
 	if d := timeouts.readHeader(); d > 0 {
 		_ = c.setReadDeadline(time.Now().Add(d))
 	}

@@ -16,7 +16,7 @@ func (w *writer) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	if err != nil {
 		return conn, buffered, err
 	}
-	w.path = copying // net/http refuses what is written, but can't be flushed any more
+	w.body.mode = copying // net/http refuses what is written, but can't be flushed any more
 	if below := connBelow(conn); below != nil && below != conn {
 		conn = hijacked{conn, below}
 	}

@@ -14,8 +14,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
-
 	"github.com/caddy-ktls/caddy-ktls/internal/filerange"
 )
 
@@ -113,18 +111,14 @@ func TestPanicAtThePlaceholder(t *testing.T) {
 		t.Run(at, func(t *testing.T) {
 			restoreTrust(t)
 			server, client, distrusted := connPair(t)
-			w := &writer{
-				ResponseWriterWrapper: caddyhttp.ResponseWriterWrapper{ResponseWriter: panickingWriter{}},
-				Response:              Response{conn: server},
-				flushed:               at == "written",
-			}
+			b := &http1Body{body: &body{server: panickingWriter{}, conn: server}, flushed: at == "written"}
 			func() {
 				defer func() {
 					if p := recover(); p != at {
 						t.Errorf("panic: %v", p)
 					}
 				}()
-				_, _ = w.sendPart(announcement{part: filerange.Segment{File: f, Len: 100_000}, first: 100_000})
+				_, _ = b.sendPart(announcement{part: filerange.Segment{File: f, Len: 100_000}, first: 100_000})
 			}()
 			if n, err := io.WriteString(server, "more"); err == nil {
 				t.Errorf("%d bytes are written after it", n)

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"net"
+	"sync"
 
 	"github.com/caddy-ktls/caddy-ktls/internal/filerange"
 	"github.com/caddy-ktls/caddy-ktls/ktls"
@@ -15,20 +16,35 @@ import (
 // piece of the placeholder may come, known by its address. Whatever else comes is
 // not looked at but cuts the connection off.
 
-// An announcement is a part of a file whose placeholder is to be written next.
+// An http1Sender writes what net/http writes over HTTP/1.1, and a part of a file where
+// net/http writes the placeholder of that part.
+type http1Sender struct {
+	tls    *ktls.Conn
+	server *Server
+
+	mu        sync.Mutex // also held while something is written
+	announced announcement
+	held      []byte         // written after the announcement, to go out with the file
+	sent      filerange.Sent // of the part that was announced last
+	unclaimed int64          // bytes of it that have gone out before their placeholder
+	err       error          // of the write after which nothing may follow
+}
+
+// An announcement is a part of a file whose placeholder is to be written next. The zero
+// value announces nothing.
 type announcement struct {
 	part filerange.Segment
 	// first is how long the first piece of the placeholder is. If less of it
 	// comes, net/http has copied some.
 	first int64
-	// due: the header is out.
-	due bool
+	// headerOut: only the placeholder may come now.
+	headerOut bool
 }
 
 // maxPart bounds what is announced, and what may go ahead of it.
 const maxPart = 1 << 20
 
-// placeholder stands for file bytes. Nobody reads or writes it, so it takes no
+// placeholder stands for the bytes of a file. Nobody reads or writes it, so it takes no
 // memory.
 var placeholder [2 * maxPart]byte
 
@@ -49,127 +65,132 @@ var (
 // announce says that the placeholder of a part of a file comes next, after what
 // is left of the response's header. It may come in pieces: with the first the
 // part goes out, and its length is known then.
-func (c *conn) announce(a announcement) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.announcement, c.sent, c.unclaimed = a, filerange.Sent{}, 0
+func (s *http1Sender) announce(a announcement) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.announced, s.sent, s.unclaimed = a, filerange.Sent{}, 0
 }
 
 // expect says that the header is out.
-func (c *conn) expect() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.announcement.due = c.announcement.part.File != nil
+func (s *http1Sender) expect() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.announced.headerOut = s.announced.part.File != nil
 }
 
 // rest returns how much of the placeholder is still to come.
-func (c *conn) rest() int64 {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.unclaimed
+func (s *http1Sender) rest() int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.unclaimed
 }
 
-// settle ends an announcement, and returns what has gone out. If the placeholder has not come, nothing may
-// follow what the response's header has promised: the connection is closed. err is
-// why the placeholder could not be written; if it could, it is somewhere else.
-func (c *conn) settle(err error) (filerange.Sent, error) {
-	sent, missing, err := c.conclude(err)
+// write writes what is no placeholder, and the file for what is.
+func (s *http1Sender) write(p []byte) (n int, err error) {
+	defer func() {
+		if errors.Is(err, errPlaceholder) {
+			s.server.distrust() // with no lock held
+		}
+	}()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.err != nil: // what comes now is not looked at
+		return 0, s.err
+	case isPlaceholder(p):
+		return s.claim(int64(len(p)))
+	case s.unclaimed > 0, s.announced.headerOut:
+		s.abort()
+		return 0, errPlaceholder
+	case s.announced.part.File == nil:
+		n, s.err = s.tls.Write(p)
+		return n, s.err
+	case len(s.held)+len(p) <= maxHeld:
+		s.held = append(s.held, p...)
+		return len(p), nil
+	}
+	if _, s.err = s.tls.Write(s.held); s.err != nil {
+		return 0, s.err
+	}
+	s.held = s.held[:0]
+	n, s.err = s.tls.Write(p)
+	return n, s.err
+}
+
+// claim takes n bytes of a placeholder: the first send the announced part. Caller holds
+// s.mu.
+func (s *http1Sender) claim(n int64) (int, error) {
+	if a := s.announced; a.headerOut && n == a.first {
+		s.announced = announcement{}
+		s.err = s.sendFile(a.part)
+		if s.err != nil {
+			return int(min(s.sent.Total(), n)), s.err
+		}
+		s.unclaimed = s.sent.Total()
+	}
+	if n > s.unclaimed {
+		s.abort()
+		return 0, errPlaceholder
+	}
+	s.unclaimed -= n
+	return int(n), nil
+}
+
+// sendFile sends a part of a file after what was held. If the kernel refuses, the part is
+// copied, and nothing ahead. Caller holds s.mu.
+func (s *http1Sender) sendFile(part filerange.Segment) (err error) {
+	s.sent.Sendfile, err = s.tls.SendFile(s.held, part)
+	s.held = s.held[:0]
+	s.server.countSent(s.sent.Sendfile)
+	if errors.Is(err, ktls.ErrNoSendfile) {
+		if s.sent.Copied, err = part.Rest(s.sent.Sendfile).CopyTo(s.tls); err != nil {
+			s.abort() // no orderly end: a part must not look like the whole
+		}
+	}
+	return err
+}
+
+// finish ends an announcement, and returns what has gone out. If the placeholder has not
+// come, the connection is closed, because nothing may follow what the response's header
+// has promised. err is why the placeholder could not be written; if it could, something
+// has kept it.
+func (s *http1Sender) finish(err error) (filerange.Sent, error) {
+	sent, missing, err := s.result(err)
 	if missing && err == nil {
-		c.distrust()
+		s.server.distrust()
 		err = errUnconsumed
 	}
 	return sent, err
 }
 
-func (c *conn) conclude(err error) (sent filerange.Sent, missing bool, _ error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	err = cmp.Or(err, c.writeErr) // which something between may have hidden
-	return c.sent, c.withdraw(), err
+func (s *http1Sender) result(err error) (sent filerange.Sent, missing bool, _ error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	err = cmp.Or(err, s.err) // which something between may have hidden
+	return s.sent, s.withdraw(), err
 }
 
-// abandon ends an announcement that a panic has left, if there is one.
-func (c *conn) abandon() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.withdraw()
+// cancel ends an announcement that a panic has left, if there is one.
+func (s *http1Sender) cancel() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.withdraw()
 }
 
-// withdraw cuts the connection off if the placeholder, or some of it, is missing.
-// c.mu is held.
-func (c *conn) withdraw() (missing bool) {
-	missing = c.announcement.part.File != nil || c.unclaimed > 0
+// withdraw cuts the connection off if the placeholder, or some of it, is missing. Caller
+// holds s.mu.
+func (s *http1Sender) withdraw() (missing bool) {
+	missing = s.announced.part.File != nil || s.unclaimed > 0
 	if missing {
-		c.abort()
+		s.abort()
 	}
 	return missing
 }
 
 // abort cuts the connection off, so that the client sees that the response is
-// not whole. c.mu is held.
-func (c *conn) abort() {
-	c.announcement, c.unclaimed = announcement{}, 0
-	c.writeErr = cmp.Or[error](c.writeErr, net.ErrClosed)
-	_ = c.tls.NetConn().Close()
-}
-
-// writePlaceholder writes what is no placeholder, and the file for what is.
-func (c *conn) writePlaceholder(p []byte) (n int, err error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	switch {
-	case c.writeErr != nil: // what comes now is not looked at
-		return 0, c.writeErr
-	case isPlaceholder(p):
-		return c.writeFile(int64(len(p)))
-	case c.unclaimed > 0, c.announcement.due:
-		c.abort()
-		return 0, errPlaceholder
-	case c.announcement.part.File == nil:
-		n, c.writeErr = c.tls.Write(p)
-		return n, c.writeErr
-	case len(c.held)+len(p) <= maxHeld:
-		c.held = append(c.held, p...)
-		return len(p), nil
-	}
-	if _, c.writeErr = c.tls.Write(c.held); c.writeErr != nil {
-		return 0, c.writeErr
-	}
-	c.held = c.held[:0]
-	n, c.writeErr = c.tls.Write(p)
-	return n, c.writeErr
-}
-
-// writeFile takes n bytes of a placeholder: the first send the announced part.
-func (c *conn) writeFile(n int64) (int, error) {
-	if a := c.announcement; a.due && n == a.first {
-		var err error
-		c.announcement = announcement{}
-		c.sent, err = c.sendFile(c.held, a.part)
-		c.held = c.held[:0]
-		if err != nil {
-			c.writeErr = err
-			return int(min(c.sent.Total(), n)), err
-		}
-		c.unclaimed = c.sent.Total()
-	}
-	if n > c.unclaimed {
-		c.abort()
-		return 0, errPlaceholder
-	}
-	c.unclaimed -= n
-	return int(n), nil
-}
-
-// sendFile sends a part of a file after a lead, see [ktls.Conn.SendFile]. If the kernel
-// refuses, the part is copied, and nothing ahead.
-func (c *conn) sendFile(lead []byte, part filerange.Segment) (sent filerange.Sent, err error) {
-	sent.Sendfile, err = c.tls.SendFile(lead, part)
-	c.server.countSent(sent.Sendfile)
-	if errors.Is(err, ktls.ErrNoSendfile) {
-		if sent.Copied, err = part.Rest(sent.Sendfile).CopyTo(c.tls); err != nil {
-			c.abort() // no orderly end: a part must not look like the whole
-		}
-	}
-	return sent, err
+// not whole. Caller holds s.mu.
+func (s *http1Sender) abort() {
+	s.announced, s.unclaimed = announcement{}, 0
+	s.err = cmp.Or[error](s.err, net.ErrClosed)
+	_ = s.tls.NetConn().Close()
 }

@@ -148,10 +148,7 @@ func TestAlteredWrites(t *testing.T) {
 				}
 				<-s.handled
 				select {
-				case protocol := <-s.distrusted:
-					if protocol != "HTTP/1.1" {
-						t.Errorf("distrusted: %s", protocol)
-					}
+				case <-s.distrusted:
 				default:
 					t.Fatal("nobody is told")
 				}
@@ -193,10 +190,10 @@ func TestNothingButThePlaceholder(t *testing.T) {
 	zeros := make([]byte, 200_000)
 	steps := func(a announcement, writes ...[]byte) func(*conn) error {
 		return func(c *conn) (err error) {
-			c.announce(a)
+			c.http1.announce(a)
 			_, err = io.WriteString(c, header)
 			must(t, err)
-			c.expect()
+			c.http1.expect()
 			for _, p := range writes {
 				_, err = c.Write(p)
 			}
@@ -221,13 +218,13 @@ func TestNothingButThePlaceholder(t *testing.T) {
 		{"more after a piece than there is", steps(ahead, placeholder[:50_000], placeholder[:200_000]), body[:100_000]},
 		{"the placeholder again", steps(whole, placeholder[:100_000], placeholder[:100_000]), body[:100_000]},
 		{"before the header is out", func(c *conn) error {
-			c.announce(whole)
+			c.http1.announce(whole)
 			_, err := c.Write(placeholder[:100_000])
 			return err
 		}, nil},
 		{"never", func(c *conn) error {
 			err := steps(whole)(c)
-			_, err = c.settle(err)
+			_, err = c.http1.finish(err)
 			return err
 		}, nil},
 		{"without an announcement", func(c *conn) error {
@@ -268,14 +265,14 @@ func TestWritesAfterAFailure(t *testing.T) {
 	defer f.Close()
 	server, _, distrusted := connPair(t)
 	must(t, server.tls.NetConn().Close())
-	server.announce(announcement{part: filerange.Segment{File: f, Len: 100_000, Ahead: 100_000}, first: 50_000})
-	server.expect()
+	server.http1.announce(announcement{part: filerange.Segment{File: f, Len: 100_000, Ahead: 100_000}, first: 50_000})
+	server.http1.expect()
 	for _, p := range [][]byte{placeholder[:50_000], placeholder[:50_000], []byte("x")} {
 		if n, err := server.Write(p); !errors.Is(err, net.ErrClosed) {
 			t.Errorf("%d bytes written, %v", n, err)
 		}
 	}
-	if _, err := server.settle(nil); !errors.Is(err, net.ErrClosed) {
+	if _, err := server.http1.finish(nil); !errors.Is(err, net.ErrClosed) {
 		t.Error(err)
 	}
 	if len(distrusted) > 0 || http1Trust.lost.Load() {
@@ -284,16 +281,16 @@ func TestWritesAfterAFailure(t *testing.T) {
 }
 
 // connPair returns both ends of a connection that is offloaded.
-func connPair(t *testing.T) (server *conn, client *tls.Conn, distrusted chan string) {
+func connPair(t *testing.T) (server *conn, client *tls.Conn, distrusted chan struct{}) {
 	t.Helper()
 	config, httpClient := testConfig()
 	inner, err := net.Listen("tcp", "127.0.0.1:0")
 	must(t, err)
 	t.Cleanup(func() { inner.Close() })
-	distrusted = make(chan string, 100)
+	distrusted = make(chan struct{}, 100)
 	own := &Server{
 		TLS:        ktls.NewServer(config, &ktls.Options{OffloadAll: true}),
-		Distrusted: func(protocol string) { distrusted <- protocol },
+		Distrusted: func() { distrusted <- struct{}{} },
 	}
 	raw, err := net.Dial("tcp", inner.Addr().String())
 	must(t, err)
@@ -307,8 +304,7 @@ func connPair(t *testing.T) (server *conn, client *tls.Conn, distrusted chan str
 	must(t, err)
 	server = accepted.(*conn)
 	t.Cleanup(func() { server.Close() })
-	server.handshake.Do(server.shakeHands)
-	must(t, errors.Join(server.handshakeErr, <-shaken))
+	must(t, errors.Join(server.shakeHands(), <-shaken))
 	_, err = server.tls.Write([]byte{1}) // offloads the connection
 	must(t, err)
 	_, err = io.ReadFull(client, make([]byte, 1))

@@ -123,7 +123,7 @@ func newHTTP2Site(t testing.TB, handler http.HandlerFunc) (s *site, logged chan 
 	logged = make(chan int, 100)
 	s = &site{
 		Client: client, reports: make(chan Reason, 100), failed: make(chan error, 100),
-		distrusted: make(chan string, 100), handled: make(chan struct{}, 100),
+		distrusted: make(chan struct{}, 100), handled: make(chan struct{}, 100),
 	}
 	options := &Options{
 		MinSize: 10_000,
@@ -137,12 +137,12 @@ func newHTTP2Site(t testing.TB, handler http.HandlerFunc) (s *site, logged chan 
 	own := &Server{
 		TLS:        ktls.NewServer(config, nil),
 		Sent:       func(n int64) { s.sent.Add(n) },
-		Distrusted: func(protocol string) { s.distrusted <- protocol },
+		Distrusted: func() { s.distrusted <- struct{}{} },
 	}
 	served := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer func() { s.handled <- struct{}{} }()
 		recorder := caddyhttp.NewResponseRecorder(w, nil, nil)
-		inserted, response := Insert(recorder, r, options)
+		inserted, response := Wrap(recorder, r, options)
 		defer response.Done()
 		handler(inserted, r)
 		logged <- recorder.Size()

@@ -53,7 +53,7 @@ func TestHTTP2Writes(t *testing.T) {
 			w.Header().Set("Content-Type", "x/y")
 			length(w, len(body))
 			write(w, nil)
-			if unwrap(w).(*writer).taken {
+			if unwrap(w).(*writer).http2.taken {
 				t.Error("a stream is taken over on which nothing has been sent")
 			}
 			write(w, body)
@@ -135,13 +135,13 @@ func TestHTTP2BodyAfterDone(t *testing.T) {
 		idle := idleWriter(own, 0, 50*time.Millisecond)
 		idle.ClearBetweenWrites = true
 		defer idle.HandlerDone()
-		own.Done()
+		own.http2.deadline.giveBack()
 		idle.Header().Set("Content-Length", strconv.Itoa(len(body)))
 		idle.WriteHeader(http.StatusNotFound)
 		_, err := idle.Write(body)
 		must(t, err)
-		if !own.taken || own.deadline.own {
-			t.Errorf("taken over: %v, own deadline: %v", own.taken, own.deadline.own)
+		if !own.http2.taken || own.http2.deadline.own {
+			t.Errorf("taken over: %v, own deadline: %v", own.http2.taken, own.http2.deadline.own)
 		}
 	})
 	defer s.CloseIdleConnections()

@@ -65,13 +65,13 @@ func (l hidingListener) Accept() (net.Conn, error) {
 	return struct{ net.Conn }{conn}, err
 }
 
-// A site is a server whose handler is behind Insert.
+// A site is a server whose handler is behind Wrap.
 type site struct {
 	*http.Client
 	url        string
 	reports    chan Reason
 	failed     chan error
-	distrusted chan string
+	distrusted chan struct{}
 	sent       atomic.Int64
 	handled    chan struct{} // gets one for each request
 }
@@ -91,7 +91,7 @@ func newWrappedSite(t testing.TB, maxChunk int, timeout time.Duration, connectio
 	t.Helper()
 	s := &site{
 		reports: make(chan Reason, 100), failed: make(chan error, 100),
-		distrusted: make(chan string, 100), handled: make(chan struct{}, 100),
+		distrusted: make(chan struct{}, 100), handled: make(chan struct{}, 100),
 	}
 	options := &Options{
 		MinSize: 10_000,
@@ -108,7 +108,7 @@ func newWrappedSite(t testing.TB, maxChunk int, timeout time.Duration, connectio
 	own := &Server{
 		TLS:        ktls.NewServer(config, connections),
 		Sent:       func(n int64) { s.sent.Add(n) },
-		Distrusted: func(protocol string) { s.distrusted <- protocol },
+		Distrusted: func() { s.distrusted <- struct{}{} },
 	}
 	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer func() { s.handled <- struct{}{} }()
@@ -117,8 +117,8 @@ func newWrappedSite(t testing.TB, maxChunk int, timeout time.Duration, connectio
 			r = r.WithContext(caddyhttp.ContextWithIdleTimeouts(r.Context(), nil, idle))
 			w = idle
 		}
-		w, _ = Insert(w, r, options)
-		w, _ = Insert(w, r, options) // twice is as good as once
+		w, _ = Wrap(w, r, options)
+		w, _ = Wrap(w, r, options) // twice is as good as once
 		handler(w, r)
 	})}
 	go func() { _ = server.Serve(outer(own.Listener(tls.NewListener(smallListener{inner}, config)))) }()

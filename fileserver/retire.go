@@ -7,20 +7,22 @@ import (
 	"time"
 
 	"golang.org/x/net/http2"
+
+	"github.com/caddy-ktls/caddy-ktls/internal/http2body"
 )
 
 // A retired connection (see [ktls.Conn.Retired]) has to end, but no request may
-// be lost by it. Over HTTP/1 a response that begins says so (see Insert), and a
+// be lost by it. Over HTTP/1.1 a response that begins says so (see [Wrap]), and a
 // connection that waits for a request waits for retiredIdle only. HTTP/2 has
 // GOAWAY: a server that reads one from its client sends one itself, finishes its
-// streams and closes the connection, so it is made to read one.
+// streams and closes the connection. So it is made to read one.
 
 // retiredIdle is how long a retired connection waits for another request, which
 // may be on its way: as long as the HTTP/2 server waits after GOAWAY.
 const retiredIdle = time.Second
 
-// An idleness says where net/http is between two requests of HTTP/1: it sets a
-// read deadline for the waiting, and another one when the first bytes have come.
+// An idleness says where net/http is between two requests of HTTP/1.1: it sets a
+// read deadline for the wait, and another one when the first bytes have come.
 type idleness = int32
 
 const (
@@ -29,8 +31,8 @@ const (
 	waiting
 )
 
-// ConnState follows the states of the connections of an http.Server that
-// Listener has made; it is to be the server's ConnState hook.
+// ConnState follows the states of connections. It has to be the ConnState hook of an
+// http.Server whose listener is one of [Server.Listener]; other connections it ignores.
 func ConnState(c net.Conn, state http.ConnState) {
 	addr, ok := c.LocalAddr().(*localAddr)
 	switch {
@@ -42,9 +44,9 @@ func ConnState(c net.Conn, state http.ConnState) {
 	}
 }
 
-// ConnContext gives the connections that Listener has made the context of their
-// handshake, as net/http gives it to a *tls.Conn; it is to be the server's
-// ConnContext hook.
+// ConnContext gives connections the context of their handshake, as net/http does for a
+// *tls.Conn. It has to be the ConnContext hook of an http.Server whose listener is one of
+// [Server.Listener]; other connections it ignores.
 func ConnContext(ctx context.Context, c net.Conn) context.Context {
 	if addr, ok := c.LocalAddr().(*localAddr); ok {
 		addr.conn.tls.SetContext(context.WithValue(ctx, http.LocalAddrContextKey, c.LocalAddr()))
@@ -52,33 +54,37 @@ func ConnContext(ctx context.Context, c net.Conn) context.Context {
 	return ctx
 }
 
-// SetReadDeadline implements net.Conn.
-func (c *conn) SetReadDeadline(t time.Time) error {
+// limitNewIdle returns the read deadline that is to be set where net/http sets t. It
+// follows where net/http is, and limits the wait for a request on a retired connection.
+func (c *conn) limitNewIdle(t time.Time) time.Time {
 	if !c.idle.CompareAndSwap(beforeWaiting, waiting) {
 		c.idle.CompareAndSwap(waiting, busy)
-	} else if limit := time.Now().Add(retiredIdle); c.tls.Retired() && (t.IsZero() || limit.Before(t)) {
-		t = limit
+		return t
 	}
-	return c.setReadDeadline(t)
+	if limit := time.Now().Add(retiredIdle); c.tls.Retired() && (t.IsZero() || limit.Before(t)) {
+		return limit
+	}
+	return t
 }
 
-func (c *conn) setReadDeadline(t time.Time) error {
-	if frames := c.frames.Load(); frames != nil {
-		return frames.SetReadDeadline(t)
-	}
-	return c.tls.SetReadDeadline(t)
-}
-
-// retired is called when Read has been interrupted.
-func (c *conn) retired() {
+// limitIdle limits a wait for a request that has begun when the connection is retired: a
+// read was interrupted.
+func (c *conn) limitIdle() {
 	if c.idle.Load() == waiting {
 		_ = c.setReadDeadline(time.Now().Add(retiredIdle))
 	}
 }
 
+// missedShutdown reports whether the HTTP/2 server has shut down without this connection,
+// which it knows only from the client's preface on: a *tls.Conn it would have known from
+// the handshake on, and sent GOAWAY.
+func (c *conn) missedShutdown(frames *http2body.Conn) bool {
+	return c.handshake.inTime && !frames.Begun() && c.listener.closed.Load()
+}
+
 // insertGoAway has the HTTP/2 server send GOAWAY.
 func (c *conn) insertGoAway() {
-	// The client's GOAWAY names the last stream of the server's, which has
-	// begun none.
-	c.frames.Load().Insert(func(f *http2.Framer) error { return f.WriteGoAway(0, http2.ErrCodeNo, nil) })
+	// The client's GOAWAY names the last stream that the server has opened. It has
+	// opened none.
+	c.http2.Load().Insert(func(f *http2.Framer) error { return f.WriteGoAway(0, http2.ErrCodeNo, nil) })
 }

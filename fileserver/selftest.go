@@ -2,7 +2,6 @@ package fileserver
 
 import (
 	"context"
-	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -13,10 +12,8 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
-	"go.uber.org/zap"
 	"golang.org/x/net/http2"
 
-	"github.com/caddy-ktls/caddy-ktls/internal/filerange"
 	"github.com/caddy-ktls/caddy-ktls/internal/http2body"
 )
 
@@ -53,16 +50,6 @@ func confirmed(run func() []Fault) []Fault {
 	return slices.DeleteFunc(faults, func(f Fault) bool { return !slices.Contains(again, f) })
 }
 
-func distrustFaults(faults []Fault) {
-	for _, f := range faults {
-		for _, t := range []*trust{http1Trust, http2Trust} {
-			if f.Copied && f.Protocol == t.protocol {
-				t.lost.Store(true)
-			}
-		}
-	}
-}
-
 // A selfTest serves one request over each protocol, by a server as Caddy has it, on a
 // connection in memory. The functions are what it tries; tests put others in
 // their place.
@@ -75,8 +62,8 @@ type selfTest struct {
 	bottomOf func(http.ResponseWriter) http.ResponseWriter
 	// idle is what Caddy puts around the server's writer.
 	idle func(http.ResponseWriter) *caddyhttp.IdleTimeoutWriter
-	// insert leads that to a writer of ours.
-	insert func(*caddyhttp.IdleTimeoutWriter, *http.Request) (http.ResponseWriter, *Response)
+	// wrap leads that to a writer of ours.
+	wrap func(*caddyhttp.IdleTimeoutWriter, *http.Request) (http.ResponseWriter, *Response)
 	// streamID finds the number of an HTTP/2 server's stream.
 	streamID func(http.ResponseWriter) uint32
 	// takesMore tells whether Caddy bears it that more is sent than a part.
@@ -89,19 +76,12 @@ func newSelfTest() *selfTest {
 		between:  func(c net.Conn) net.Conn { return struct{ net.Conn }{c} }, // as Caddy hides ours
 		connOf:   connOf,
 		bottomOf: bottomOf,
-		idle: func(w http.ResponseWriter) *caddyhttp.IdleTimeoutWriter {
-			return &caddyhttp.IdleTimeoutWriter{
-				ResponseWriterWrapper: &caddyhttp.ResponseWriterWrapper{ResponseWriter: w},
-				Ctrl:                  http.NewResponseController(w),
-				Deadline:              caddyhttp.IdleDeadline{Start: time.Now(), Timeout: time.Minute},
-				Logger:                zap.NewNop(),
-			}
-		},
-		insert: func(idle *caddyhttp.IdleTimeoutWriter, r *http.Request) (http.ResponseWriter, *Response) {
+		idle:     newIdleTimeouts,
+		wrap: func(idle *caddyhttp.IdleTimeoutWriter, r *http.Request) (http.ResponseWriter, *Response) {
 			// Without a connection, as there is none to be offloaded.
 			ctx := context.WithValue(r.Context(), http.LocalAddrContextKey, nil)
 			ctx = caddyhttp.ContextWithIdleTimeouts(ctx, nil, idle)
-			return Insert(idle, r.WithContext(ctx), new(Options))
+			return Wrap(idle, r.WithContext(ctx), new(Options))
 		},
 		streamID:  streamID,
 		takesMore: takesMore,
@@ -175,7 +155,7 @@ func (s *selfTest) tryHTTP2(w http.ResponseWriter, conn *selfTestConn, right map
 		return
 	}
 	// The server sends nothing else of this length.
-	right[noStream] = stream.Settle(w, int64(n)) == nil
+	right[noStream] = stream.AwaitServer(w, int64(n)) == nil
 }
 
 // selfTestStream is the number of the stream over HTTP/2. It is one that no count
@@ -184,44 +164,6 @@ const selfTestStream = 12345
 
 // selfTestLen is the length of a placeholder that is more than net/http buffers.
 const selfTestLen = 2 * httpBuffer
-
-// serve has a request served over a protocol, and returns which of the faults there are
-// not; nil if there is no answer. try looks for those of the protocol.
-func (s *selfTest) serve(protocol *trust, request []byte, try func(http.ResponseWriter, *selfTestConn, map[string]bool)) map[string]bool {
-	client, end := net.Pipe()
-	tried := &selfTestConn{Conn: end, addr: localAddr{end.LocalAddr(), new(conn)}}
-	if protocol == http2Trust {
-		tried.frames = http2body.New(selfTestWire{end})
-	}
-	handled := make(chan map[string]bool, 1)
-	server := &http.Server{Protocols: new(http.Protocols), Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		right := map[string]bool{}
-		defer func() {
-			_ = recover() // what is wrong may panic
-			handled <- right
-		}()
-		right[noConnection] = s.connOf(r) == tried.addr.conn
-		right[writerUnknown], right[writerIgnored] = s.tryWriters(w, r)
-		try(w, tried, right)
-	})}
-	server.Protocols.SetHTTP1(true)
-	server.Protocols.SetUnencryptedHTTP2(true)
-	_ = http2.ConfigureServer(server, new(http2.Server)) //nolint:staticcheck // as Caddy does
-
-	var running sync.WaitGroup
-	defer running.Wait()
-	defer client.Close()
-	defer server.Close()
-	running.Go(func() { _ = server.Serve(newOneConn(s.between(tried))) })
-	running.Go(func() { _, _ = client.Write(request) })
-	running.Go(func() { _, _ = io.Copy(io.Discard, client) })
-	select {
-	case right := <-handled:
-		return right
-	case <-time.After(s.patience):
-		return nil
-	}
-}
 
 // tryWriters puts Caddy's writers, and ours, around the server's.
 func (s *selfTest) tryWriters(w http.ResponseWriter, r *http.Request) (known, taken bool) {
@@ -232,9 +174,9 @@ func (s *selfTest) tryWriters(w http.ResponseWriter, r *http.Request) (known, ta
 	// A stand-in for the server's writer, which is to write nothing yet.
 	var below standInWriter
 	idle = s.idle(&below)
-	inserted, response := s.insert(idle, r)
-	n, err := inserted.(io.ReaderFrom).ReadFrom(strings.NewReader("body"))
-	m, writeErr := inserted.Write([]byte("text"))
+	wrapped, response := s.wrap(idle, r)
+	n, err := wrapped.(io.ReaderFrom).ReadFrom(strings.NewReader("body"))
+	m, writeErr := wrapped.Write([]byte("text"))
 	taken = err == nil && writeErr == nil && n == 4 && m == 4 && response.Copied() == 8 && below == 8
 	return known, taken
 }
@@ -250,76 +192,3 @@ func (w *standInWriter) Write(p []byte) (int, error) {
 }
 
 func (*standInWriter) SetWriteDeadline(time.Time) error { return nil }
-
-// A selfTestConn is a connection that looks for the placeholder, and follows the
-// frames.
-type selfTestConn struct {
-	net.Conn
-	addr   localAddr
-	frames *http2body.Conn // over HTTP/2
-	// unaltered: the last write was the placeholder as it is.
-	unaltered bool
-}
-
-func (c *selfTestConn) LocalAddr() net.Addr { return &c.addr }
-
-func (c *selfTestConn) Read(p []byte) (int, error) {
-	if c.frames != nil {
-		return c.frames.Read(p)
-	}
-	return c.Conn.Read(p)
-}
-
-func (c *selfTestConn) Close() error {
-	if c.frames != nil {
-		c.frames.Close(nil)
-	}
-	return c.Conn.Close()
-}
-
-func (c *selfTestConn) Write(p []byte) (int, error) {
-	if c.frames != nil {
-		return c.frames.Write(p)
-	}
-	c.unaltered = len(p) == selfTestLen && isPlaceholder(p)
-	return c.Conn.Write(p)
-}
-
-// A selfTestWire is never written to but by the server.
-type selfTestWire struct{ net.Conn }
-
-func (selfTestWire) Cork(bool) {}
-func (selfTestWire) Abort()    {}
-func (selfTestWire) SendFrames([]byte, filerange.Segment, int64) (filerange.Sent, error) {
-	return filerange.Sent{}, errors.ErrUnsupported
-}
-
-// A oneConn is a listener that has one connection to give.
-type oneConn struct {
-	conn   chan net.Conn
-	closed chan struct{}
-	once   sync.Once
-	addr   net.Addr
-}
-
-func newOneConn(c net.Conn) *oneConn {
-	l := &oneConn{conn: make(chan net.Conn, 1), closed: make(chan struct{}), addr: c.LocalAddr()}
-	l.conn <- c
-	return l
-}
-
-func (l *oneConn) Accept() (net.Conn, error) {
-	select {
-	case c := <-l.conn:
-		return c, nil
-	case <-l.closed:
-		return nil, net.ErrClosed
-	}
-}
-
-func (l *oneConn) Close() error {
-	l.once.Do(func() { close(l.closed) })
-	return nil
-}
-
-func (l *oneConn) Addr() net.Addr { return l.addr }

@@ -89,7 +89,7 @@ func TestSelfTestFaults(t *testing.T) {
 			}
 		}, []Fault{{"HTTP/1.1", writerUnknown, true}, {"HTTP/2", writerUnknown, true}}},
 		{"the idle timeouts can't be led to another writer", func(s *selfTest) {
-			s.insert = func(*caddyhttp.IdleTimeoutWriter, *http.Request) (http.ResponseWriter, *Response) {
+			s.wrap = func(*caddyhttp.IdleTimeoutWriter, *http.Request) (http.ResponseWriter, *Response) {
 				idle := newSelfTest().idle(new(standInWriter))
 				return idle, new(Response)
 			}

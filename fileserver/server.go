@@ -10,8 +10,8 @@ import (
 	"github.com/caddy-ktls/caddy-ktls/ktls"
 )
 
-// Timeouts are those of the http.Server that bound the handshake. Zero or less
-// means no limit.
+// Timeouts are those of the http.Server. The handshake may take as long as the least of
+// them. Zero or less means no limit.
 type Timeouts struct {
 	ReadHeader, Read, Write time.Duration
 }
@@ -34,29 +34,29 @@ func (t Timeouts) readHeader() time.Duration {
 	return t.Read
 }
 
-// A Server makes the connections of one http.Server, on any number of
-// listeners.
+// A Server makes the connections of one http.Server, on any number of listeners. TLS has
+// to be set; the other fields may be left out.
 type Server struct {
 	TLS      *ktls.Server
 	Timeouts Timeouts
 
-	// HandshakeFailed, if not nil, gets what net/http would log of a failed
-	// handshake.
+	// HandshakeFailed, if not nil, is told of each failed handshake, in the words
+	// that net/http would log.
 	HandshakeFailed func(message string)
 
 	// NotTCP, if not nil, is told of connections that can't be offloaded
-	// since the one below TLS is of another type. They are handed on
+	// because the one below TLS is no *net.TCPConn. They are handed on
 	// untouched.
 	NotTCP func(raw net.Conn)
 
 	// Distrusted, if not nil, is called when a body over HTTP/1.1 has failed
-	// because something between handler and connection does not hand on what it
-	// should. All later ones over that protocol are copied, so it is called once
-	// in the life of the process.
-	Distrusted func(protocol string)
+	// because something between net/http and the connection alters what is
+	// written. From then on all bodies over HTTP/1.1 are copied, so it is called
+	// at most once in the life of the process.
+	Distrusted func()
 
-	// Sent, if not nil, is told how many bytes of a body have gone out by
-	// sendfile(2).
+	// Sent, if not nil, is told how many bytes of bodies have gone out by
+	// sendfile(2), each time some have.
 	Sent func(n int64)
 }
 
@@ -72,23 +72,22 @@ func (s *Server) countSent(n int64) {
 	}
 }
 
-// Listener returns a listener that takes over the *tls.Conn of inner, before
-// their handshake, with the Server's own configuration. Other connections pass
-// untouched.
+// Listener returns a listener that takes the TCP connection from each *tls.Conn of inner,
+// before its handshake, and makes a connection of its own of it, with the configuration of
+// s.TLS. Connections of other types pass untouched. Closing it closes inner.
 func (s *Server) Listener(inner net.Listener) net.Listener {
 	return &listener{Listener: inner, server: s}
 }
 
+// A listener accepts the connections of a Server.
 type listener struct {
 	net.Listener
 	server *Server
 	closed atomic.Bool
 }
 
-// Close is the first thing that a server does that stops. Its HTTP/2 part then has
-// the connections go away that it knows. It knows a *tls.Conn from the handshake
-// on, but ours from their preface on: those that are between the two are taken
-// care of by readFrames.
+// Close notes that the server shuts down: it closes its listeners first. See
+// missedShutdown.
 func (l *listener) Close() error {
 	l.closed.Store(true)
 	return l.Listener.Close()

@@ -73,7 +73,7 @@ func TestGrownFile(t *testing.T) {
 							w = idle
 						}
 						if !stock {
-							w, _ = Insert(w, r, &Options{MinSize: 10_000})
+							w, _ = Wrap(w, r, &Options{MinSize: 10_000})
 						}
 						f, err := os.Open(name)
 						must(t, err)
@@ -191,7 +191,7 @@ func TestWriterHasWhatStockHas(t *testing.T) {
 				goOn := make(chan bool)
 				url := withCaddy(t, off, func(w http.ResponseWriter, r *http.Request) error {
 					if !stock {
-						w, _ = Insert(w, r, &Options{MinSize: DefaultMinSize})
+						w, _ = Wrap(w, r, &Options{MinSize: DefaultMinSize})
 					}
 					var has interfaces
 					_, has.readerFrom = w.(io.ReaderFrom)
@@ -237,7 +237,7 @@ func TestTooLarge(t *testing.T) {
 		t.Run(fmt.Sprintf("stock %v", stock), func(t *testing.T) {
 			url := withCaddy(t, off, func(w http.ResponseWriter, r *http.Request) error {
 				if !stock {
-					w, _ = Insert(w, r, &Options{MinSize: DefaultMinSize})
+					w, _ = Wrap(w, r, &Options{MinSize: DefaultMinSize})
 				}
 				_, err := io.Copy(io.Discard, http.MaxBytesReader(w, r.Body, 1000))
 				var tooLarge *http.MaxBytesError

@@ -12,8 +12,6 @@ import (
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"golang.org/x/net/http2"
-
-	"github.com/caddy-ktls/caddy-ktls/internal/filerange"
 )
 
 func TestProtocolCheck(t *testing.T) {
@@ -131,71 +129,6 @@ func TestBottomOf(t *testing.T) {
 				t.Errorf("got %v", got)
 			}
 		})
-	}
-}
-
-// Nothing is sent ahead that the handler may not send.
-func TestAhead(t *testing.T) {
-	const part = 64 << 10
-	for _, tt := range []struct {
-		name    string
-		beyond  int64 // what the reader gives after this part
-		written int64
-		length  int64
-		done    int64
-		want    int64
-	}{
-		{"all that follows", 3*part + 5000, 0, 4*part + 5000, part, 3*part + 5000},
-		{"a byte", 1, 0, part + 1, part, 1},
-		{"in the middle of a part", 3 * part, 0, 4 * part, 1000, 0},
-		{"bounded", 100 * part, 0, 101 * part, part, maxPart},
-		{"Content-Length is less", 3 * part, part, 3 * part, part, part},
-		{"Content-Length is exhausted", 3 * part, part, 2 * part, part, 0},
-		{"no Content-Length", 3 * part, 0, 0, part, 0},
-		{"nothing follows", 0, 0, part, part, 0},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			w := &writer{written: tt.written, length: tt.length}
-			w.above.ResponseWriter = w
-			if got := w.ahead(filerange.Range{Len: part, Beyond: tt.beyond}, 0, tt.done); got != tt.want {
-				t.Errorf("got %d, want %d", got, tt.want)
-			}
-		})
-	}
-}
-
-// Nor if the pieces of a placeholder would be too short, or the outermost limit is
-// the handler's own, as it is without Caddy's idle timeouts.
-func TestNothingAhead(t *testing.T) {
-	for _, tt := range []struct {
-		name    string
-		part    int64
-		done, n int64
-		above   bool
-		want    int64
-	}{
-		{"short part", 4*httpBuffer - 1, 0, 4*httpBuffer - 1, true, 0},
-		{"part", 4 * httpBuffer, 0, 4 * httpBuffer, true, maxPart},
-		{"short end of a part", maxPart + 5000, maxPart, 5000, true, 0},
-		{"end of a part", maxPart + 4*httpBuffer, maxPart, 4 * httpBuffer, true, maxPart},
-		{"part of the handler's", 4 * httpBuffer, 0, 4 * httpBuffer, false, 0},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			w := &writer{length: 1 << 30}
-			if tt.above {
-				w.above.ResponseWriter = w
-			}
-			if got := w.ahead(filerange.Range{Len: tt.part, Beyond: 1 << 30}, tt.done, tt.n); got != tt.want {
-				t.Errorf("got %d, want %d", got, tt.want)
-			}
-		})
-	}
-}
-
-// If this fails, this version of Caddy takes more work for the same bytes.
-func TestTakesMore(t *testing.T) {
-	if !takesMore() {
-		t.Error("Caddy's idle timeouts have changed")
 	}
 }
 

@@ -4,57 +4,81 @@ import (
 	"io"
 	"net/http"
 	"reflect"
-	"sync"
 	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
 )
 
-// Insert puts a writer that sends files by sendfile(2) at the bottom of the
-// chain of writers of a request, and returns the writer for the next handler, and
-// what will be known of the response, whose Done is to be called. If it was called for
-// the request before, the Response is nil. The writer stays when that handler has
-// returned, since Caddy's error routes write to the same chain.
-func Insert(w http.ResponseWriter, r *http.Request, options *Options) (http.ResponseWriter, *Response) {
-	conn := connOf(r)
-	if conn != nil && conn.tls.Retired() {
+// Wrap puts a writer that sends files by sendfile(2) at the bottom of the chain of writers
+// of a request: above the server's own, below all that Caddy or a handler has put around
+// it. It returns the writer for the next handler, and what will be known of the response,
+// whose [Response.Done] has to be called. If it was called for the request before, the
+// Response is nil. The writer stays when that handler has returned, because Caddy's error
+// routes write to the same chain.
+func Wrap(w http.ResponseWriter, r *http.Request, options *Options) (http.ResponseWriter, *Response) {
+	c := connOf(r)
+	if c != nil && c.tls.Retired() {
 		w.Header().Set("Connection", "close") // over HTTP/2 the server makes GOAWAY of it
 	}
 	if _, idle := caddyhttp.IdleTimeoutsFromContext(r.Context()); idle != nil {
-		if _, inserted := idle.ResponseWriter.(*writer); inserted {
+		if _, wrapped := idle.ResponseWriter.(*writer); wrapped {
 			return w, nil
 		}
-		bottom := newWriter(idle.ResponseWriter, r, conn, options)
-		bottom.above.ResponseWriter = bottom
-		idle.ResponseWriterWrapper = &bottom.above
-		if bottom.http2() {
-			idle.Ctrl = http.NewResponseController(bottom)
+		response := newResponse(idle.ResponseWriter, r, c, options)
+		own := &response.writer
+		own.body.inParts = true
+		own.above.ResponseWriter = own
+		idle.ResponseWriterWrapper = &own.above
+		if r.ProtoMajor == 2 {
+			idle.Ctrl = http.NewResponseController(own)
 		}
-		return w, &bottom.Response
+		return w, response
 	}
 	for below := w; below != nil; below = unwrap(below) {
-		if _, inserted := below.(*writer); inserted {
+		if _, wrapped := below.(*writer); wrapped {
 			return w, nil
 		}
 	}
-	bottom := newWriter(w, r, conn, options)
-	if bottom.http2() {
-		return http2Writer{bottom}, &bottom.Response
+	response := newResponse(w, r, c, options)
+	if r.ProtoMajor == 2 {
+		return http2Writer{&response.writer}, response
 	}
-	return bottom, &bottom.Response
+	return &response.writer, response
 }
 
-func newWriter(w http.ResponseWriter, r *http.Request, conn *conn, options *Options) *writer {
-	bottom := &writer{
-		ResponseWriterWrapper: caddyhttp.ResponseWriterWrapper{ResponseWriter: w},
-		request:               r,
-		Response:              Response{conn: conn},
-		options:               options,
+// newResponse returns a response whose writer writes to server.
+func newResponse(server http.ResponseWriter, r *http.Request, c *conn, options *Options) *Response {
+	response := new(Response)
+	w := &response.writer
+	w.ResponseWriter = server
+	b := &w.body
+	b.server, b.request, b.conn, b.options = server, r, c, options
+	if r.ProtoMajor == 2 {
+		w.http2.body, w.http2.deadline.server = b, server
+		b.way = &w.http2
+	} else {
+		w.http1.body = b
+		b.way = &w.http1
 	}
-	bottom.writer = bottom
-	return bottom
+	return response
 }
+
+// An http2Writer is our writer for handlers of HTTP/2 without idle timeouts. It has what
+// the HTTP/2 server's has, so no Hijack.
+type http2Writer struct{ http2Methods }
+
+type http2Methods interface {
+	http.ResponseWriter
+	http.Flusher
+	http.Pusher
+	io.ReaderFrom
+	io.StringWriter
+	FlushError() error
+}
+
+// Unwrap leads an http.ResponseController to our writer.
+func (w http2Writer) Unwrap() http.ResponseWriter { return w.http2Methods }
 
 // bottomOf returns the writer of net/http or of the HTTP/2 server below w, or nil
 // if something that may alter a body stands between.
@@ -95,43 +119,44 @@ func unwrap(w http.ResponseWriter) http.ResponseWriter {
 	return nil
 }
 
-// takesMore reports whether Caddy's idle timeouts, which hand on a body in parts,
-// go on rightly when more than a part was taken of the body: Caddy doesn't promise
-// that, so it is tried.
-var takesMore = sync.OnceValue(func() (ok bool) {
-	// Another Caddy may ask for what is not there.
-	defer func() { ok = recover() == nil && ok }()
-	const length, part = 10, 4
-	taker := &greedy{most: part + 2}
-	idle := &caddyhttp.IdleTimeoutWriter{
-		ResponseWriterWrapper: &caddyhttp.ResponseWriterWrapper{ResponseWriter: taker},
-		Ctrl:                  http.NewResponseController(taker),
-		MaxChunk:              part,
+// streamID returns the number of the stream that an HTTP/2 server's writer belongs
+// to, 0 if it is not known. The server tells it in fields that are not exported. They
+// must be where they are expected.
+func streamID(w http.ResponseWriter) uint32 {
+	v := reflect.ValueOf(w)
+	if v.Kind() == reflect.Struct { // from Go 1.27 on, around the server's own
+		v = v.FieldByName("ResponseWriter")
+	}
+	number := field(field(field(v, "rws"), "stream"), "id")
+	if number.Kind() != reflect.Uint32 {
+		return 0
+	}
+	return uint32(number.Uint())
+}
+
+// field returns a field of the struct that v points to, or nothing.
+func field(v reflect.Value, name string) reflect.Value {
+	if v.Kind() != reflect.Pointer || v.IsNil() || v.Elem().Kind() != reflect.Struct {
+		return reflect.Value{}
+	}
+	return v.Elem().FieldByName(name)
+}
+
+// originalMethod returns the method that net/http has read, which a handler
+// may have rewritten in its request.
+func originalMethod(r *http.Request) string {
+	if original, ok := r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request); ok {
+		return original.Method
+	}
+	return r.Method
+}
+
+// newIdleTimeouts returns what Caddy's server puts around the server's writer.
+func newIdleTimeouts(w http.ResponseWriter) *caddyhttp.IdleTimeoutWriter {
+	return &caddyhttp.IdleTimeoutWriter{
+		ResponseWriterWrapper: &caddyhttp.ResponseWriterWrapper{ResponseWriter: w},
+		Ctrl:                  http.NewResponseController(w),
+		Deadline:              caddyhttp.IdleDeadline{Start: time.Now(), Timeout: time.Minute},
 		Logger:                zap.NewNop(),
 	}
-	body := &io.LimitedReader{N: length}
-	n, err := idle.ReadFrom(body)
-	return n == length && err == nil && body.N == 0
-})
-
-// A greedy takes more of a body than the reader that it gets allows.
-type greedy struct {
-	http.ResponseWriter
-	most int64
 }
-
-func (g *greedy) ReadFrom(r io.Reader) (int64, error) {
-	part, ok := r.(*io.LimitedReader)
-	if !ok {
-		return 0, io.ErrNoProgress
-	}
-	body, ok := part.R.(*io.LimitedReader)
-	if !ok {
-		return 0, io.ErrNoProgress
-	}
-	n := min(g.most, body.N)
-	body.N -= n
-	return n, nil
-}
-
-func (*greedy) SetWriteDeadline(time.Time) error { return nil }

@@ -480,7 +480,7 @@ func (s *modelSite) handle(c *Conn, w http.ResponseWriter, r *http.Request) {
 	if err != nil || int64(n) == size {
 		return
 	}
-	err = stream.Settle(w, int64(n))
+	err = stream.AwaitServer(w, int64(n))
 	if err != nil {
 		return
 	}

@@ -18,7 +18,7 @@ import (
 type Stream struct {
 	conn   *Conn
 	id     uint32
-	below  http.ResponseWriter // the server's own, set by Settle
+	below  http.ResponseWriter // the server's own, set by AwaitServer
 	held   []byte              // bytes of the body that Write has kept
 	waited bool                // since it was last set to false
 	corked bool                // TCP holds back what does not fill a segment
@@ -26,8 +26,8 @@ type Stream struct {
 	// Guarded by conn.mu.
 	account
 	passed   int64 // payload of the server's that has reached the client's side
-	through  int64 // those of it whose write is over, while Settle waits
-	settling bool  // Settle waits
+	through  int64 // those of it whose write is over, while AwaitServer waits
+	settling bool  // AwaitServer waits
 	taken    bool
 	need     int64 // bytes that begin waits for
 	queued   bool  // in conn.queue
@@ -70,9 +70,9 @@ var ErrMismatch = errors.New("http2body: not the stream of this response")
 // ErrShort says that a file has become too short, before a frame.
 var ErrShort = errors.New("http2body: the file has become shorter")
 
-// Settle has the server, whose writer for this stream is w, send everything that was
+// AwaitServer has the server, whose writer for this stream is w, send everything that was
 // written: the header, and n bytes of the body. It returns when that is through.
-func (s *Stream) Settle(w http.ResponseWriter, n int64) error {
+func (s *Stream) AwaitServer(w http.ResponseWriter, n int64) error {
 	if err := http.NewResponseController(w).Flush(); err != nil {
 		return err
 	}
@@ -98,7 +98,7 @@ func (s *Stream) Settle(w http.ResponseWriter, n int64) error {
 	return s.ended()
 }
 
-// Take takes over the stream, after Settle, of which some of the body must have been
+// Take takes over the stream, after AwaitServer, of which some of the body must have been
 // sent: then its header has been too. Everything else of the body is sent by SendFile
 // and Write.
 func (s *Stream) Take() {

@@ -289,7 +289,7 @@ func (s *stubServer) take(t testing.TB, id uint32) *Stream {
 	s.open(id)
 	stream, err := s.conn.Stream(id)
 	must(t, err)
-	must(t, stream.Settle(stubWriter{server: s, id: id}, 0))
+	must(t, stream.AwaitServer(stubWriter{server: s, id: id}, 0))
 	stream.Take()
 	return stream
 }

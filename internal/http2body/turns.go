@@ -10,7 +10,7 @@ type turns struct {
 	servers  []chan struct{} // writes of the server that wait; closed when it is their turn
 	queue    []*Stream       // streams that wait and have window of their own, in order of arrival
 	filling  *Stream         // the server is sending a filler on it, see Stream.fill
-	settling int             // streams that wait for the server, see Stream.Settle
+	settling int             // streams that wait for the server, see Stream.AwaitServer
 }
 
 // beginWrite takes the turn for the server.

@@ -125,7 +125,7 @@ func TestEndsWhileWaiting(t *testing.T) {
 			}, func() bool { return s.conn.filler > 0 }
 		}},
 		{"for what the server has begun", func(t *testing.T, s *stubServer, w *testWire) (func(*Stream) error, func() bool) {
-			return func(stream *Stream) error { return stream.Settle(stubWriter{server: s, id: 1}, 100) },
+			return func(stream *Stream) error { return stream.AwaitServer(stubWriter{server: s, id: 1}, 100) },
 				func() bool { return s.conn.settling == 1 }
 		}},
 	} {
@@ -516,11 +516,11 @@ func TestSettleMismatch(t *testing.T) {
 	stream, err := s.conn.Stream(1)
 	must(t, err)
 	must(t, s.write(1, false, make([]byte, 101)))
-	if err := stream.Settle(stubWriter{server: s, id: 1}, 100); !errors.Is(err, ErrMismatch) {
+	if err := stream.AwaitServer(stubWriter{server: s, id: 1}, 100); !errors.Is(err, ErrMismatch) {
 		t.Errorf("settled with %v", err)
 	}
-	must(t, stream.Settle(stubWriter{server: s, id: 1}, 101))
-	if err := stream.Settle(struct{ http.ResponseWriter }{}, 101); err == nil {
+	must(t, stream.AwaitServer(stubWriter{server: s, id: 1}, 101))
+	if err := stream.AwaitServer(struct{ http.ResponseWriter }{}, 101); err == nil {
 		t.Error("settled without a flush")
 	}
 }
@@ -684,7 +684,7 @@ func TestServersShareFirst(t *testing.T) {
 	}
 }
 
-// Settle waits until the server's write is over.
+// AwaitServer waits until the server's write is over.
 func TestSettleWaits(t *testing.T) {
 	s, w := newConn()
 	s.open(1)
@@ -692,7 +692,7 @@ func TestSettleWaits(t *testing.T) {
 	must(t, err)
 	settled := make(chan error, 1)
 	w.writing = func(int) error {
-		go func() { settled <- stream.Settle(stubWriter{server: s, id: 1}, 100) }()
+		go func() { settled <- stream.AwaitServer(stubWriter{server: s, id: 1}, 100) }()
 		// It sees that all has been sent, and yet waits.
 		done(t, "settling", func() { eventually(s.conn, func() bool { return s.conn.settling == 1 }) })
 		return nil
@@ -726,7 +726,7 @@ func TestCork(t *testing.T) {
 	}
 }
 
-// Settle needs no moment in which the server writes nothing.
+// AwaitServer needs no moment in which the server writes nothing.
 func TestSettleBesideWrites(t *testing.T) {
 	s, w := newConn()
 	s.open(1)
@@ -735,11 +735,11 @@ func TestSettleBesideWrites(t *testing.T) {
 	must(t, err)
 	settled := make(chan error, 1)
 	w.writing = func(int) error {
-		w.writing = func(int) error { // the next write lasts until Settle has returned
+		w.writing = func(int) error { // the next write lasts until AwaitServer has returned
 			done(t, "settling", func() { must(t, <-settled) })
 			return nil
 		}
-		go func() { settled <- stream.Settle(stubWriter{server: s, id: 1}, 100) }()
+		go func() { settled <- stream.AwaitServer(stubWriter{server: s, id: 1}, 100) }()
 		eventually(s.conn, func() bool { return s.conn.settling == 1 })
 		// It is its turn as soon as this one is over.
 		go func() { _ = s.write(3, false, make([]byte, 1)) }()

@@ -90,18 +90,17 @@ func (c *Connections) Lost(conn *ktls.Conn, err error) {
 	}
 }
 
-// Distrusted logs that the files of a protocol are copied from now on, and what to
-// do.
-func (c *Connections) Distrusted(protocol string) {
+// Distrusted logs that files over HTTP/1.1 are copied from now on, and what to do. Over
+// HTTP/2 nothing depends on what other wrappers hand on.
+func (c *Connections) Distrusted() {
 	todo := doctor.TakeNewer
-	if behind := slices.DeleteFunc(slices.Clone(c.behind), func(name string) bool { return name == "ktls" }); len(behind) > 0 && protocol == "HTTP/1.1" {
-		// Over HTTP/2 nothing depends on what they hand on.
+	if behind := slices.DeleteFunc(slices.Clone(c.behind), func(name string) bool { return name == "ktls" }); len(behind) > 0 {
 		todo = "leave out what stands behind ktls in listener_wrappers, because it may alter what is written: " +
 			strings.Join(behind, ", ") + ". If that is not it, " + todo
 	}
-	c.logger.Error("a response has failed, and files over "+protocol+" are copied until Caddy restarts: "+
+	c.logger.Error("a response has failed, and files over HTTP/1.1 are copied until Caddy restarts: "+
 		"what is written for a file does not reach ktls as it is. To send them by the kernel again, "+todo,
-		zap.String("protocol", protocol), zap.Strings("behind", c.behind), zap.String("go", runtime.Version()))
+		zap.String("protocol", "HTTP/1.1"), zap.Strings("behind", c.behind), zap.String("go", runtime.Version()))
 }
 
 var selfTestLogged sync.Once

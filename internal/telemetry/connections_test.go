@@ -27,26 +27,24 @@ func TestLogFaults(t *testing.T) {
 }
 
 // What shows in service is an error that says what to do: it names the wrappers that
-// may be the cause, over HTTP/1.1, where alone they can be.
+// may be the cause.
 func TestLogDistrust(t *testing.T) {
 	for _, tt := range []struct {
-		protocol string
-		behind   []string
-		want     string
+		behind []string
+		want   string
 	}{
-		{"HTTP/1.1", nil, ""},
-		{"HTTP/1.1", []string{"ktls"}, ""},
-		{"HTTP/1.1", []string{"shaper", "counter"}, "shaper, counter"},
-		{"HTTP/2", []string{"shaper"}, ""},
+		{nil, ""},
+		{[]string{"ktls"}, ""},
+		{[]string{"shaper", "counter"}, "shaper, counter"},
 	} {
 		core, logs := observer.New(zap.DebugLevel)
-		(&Connections{logger: zap.New(core), behind: tt.behind}).Distrusted(tt.protocol)
+		(&Connections{logger: zap.New(core), behind: tt.behind}).Distrusted()
 		entries := logs.All()
 		if len(entries) != 1 || entries[0].Level != zapcore.ErrorLevel {
 			t.Fatal(entries)
 		}
 		message := entries[0].Message
-		if !strings.Contains(message, tt.protocol) || !strings.HasSuffix(message, doctor.TakeNewer) {
+		if !strings.Contains(message, "HTTP/1.1") || !strings.HasSuffix(message, doctor.TakeNewer) {
 			t.Error(message)
 		}
 		if names := strings.Contains(message, "listener_wrappers"); names != (tt.want != "") || !strings.Contains(message, tt.want) {

@@ -22,7 +22,7 @@ func newCounters(t testing.TB) *counters { return countersOf(t.Name() + rand.Tex
 // the response.
 func insert(t testing.TB) (http.ResponseWriter, *fileserver.Response) {
 	t.Helper()
-	return fileserver.Insert(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/", nil),
+	return fileserver.Wrap(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/", nil),
 		&fileserver.Options{MinSize: fileserver.DefaultMinSize})
 }
 
