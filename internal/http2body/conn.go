@@ -80,7 +80,7 @@ func (c *Conn) Read(p []byte) (int, error) {
 
 // Begun reports whether the client has sent a frame. It is for the goroutine that
 // reads.
-func (c *Conn) Begun() bool { return c.in.settled }
+func (c *Conn) Begun() bool { return c.in.begun }
 
 // SetReadDeadline sets the deadline of Read.
 func (c *Conn) SetReadDeadline(t time.Time) error { return c.in.setDeadline(c.wire, t) }
@@ -141,7 +141,7 @@ func (c *Conn) stop(err error) {
 	c.notifyAll()
 }
 
-// notifyAll has all streams look again. c.mu is held.
+// notifyAll has all streams look again. Caller holds c.mu.
 func (c *Conn) notifyAll() {
 	for _, s := range c.streams {
 		s.notify()
@@ -159,7 +159,7 @@ func (c *Conn) Release() {
 	}
 }
 
-// topUp has the server told what it is owed. c.mu is held.
+// topUp has the server told what it is owed. Caller holds c.mu.
 func (c *Conn) topUp() {
 	c.payDebts()
 	if n := c.owed(); n > 0 {
@@ -193,7 +193,7 @@ func (c *Conn) clientReset(id uint32) {
 	}
 }
 
-// end forgets a stream, on which nothing may be sent any more. c.mu is held.
+// end forgets a stream, on which nothing may be sent any more. Caller holds c.mu.
 func (c *Conn) end(s *Stream, err error) {
 	s.err = err
 	if s.taken {

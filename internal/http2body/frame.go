@@ -7,8 +7,14 @@ import (
 	"golang.org/x/net/http2"
 )
 
-// frameHeaderLen is the length of a frame's header (RFC 9113, section 4.1).
-const frameHeaderLen = 9
+const (
+	// frameHeaderLen is the length of a frame's header (RFC 9113, section 4.1).
+	frameHeaderLen = 9
+	// wholeFrame is the length of a frame from memory that makes one TLS record (RFC
+	// 8446, section 5.1), and maxPayload that of its payload.
+	wholeFrame = 1 << 14
+	maxPayload = wholeFrame - frameHeaderLen
+)
 
 // A frameHeader is what counts of a frame's header.
 type frameHeader struct {

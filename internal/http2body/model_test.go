@@ -413,8 +413,8 @@ func (m *modelClient) dump() string {
 	c := m.server
 	var b strings.Builder
 	c.mu.Lock()
-	fmt.Fprintf(&b, "ledger %+v\nbusy %v writing %v between %v servers %d settling %d stopped %v err %v\n",
-		c.ledger, c.busy, c.writing, c.between, len(c.servers), c.settling, c.stopped, c.err)
+	fmt.Fprintf(&b, "ledger %+v\nbusy %v writing %v between %v servers %d awaiting %d stopped %v err %v\n",
+		c.ledger, c.busy, c.writing, c.between, len(c.servers), c.awaiting, c.stopped, c.err)
 	for _, s := range c.queue {
 		fmt.Fprintf(&b, "queue: %d\n", s.id)
 	}

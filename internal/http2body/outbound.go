@@ -90,28 +90,35 @@ func (c *Conn) sent(h frameHeader) (drop bool) {
 		c.acknowledge()
 		c.notifyAll()
 	}
-	s, n := c.streams[h.stream], int64(h.length)
-	if h.typ == http2.FrameData && n > 0 {
-		switch {
-		case s == nil:
-			c.serverSent(nil, n)
-		case s.taken:
-			c.swallowed(&s.account, n)
-			if c.filling == s {
-				c.filler = max(c.filler-n, 0)
-			}
-			s.notify()
-			drop = true
-		default:
-			c.serverSent(&s.account, n)
-			s.passed += n
-		}
-		if !drop && c.short() {
-			c.topUp()
-		}
+	s := c.streams[h.stream]
+	if h.typ == http2.FrameData && h.length > 0 {
+		drop = c.sentData(s, int64(h.length))
 	}
 	if s != nil && (h.endsStream() || h.typ == http2.FrameRSTStream) {
 		c.end(s, errEnded)
 	}
 	return drop
+}
+
+// sentData notes n bytes of payload of the server. s is nil if the stream is not known.
+// Caller holds c.mu.
+func (c *Conn) sentData(s *Stream, n int64) (drop bool) {
+	switch {
+	case s == nil:
+		c.serverSent(nil, n)
+	case s.taken:
+		c.swallowed(&s.account, n)
+		if c.filling == s {
+			c.filler = max(c.filler-n, 0)
+		}
+		s.notify()
+		return true
+	default:
+		c.serverSent(&s.account, n)
+		s.passed += n
+	}
+	if c.short() {
+		c.topUp()
+	}
+	return false
 }

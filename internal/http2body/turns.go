@@ -10,7 +10,7 @@ type turns struct {
 	servers  []chan struct{} // writes of the server that wait; closed when it is their turn
 	queue    []*Stream       // streams that wait and have window of their own, in order of arrival
 	filling  *Stream         // the server is sending a filler on it, see Stream.fill
-	settling int             // streams that wait for the server, see Stream.AwaitServer
+	awaiting int             // streams that wait for the server, see Stream.AwaitServer
 }
 
 // beginWrite takes the turn for the server.
@@ -32,9 +32,9 @@ func (c *Conn) endWrite(between bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.busy, c.writing, c.between = false, false, between
-	if c.settling > 0 {
+	if c.awaiting > 0 {
 		for _, s := range c.streams {
-			if s.settling {
+			if s.awaiting {
 				s.through = s.passed
 				s.notify()
 			}
@@ -43,7 +43,86 @@ func (c *Conn) endWrite(between bool) {
 	c.dispatch()
 }
 
-// dispatch gives the turn to whoever is next. c.mu is held.
+// turnFrames is how many frames a stream sends in one turn.
+const turnFrames = 4
+
+// takeTurn waits for window and for the turn, and takes both, for up to most bytes. It
+// returns for how many. They are to be sent in frames, and then endTurn is to be called.
+// need is how many of them must be sent. If that is 0 and there is something to wait for,
+// takeTurn returns 0.
+func (s *Stream) takeTurn(need, most int64) (int64, error) {
+	c := s.conn
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s.need = need
+	for {
+		if err := s.ended(); err != nil {
+			c.leave(s)
+			return 0, err
+		}
+		if s.turn {
+			if n := c.spendTurn(s, most); n > 0 {
+				return n, nil
+			}
+		}
+		if c.filling == s {
+			if err := s.fill(); err != nil {
+				c.leave(s)
+				return 0, err
+			}
+			continue
+		}
+		if !c.ask(s) {
+			return 0, nil
+		}
+		if !s.turn && c.filling != s {
+			s.waitUncorked()
+		}
+	}
+}
+
+// spendTurn takes window for a stream that has got the turn. If the window is gone
+// meanwhile, it gives up the turn and returns 0. Caller holds c.mu.
+func (c *Conn) spendTurn(s *Stream, most int64) int64 {
+	s.turn = false
+	n := min(most, turnFrames*maxPayload, c.streamWindow(&s.account), c.free(&s.account))
+	if n <= 0 {
+		c.busy = false
+		return 0
+	}
+	c.spend(&s.account, n)
+	return n
+}
+
+// ask queues a stream that has window of its own, and gives the turn to whoever is next. It
+// returns false if the stream has to wait but need not send. Caller holds c.mu.
+func (c *Conn) ask(s *Stream) bool {
+	if !s.queued && c.streamWindow(&s.account) > 0 {
+		if s.need == 0 && (c.busy || len(c.queue) > 0 || len(c.servers) > 0) {
+			return false
+		}
+		c.enqueue(s)
+	}
+	c.dispatch()
+	if s.need == 0 && !s.turn && c.filling != s {
+		c.leave(s)
+		return false
+	}
+	return true
+}
+
+// endTurn ends the turn. unsent is what takeTurn has returned and was not sent: all of it
+// or nothing.
+func (s *Stream) endTurn(unsent int64) {
+	c := s.conn
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.refund(&s.account, unsent)
+	c.busy = false
+	c.dispatch()
+}
+
+// dispatch gives the turn to whoever is next. Caller holds c.mu.
 func (c *Conn) dispatch() {
 	for !c.busy && c.err == nil {
 		if len(c.servers) > 0 {
@@ -83,7 +162,7 @@ func (c *Conn) dispatch() {
 }
 
 // next returns which stream of the queue is next. One that has a reserve has waited
-// before, and needs nothing of what others wait for. c.mu is held.
+// before, and needs nothing of what others wait for. Caller holds c.mu.
 func (c *Conn) next() int {
 	if c.reserved == 0 {
 		return 0
@@ -91,7 +170,7 @@ func (c *Conn) next() int {
 	return max(slices.IndexFunc(c.queue, func(s *Stream) bool { return s.reserve > 0 }), 0)
 }
 
-// helpServer tells the server of window that no stream can use now. c.mu is held.
+// helpServer tells the server of window that no stream can use now. Caller holds c.mu.
 func (c *Conn) helpServer() {
 	switch s := c.filling; {
 	case s == nil && c.short():
@@ -104,7 +183,7 @@ func (c *Conn) helpServer() {
 }
 
 // trimAll lets others have what streams without window have in reserve, if the server
-// has no window. It reports whether there was something. c.mu is held.
+// has no window. It reports whether there was something. Caller holds c.mu.
 func (c *Conn) trimAll() bool {
 	before := c.reserved
 	if c.server == 0 && before > 0 {
@@ -115,7 +194,7 @@ func (c *Conn) trimAll() bool {
 	return c.reserved < before
 }
 
-// payDebts gives streams what was granted and they are owed. c.mu is held.
+// payDebts gives streams what was granted and they are owed. Caller holds c.mu.
 func (c *Conn) payDebts() {
 	if c.debts == 0 {
 		return
@@ -125,20 +204,13 @@ func (c *Conn) payDebts() {
 	}
 }
 
-// enqueue has a stream wait for its turn. c.mu is held.
+// enqueue has a stream wait for its turn. Caller holds c.mu.
 func (c *Conn) enqueue(s *Stream) {
 	s.queued = true
 	c.queue = append(c.queue, s)
 }
 
-// stopFilling notes that no filler is to come on a stream. c.mu is held.
-func (c *Conn) stopFilling(s *Stream) {
-	if c.filling == s {
-		c.filling, c.filler = nil, 0
-	}
-}
-
-// leave takes a stream out of the queue, or has it give back its turn. c.mu is held.
+// leave takes a stream out of the queue, or has it give back its turn. Caller holds c.mu.
 func (c *Conn) leave(s *Stream) {
 	if s.queued {
 		s.queued = false
@@ -151,7 +223,7 @@ func (c *Conn) leave(s *Stream) {
 	c.dispatch()
 }
 
-// wakeAll wakes everybody when the connection has failed. c.mu is held.
+// wakeAll wakes everybody when the connection has failed. Caller holds c.mu.
 func (c *Conn) wakeAll() {
 	for _, ready := range c.servers {
 		close(ready)

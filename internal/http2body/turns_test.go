@@ -118,7 +118,7 @@ func TestEndsWhileWaiting(t *testing.T) {
 			}, func() bool { return len(s.conn.queue) == 1 }
 		}},
 		{"for a filler", func(t *testing.T, s *stubServer, w *testWire) (func(*Stream) error, func() bool) {
-			s.conn.streams[1].below = lazyWriter{stubWriter{server: s, id: 1}}
+			s.conn.streams[1].writer = lazyWriter{stubWriter{server: s, id: 1}}
 			return func(stream *Stream) error {
 				_, err := stream.Write(body, true)
 				return err
@@ -126,7 +126,7 @@ func TestEndsWhileWaiting(t *testing.T) {
 		}},
 		{"for what the server has begun", func(t *testing.T, s *stubServer, w *testWire) (func(*Stream) error, func() bool) {
 			return func(stream *Stream) error { return stream.AwaitServer(stubWriter{server: s, id: 1}, 100) },
-				func() bool { return s.conn.settling == 1 }
+				func() bool { return s.conn.awaiting == 1 }
 		}},
 	} {
 		for _, tt := range ends {
@@ -510,18 +510,18 @@ func TestStream(t *testing.T) {
 }
 
 // The stream of another response is found out.
-func TestSettleMismatch(t *testing.T) {
+func TestAwaitServerMismatch(t *testing.T) {
 	s, _ := newConn()
 	s.open(1)
 	stream, err := s.conn.Stream(1)
 	must(t, err)
 	must(t, s.write(1, false, make([]byte, 101)))
 	if err := stream.AwaitServer(stubWriter{server: s, id: 1}, 100); !errors.Is(err, ErrMismatch) {
-		t.Errorf("settled with %v", err)
+		t.Errorf("it ends with %v", err)
 	}
 	must(t, stream.AwaitServer(stubWriter{server: s, id: 1}, 101))
 	if err := stream.AwaitServer(struct{ http.ResponseWriter }{}, 101); err == nil {
-		t.Error("settled without a flush")
+		t.Error("it ends without a flush")
 	}
 }
 
@@ -621,7 +621,7 @@ func TestFillerFails(t *testing.T) {
 			s, w := newConn()
 			first, second := s.take(t, 1), s.take(t, 3)
 			may := make(chan struct{})
-			first.below = failingWriter{stubWriter{server: s, id: 1}, broken, may}
+			first.writer = failingWriter{stubWriter{server: s, id: 1}, broken, may}
 			failed := make(chan error, 1)
 			go func() {
 				_, err := first.Write(make([]byte, 1000), true)
@@ -685,20 +685,20 @@ func TestServersShareFirst(t *testing.T) {
 }
 
 // AwaitServer waits until the server's write is over.
-func TestSettleWaits(t *testing.T) {
+func TestAwaitServerWaits(t *testing.T) {
 	s, w := newConn()
 	s.open(1)
 	stream, err := s.conn.Stream(1)
 	must(t, err)
-	settled := make(chan error, 1)
+	awaited := make(chan error, 1)
 	w.writing = func(int) error {
-		go func() { settled <- stream.AwaitServer(stubWriter{server: s, id: 1}, 100) }()
+		go func() { awaited <- stream.AwaitServer(stubWriter{server: s, id: 1}, 100) }()
 		// It sees that all has been sent, and yet waits.
-		done(t, "settling", func() { eventually(s.conn, func() bool { return s.conn.settling == 1 }) })
+		done(t, "awaiting", func() { eventually(s.conn, func() bool { return s.conn.awaiting == 1 }) })
 		return nil
 	}
 	must(t, s.write(1, false, make([]byte, 100)))
-	done(t, "settling", func() { must(t, <-settled) })
+	done(t, "awaiting", func() { must(t, <-awaited) })
 }
 
 // While a stream waits, and when it has sent, TCP holds nothing back.
@@ -727,20 +727,20 @@ func TestCork(t *testing.T) {
 }
 
 // AwaitServer needs no moment in which the server writes nothing.
-func TestSettleBesideWrites(t *testing.T) {
+func TestAwaitServerBesideWrites(t *testing.T) {
 	s, w := newConn()
 	s.open(1)
 	s.open(3)
 	stream, err := s.conn.Stream(1)
 	must(t, err)
-	settled := make(chan error, 1)
+	awaited := make(chan error, 1)
 	w.writing = func(int) error {
 		w.writing = func(int) error { // the next write lasts until AwaitServer has returned
-			done(t, "settling", func() { must(t, <-settled) })
+			done(t, "awaiting", func() { must(t, <-awaited) })
 			return nil
 		}
-		go func() { settled <- stream.AwaitServer(stubWriter{server: s, id: 1}, 100) }()
-		eventually(s.conn, func() bool { return s.conn.settling == 1 })
+		go func() { awaited <- stream.AwaitServer(stubWriter{server: s, id: 1}, 100) }()
+		eventually(s.conn, func() bool { return s.conn.awaiting == 1 })
 		// It is its turn as soon as this one is over.
 		go func() { _ = s.write(3, false, make([]byte, 1)) }()
 		eventually(s.conn, func() bool { return len(s.conn.servers) == 1 })

@@ -1,0 +1,54 @@
+package http2body
+
+import (
+	"cmp"
+	"net/http"
+)
+
+// maxFiller is how much filler is written at once.
+const maxFiller = turnFrames * maxPayload
+
+// zeros is what the server is given to write if it has window that we need.
+var zeros [maxFiller]byte
+
+// fill has the server use up window for nothing, so that it becomes ours. It is
+// called when there is no other. Caller holds conn.mu, but not while the server writes.
+func (s *Stream) fill() error {
+	c := s.conn
+	if n := min(c.fillable(&s.account, s.need), c.server, maxFiller); n > 0 {
+		c.filler = n
+		c.letFill(s)
+		c.mu.Unlock()
+		_, err := s.writer.Write(zeros[:n])
+		if err == nil {
+			err = http.NewResponseController(s.writer).Flush()
+		}
+		c.mu.Lock()
+		for err == nil && c.filler > 0 {
+			if err = s.ended(); err == nil {
+				s.wait()
+			}
+		}
+		if err != nil {
+			return cmp.Or(s.ended(), err)
+		}
+	}
+	c.stopFilling(s)
+	c.enqueue(s)
+	return nil
+}
+
+// letFill gives the server window on the stream for its filler. Caller holds c.mu.
+func (c *Conn) letFill(s *Stream) {
+	if n := c.missing(&s.account, c.filler); n > 0 {
+		s.account.server += n
+		c.in.insert(c.wire, windowUpdate(s.id, n))
+	}
+}
+
+// stopFilling notes that no filler is to come on a stream. Caller holds c.mu.
+func (c *Conn) stopFilling(s *Stream) {
+	if c.filling == s {
+		c.filling, c.filler = nil, 0
+	}
+}

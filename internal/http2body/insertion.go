@@ -1,0 +1,56 @@
+package http2body
+
+import (
+	"sync"
+	"time"
+)
+
+// An insertion is what is inserted into the client's frames. For its sake a read is woken
+// up by a deadline that has passed.
+type insertion struct {
+	mu       sync.Mutex // guards what follows
+	inserted []byte
+	deadline time.Time // of reads, as the server has set it
+	woken    bool      // the connection has another one, for the sake of inserted
+}
+
+// insert has the server read frames between those of its client.
+func (in *insertion) insert(wire Wire, frames []byte) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.inserted = append(in.inserted, frames...)
+	in.woken = true
+	_ = wire.SetReadDeadline(time.Unix(1, 0))
+}
+
+// wokenUp reports whether a read has timed out since frames were inserted.
+func (in *insertion) wokenUp(wire Wire) bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if !in.woken {
+		return false
+	}
+	in.woken = false
+	_ = wire.SetReadDeadline(in.deadline)
+	return true
+}
+
+// setDeadline sets the deadline of the client's bytes.
+func (in *insertion) setDeadline(wire Wire, t time.Time) error {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.deadline = t
+	if in.woken {
+		return nil
+	}
+	return wire.SetReadDeadline(t)
+}
+
+// takeInserted returns what was inserted and not taken yet.
+func (in *insertion) takeInserted() []byte {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	frames := in.inserted
+	in.inserted = nil
+	return frames
+}
