@@ -32,7 +32,9 @@
 //
 // Conn.mu guards the ledger, the streams and the turns. It is held for moments, never
 // while something is written or read. The flag busy says that somebody has the turn,
-// and is writing. inbound.mu guards what is inserted into the client's frames; it may
-// be taken with Conn.mu held, and no other lock with it held but those of the wire's
-// SetReadDeadline.
+// and is writing. What it guards of a stream is its sharedState.
+//
+// insertion.mu guards what is inserted into the client's frames. It may be taken with
+// Conn.mu held. With either held nothing of the wire is called but SetReadDeadline, whose
+// locks come last. Nothing of the server is called with a lock held.
 package http2body
