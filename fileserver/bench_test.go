@@ -155,9 +155,7 @@ func (l benchListener) Accept() (net.Conn, error) { return tls.Server(l.raw, l.c
 // handshake.
 func BenchmarkAccept(b *testing.B) {
 	config, _ := testConfig()
-	raw, err := net.Listen("tcp", "127.0.0.1:0")
-	must(b, err)
-	defer raw.Close()
+	raw := listen(b)
 	client, err := net.Dial("tcp", raw.Addr().String())
 	must(b, err)
 	defer client.Close()

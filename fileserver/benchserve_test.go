@@ -15,7 +15,6 @@ import (
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"golang.org/x/net/http2"
-	"golang.org/x/net/http2/hpack"
 
 	"github.com/caddy-ktls/caddy-ktls/ktls"
 )
@@ -58,11 +57,9 @@ func newBenchSite(b *testing.B, proto string, size int, own bool) *benchSite {
 	if proto == "h2" {
 		config.NextProtos = []string{"h2"}
 	}
-	inner, err := net.Listen("tcp", "127.0.0.1:0")
-	must(b, err)
+	inner := listen(b)
 	s := &benchSite{addr: inner.Addr().String()}
-	s.client = client.Transport.(*http.Transport).TLSClientConfig.Clone()
-	s.client.NextProtos, s.client.ServerName = config.NextProtos, "example.com"
+	s.client = clientConfig(client, config.NextProtos...)
 	ln := tls.NewListener(inner, config)
 	if own {
 		ln = (&Server{TLS: ktls.NewServer(config, nil), Sent: func(n int64) { s.sent.Add(n) }}).Listener(ln)
@@ -74,18 +71,7 @@ func newBenchSite(b *testing.B, proto string, size int, own bool) *benchSite {
 		go func() { _ = server.Serve(ln) }()
 		return s
 	}
-	go func() {
-		for {
-			conn, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				_, _ = conn.Read(nil)                                                       // see newHTTP2Site
-				new(http2.Server).ServeConn(conn, &http2.ServeConnOpts{BaseConfig: server}) //nolint:staticcheck // it takes any connection
-			}()
-		}
-	}()
+	go serveHTTP2(ln, &http2.ServeConnOpts{BaseConfig: server})
 	return s
 }
 
@@ -178,13 +164,8 @@ type frameClient struct {
 const benchWindow = 1 << 30
 
 func newFrameClient(b *testing.B, conn net.Conn) *frameClient {
-	var block bytes.Buffer
-	encoder := hpack.NewEncoder(&block)
-	for _, field := range [][2]string{{":method", "GET"}, {":scheme", "https"}, {":path", "/"}, {":authority", "example.com"}} {
-		must(b, encoder.WriteField(hpack.HeaderField{Name: field[0], Value: field[1]}))
-	}
 	w := bufio.NewWriter(conn)
-	c := &frameClient{framer: http2.NewFramer(writeFlusher{w}, bufio.NewReaderSize(conn, 64<<10)), block: block.Bytes(), stream: 1}
+	c := &frameClient{framer: http2.NewFramer(writeFlusher{w}, bufio.NewReaderSize(conn, 64<<10)), block: requestBlock(b), stream: 1}
 	c.framer.SetReuseFrames()
 	_, err := io.WriteString(w, http2.ClientPreface)
 	must(b, err)

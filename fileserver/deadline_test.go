@@ -1,8 +1,16 @@
 package fileserver
 
 import (
+	"bytes"
+	"cmp"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
 	"net/http"
+	"os"
 	"slices"
+	"strconv"
 	"testing"
 	"time"
 )
@@ -68,5 +76,110 @@ func wait(d *writeDeadline) {
 			return
 		}
 		time.Sleep(time.Millisecond)
+	}
+}
+
+// A client that makes progress is never cut, one that stalls is: a part waits
+// for its own bytes only, although much more goes ahead with it.
+func TestIdleTimeout(t *testing.T) {
+	requireKernelTLS(t)
+	name, body := randomFile(t, 8<<20)
+	serve := func(w http.ResponseWriter, r *http.Request) {
+		f, err := os.Open(name)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer f.Close()
+		w.Header().Set("Content-Length", fmt.Sprint(len(body)))
+		_, _ = io.CopyN(w, f, int64(len(body)))
+	}
+	t.Run("slow", func(t *testing.T) {
+		s := newSite(t, 0, 3*time.Second, serve)
+		response, err := s.Get(s.url)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer response.Body.Close()
+		hash := sha256.New()
+		// Slower than the whole transfer may take with one deadline.
+		for {
+			_, err := io.CopyN(hash, response.Body, 512<<10)
+			if errors.Is(err, io.EOF) {
+				break
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(300 * time.Millisecond)
+		}
+		if want := sha256.Sum256(body); !bytes.Equal(hash.Sum(nil), want[:]) {
+			t.Error("the body differs")
+		}
+		if s.sent.Load() < int64(len(body))/2 {
+			t.Errorf("sendfile sent %d", s.sent.Load())
+		}
+	})
+	t.Run("stalled", func(t *testing.T) {
+		s := newSite(t, 0, time.Second, serve)
+		response, err := s.Get(s.url)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer response.Body.Close()
+		select {
+		case err := <-s.failed:
+			if !errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Error(err)
+			}
+		case <-time.After(20 * time.Second):
+			t.Fatal("the connection is not cut")
+		}
+		if n, err := io.Copy(io.Discard, response.Body); err == nil {
+			t.Errorf("the client got %d bytes without an error", n)
+		}
+	})
+}
+
+// A deadline resets the stream of a client that grants nothing more, and no other. It
+// has passed only when it is not set again.
+func TestHTTP2Deadline(t *testing.T) {
+	requireKernelTLS(t)
+	name, body := randomFile(t, 16<<20) // more than the client grants
+	ended := make(chan error, 10)
+	s, _ := newHTTP2Site(t, func(w http.ResponseWriter, r *http.Request) {
+		f, err := os.Open(name)
+		must(t, err)
+		defer f.Close()
+		w.Header().Set("Content-Length", strconv.Itoa(len(body)))
+		control := http.NewResponseController(w)
+		must(t, control.SetWriteDeadline(time.Now().Add(time.Hour)))
+		_, err = io.CopyN(w, f, 1<<20)
+		must(t, err)
+		must(t, control.SetWriteDeadline(time.Now().Add(time.Millisecond)))
+		must(t, control.SetWriteDeadline(time.Time{}))
+		time.Sleep(10 * time.Millisecond)
+		_, err = io.CopyN(w, f, 1<<20)
+		must(t, err)
+		if r.URL.Path == "/stalled" {
+			must(t, control.SetWriteDeadline(time.Now().Add(100*time.Millisecond)))
+		}
+		_, err = io.Copy(w, f)
+		ended <- err
+	})
+	defer s.CloseIdleConnections()
+	stalled, err := s.Get(s.url + "/stalled")
+	must(t, err)
+	defer stalled.Body.Close()
+	if err := <-ended; err == nil {
+		t.Error("the handler of a stalled stream is told of no error")
+	}
+	if got, err := io.ReadAll(stalled.Body); err == nil || !bytes.HasPrefix(body, got) {
+		t.Errorf("%d bytes, %v", len(got), err)
+	}
+	<-s.handled
+	_, got, err := s.get(t)
+	if err := cmp.Or(err, <-ended); err != nil || !bytes.Equal(got, body) {
+		t.Errorf("then %d bytes, %v", len(got), err)
 	}
 }

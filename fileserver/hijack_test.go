@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"crypto/sha256"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -13,8 +12,6 @@ import (
 	"os"
 	"testing"
 	"time"
-
-	"github.com/caddy-ktls/caddy-ktls/internal/filerange"
 )
 
 // A handler that copies a file after it has taken the connection over is told, as it
@@ -54,15 +51,10 @@ func TestCopyAfterHijack(t *testing.T) {
 					_, err = conn.Write(tail)
 					written <- err
 				})
-				config := s.Transport.(*http.Transport).TLSClientConfig.Clone()
-				config.ServerName = "example.com"
-				conn, err := tls.Dial("tcp", s.url[len("https://"):], config)
-				must(t, err)
-				defer conn.Close()
-				must(t, conn.SetDeadline(time.Now().Add(time.Minute)))
+				conn := s.dial(t)
 				br := bufio.NewReader(conn)
 				if offloaded {
-					_, err = io.WriteString(conn, "GET /file HTTP/1.1\r\nHost: x\r\n\r\n")
+					_, err := io.WriteString(conn, "GET /file HTTP/1.1\r\nHost: x\r\n\r\n")
 					must(t, err)
 					response, err := http.ReadResponse(br, nil)
 					must(t, err)
@@ -72,7 +64,7 @@ func TestCopyAfterHijack(t *testing.T) {
 						t.Fatalf("%d bytes, %v, %d by sendfile", len(got), err, s.sent.Load())
 					}
 				}
-				_, err = io.WriteString(conn, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+				_, err := io.WriteString(conn, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
 				must(t, err)
 				got, err := io.ReadAll(br)
 				_, got, _ = bytes.Cut(got, []byte("\r\n\r\n"))
@@ -90,47 +82,6 @@ func TestCopyAfterHijack(t *testing.T) {
 				}
 			})
 		}
-	}
-}
-
-// A panickingWriter panics when it is to be flushed, or something is written.
-type panickingWriter struct{ http.ResponseWriter }
-
-func (panickingWriter) FlushError() error         { panic("flushed") }
-func (panickingWriter) Write([]byte) (int, error) { panic("written") }
-
-// If net/http panics when it is to have the placeholder, or what goes before it,
-// nothing is held back for a file that doesn't come: the connection is cut off.
-func TestPanicAtThePlaceholder(t *testing.T) {
-	requireKernelTLS(t)
-	name, _ := randomFile(t, 300_000)
-	f, err := os.Open(name)
-	must(t, err)
-	defer f.Close()
-	for _, at := range []string{"flushed", "written"} {
-		t.Run(at, func(t *testing.T) {
-			restoreTrust(t)
-			server, client, distrusted := connPair(t)
-			b := &http1Body{body: &body{server: panickingWriter{}, conn: server}, flushed: at == "written"}
-			func() {
-				defer func() {
-					if p := recover(); p != at {
-						t.Errorf("panic: %v", p)
-					}
-				}()
-				_, _ = b.sendPart(announcement{part: filerange.Segment{File: f, Len: 100_000}, first: 100_000})
-			}()
-			if n, err := io.WriteString(server, "more"); err == nil {
-				t.Errorf("%d bytes are written after it", n)
-			}
-			must(t, client.SetDeadline(time.Now().Add(time.Minute)))
-			if got, err := io.ReadAll(client); len(got) > 0 || errors.Is(err, os.ErrDeadlineExceeded) {
-				t.Errorf("the client gets %q, %v", got, err)
-			}
-			if len(distrusted) > 0 || http1Trust.lost.Load() {
-				t.Error("distrusted")
-			}
-		})
 	}
 }
 
@@ -197,13 +148,8 @@ func TestCloseWriteOfHijacked(t *testing.T) {
 				}
 				can <- ok
 			})
-			config := s.Transport.(*http.Transport).TLSClientConfig.Clone()
-			config.ServerName = "example.com"
-			conn, err := tls.Dial("tcp", s.url[len("https://"):], config)
-			must(t, err)
-			defer conn.Close()
-			must(t, conn.SetDeadline(time.Now().Add(time.Minute)))
-			_, err = io.WriteString(conn, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+			conn := s.dial(t)
+			_, err := io.WriteString(conn, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
 			must(t, err)
 			if got, err := io.ReadAll(conn); err != nil || sha256.Sum256(got) != sha256.Sum256(body) {
 				t.Errorf("got %d bytes of %d, %v", len(got), len(body), err)

@@ -1,12 +1,8 @@
 package fileserver
 
 import (
-	"bufio"
 	"bytes"
-	"crypto/sha256"
-	"crypto/tls"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -15,166 +11,7 @@ import (
 	"time"
 
 	"github.com/caddy-ktls/caddy-ktls/internal/filerange"
-	"github.com/caddy-ktls/caddy-ktls/ktls"
 )
-
-// restoreTrust undoes what a test makes of the trust in the protocols.
-func restoreTrust(t testing.TB) {
-	t.Helper()
-	http1, http2 := http1Trust.lost.Load(), http2Trust.lost.Load()
-	t.Cleanup(func() {
-		http1Trust.lost.Store(http1)
-		http2Trust.lost.Store(http2)
-	})
-}
-
-// An alteredListener has what is written to its connections go through alter.
-type alteredListener struct {
-	net.Listener
-	alter func(net.Conn) io.Writer
-}
-
-func (l alteredListener) Accept() (net.Conn, error) {
-	conn, err := l.Listener.Accept()
-	if err != nil {
-		return nil, err
-	}
-	return alteredConn{conn, l.alter(conn)}, nil
-}
-
-type alteredConn struct {
-	net.Conn
-	to io.Writer
-}
-
-func (c alteredConn) Write(p []byte) (int, error) { return c.to.Write(p) }
-
-type writerFunc func(p []byte) (int, error)
-
-func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
-
-// What a listener wrapper may make of the writes that pass it, and all of it would
-// be right but for the placeholder.
-var alterations = []struct {
-	name  string
-	alter func(net.Conn) io.Writer
-}{
-	{"copies", func(c net.Conn) io.Writer {
-		return writerFunc(func(p []byte) (int, error) { return c.Write(bytes.Clone(p)) })
-	}},
-	{"cuts", func(c net.Conn) io.Writer {
-		return writerFunc(func(p []byte) (n int, err error) {
-			for n < len(p) && err == nil {
-				var m int
-				m, err = c.Write(p[n:min(n+5000, len(p))])
-				n += m
-			}
-			return n, err
-		})
-	}},
-	{"adds", func(c net.Conn) io.Writer {
-		b := bufio.NewWriterSize(c, 2*maxPart)
-		return writerFunc(func(p []byte) (int, error) {
-			_, _ = b.Write(p[:len(p)/2])
-			_, _ = b.Write(p[len(p)/2:])
-			return len(p), b.Flush()
-		})
-	}},
-	{"writes later", func(c net.Conn) io.Writer {
-		later := make(chan []byte, 1000)
-		go func() {
-			for p := range later {
-				if _, err := c.Write(p); err != nil {
-					return
-				}
-			}
-		}()
-		return writerFunc(func(p []byte) (int, error) {
-			later <- bytes.Clone(p)
-			return len(p), nil
-		})
-	}},
-}
-
-// Where something between net/http and the connection alters what is written, not a
-// byte of a placeholder gets out. The first response fails, once it is told of, and
-// from then on bodies are copied.
-func TestAlteredWrites(t *testing.T) {
-	requireKernelTLS(t)
-	const n = 3_000_000
-	name, body := randomFile(t, n)
-	for _, tt := range alterations {
-		for _, maxChunk := range []int{0, 256 << 10, 1 << 20, -1} {
-			t.Run(fmt.Sprintf("%s, parts of %d", tt.name, maxChunk), func(t *testing.T) {
-				restoreTrust(t)
-				idle := time.Minute
-				if maxChunk < 0 {
-					idle = 0
-				}
-				outer := func(inner net.Listener) net.Listener { return alteredListener{hidingListener{inner}, tt.alter} }
-				all := &ktls.Options{OffloadAll: true}
-				s := newWrappedSite(t, maxChunk, idle, all, outer, func(w http.ResponseWriter, r *http.Request) {
-					if r.URL.Path == "/small" {
-						_, _ = io.WriteString(w, "small")
-						return
-					}
-					http.ServeFile(w, r, name)
-				})
-				// The first write offloads the connection. The second comes when that
-				// is done.
-				for range 2 {
-					response, err := s.Get(s.url + "/small")
-					must(t, err)
-					got, err := io.ReadAll(response.Body)
-					response.Body.Close()
-					if must(t, err); string(got) != "small" {
-						t.Errorf("got %q", got)
-					}
-					<-s.handled
-				}
-				for len(s.reports) > 0 {
-					<-s.reports
-				}
-				// The header may not have got out. A client would send a GET again.
-				if response, err := s.Post(s.url, "", nil); err == nil {
-					got, err := io.ReadAll(response.Body)
-					response.Body.Close()
-					if err == nil {
-						t.Error("the first response is whole")
-					}
-					if !bytes.HasPrefix(body, got) {
-						t.Errorf("of %d bytes some are not the file's", len(got))
-					}
-				}
-				<-s.handled
-				select {
-				case <-s.distrusted:
-				default:
-					t.Fatal("nobody is told")
-				}
-				if reason := <-s.reports; reason != ReasonNone {
-					t.Errorf("first reason %q", reason)
-				}
-				s.sent.Store(0)
-				for range 2 {
-					_, got, err := s.get(t)
-					if err != nil || sha256.Sum256(got) != sha256.Sum256(body) {
-						t.Errorf("got %d bytes, %v", len(got), err)
-					}
-					if reason := <-s.reports; reason != ReasonPathUnknown {
-						t.Errorf("reason %q, want %q", reason, ReasonPathUnknown)
-					}
-				}
-				if sent := s.sent.Load(); sent > 0 {
-					t.Errorf("%d bytes by sendfile", sent)
-				}
-				if len(s.distrusted) > 0 {
-					t.Error("told again")
-				}
-			})
-		}
-	}
-}
 
 // Whatever is written when only the announced piece of a placeholder may come, none
 // of it gets out, nor what follows. What has been written before does.
@@ -280,149 +117,65 @@ func TestWritesAfterAFailure(t *testing.T) {
 	}
 }
 
-// connPair returns both ends of a connection that is offloaded.
-func connPair(t *testing.T) (server *conn, client *tls.Conn, distrusted chan struct{}) {
-	t.Helper()
-	config, httpClient := testConfig()
-	inner, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
-	t.Cleanup(func() { inner.Close() })
-	distrusted = make(chan struct{}, 100)
-	own := &Server{
-		TLS:        ktls.NewServer(config, &ktls.Options{OffloadAll: true}),
-		Distrusted: func() { distrusted <- struct{}{} },
-	}
-	raw, err := net.Dial("tcp", inner.Addr().String())
-	must(t, err)
-	clientConfig := httpClient.Transport.(*http.Transport).TLSClientConfig.Clone()
-	clientConfig.ServerName = "example.com"
-	client = tls.Client(raw, clientConfig)
-	t.Cleanup(func() { client.Close() })
-	shaken := make(chan error, 1)
-	go func() { shaken <- client.Handshake() }()
-	accepted, err := own.Listener(tls.NewListener(inner, config)).Accept()
-	must(t, err)
-	server = accepted.(*conn)
-	t.Cleanup(func() { server.Close() })
-	must(t, errors.Join(server.shakeHands(), <-shaken))
-	_, err = server.tls.Write([]byte{1}) // offloads the connection
-	must(t, err)
-	_, err = io.ReadFull(client, make([]byte, 1))
-	must(t, err)
-	if reason := server.tls.State(); reason != ktls.Offloaded {
-		t.Fatal(reason)
-	}
-	return server, client, distrusted
-}
-
-// A failure that is the client's, the network's or the server's own doing is no
-// reason for distrust.
-func TestFailuresAreNoDistrust(t *testing.T) {
-	requireKernelTLS(t)
-	name, body := randomFile(t, 32<<20)
-	var before func(w http.ResponseWriter, r *http.Request)
-	serve := func(w http.ResponseWriter, r *http.Request) {
-		f, err := os.Open(name)
-		must(t, err)
-		defer f.Close()
-		w.Header().Set("Content-Length", fmt.Sprint(len(body)))
-		before(w, r)
-		for range 2 { // a handler may go on after an error
-			_, _ = io.CopyN(w, f, int64(len(body)))
-			_, _ = f.Seek(0, io.SeekStart)
-		}
-	}
-	type request = *http.Request
-	nothing := func(http.ResponseWriter, request) {}
-	reads := func(c *tls.Conn) { _, _ = io.Copy(io.Discard, c) }
-	stalls := func(*tls.Conn) {}
+// Whatever net/http makes of the placeholder, it must be known for one.
+func TestIsPlaceholder(t *testing.T) {
 	for _, tt := range []struct {
-		name   string
-		before func(w http.ResponseWriter, r request) // the file is copied
-		client func(c *tls.Conn)
+		name string
+		p    []byte
+		want bool
 	}{
-		{"the client closes", nothing, func(c *tls.Conn) {
-			_, _ = io.ReadFull(c, make([]byte, 1000))
-			c.Close()
-		}},
-		{"the client resets", nothing, func(c *tls.Conn) {
-			_, _ = io.ReadFull(c, make([]byte, 1000))
-			_ = c.NetConn().(*net.TCPConn).SetLinger(0)
-			c.NetConn().Close()
-		}},
-		{"the client had closed", func(_ http.ResponseWriter, r request) { <-r.Context().Done() }, func(c *tls.Conn) { c.Close() }},
-		{"a deadline passes", func(_ http.ResponseWriter, r request) {
-			_ = connOf(r).SetWriteDeadline(time.Now().Add(200 * time.Millisecond))
-		}, stalls},
-		{"a deadline had passed", func(_ http.ResponseWriter, r request) {
-			_ = connOf(r).SetWriteDeadline(time.Unix(1, 0))
-		}, stalls},
-		{"the server closes", func(_ http.ResponseWriter, r request) {
-			time.AfterFunc(200*time.Millisecond, func() { connOf(r).Close() })
-		}, stalls},
-		{"the server had closed", func(_ http.ResponseWriter, r request) { connOf(r).Close() }, reads},
-		{"the file is truncated", func(http.ResponseWriter, request) {
-			time.AfterFunc(20*time.Millisecond, func() { _ = os.Truncate(name, 1<<20) })
-		}, reads},
-		{"more than is declared", func(w http.ResponseWriter, _ request) { w.Header().Set("Content-Length", "200000") }, reads},
-		{"a status without a body", func(w http.ResponseWriter, _ request) { w.WriteHeader(http.StatusNotModified) }, reads},
-		{"switching protocols", func(w http.ResponseWriter, _ request) { w.WriteHeader(http.StatusSwitchingProtocols) }, reads},
+		{"whole", placeholder[:], true},
+		{"beginning", placeholder[:5000], true},
+		{"middle", placeholder[100:][:5000], true},
+		{"end", placeholder[len(placeholder)-1:], true},
+		{"nothing of it", placeholder[:0], false},
+		{"other", make([]byte, len(placeholder)), false},
+		{"nil", nil, false},
 	} {
-		for _, idle := range []time.Duration{0, 2 * time.Second} {
-			t.Run(fmt.Sprintf("%s, idle timeouts %v", tt.name, idle), func(t *testing.T) {
-				restoreTrust(t)
-				must(t, os.WriteFile(name, body, 0o600))
-				before = tt.before
-				s := newSite(t, 0, idle, serve)
-				config := s.Transport.(*http.Transport).TLSClientConfig.Clone()
-				config.ServerName = "example.com"
-				conn, err := tls.Dial("tcp", s.url[len("https://"):], config)
-				must(t, err)
-				defer conn.Close()
-				_, err = io.WriteString(conn, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-				must(t, err)
-				go tt.client(conn)
-				select {
-				case <-s.handled:
-				case <-time.After(time.Minute):
-					t.Fatal("the handler doesn't return")
-				}
-				if len(s.distrusted) > 0 || http1Trust.lost.Load() {
-					t.Error("distrusted")
-				}
-			})
-		}
+		t.Run(tt.name, func(t *testing.T) {
+			if got := isPlaceholder(tt.p); got != tt.want {
+				t.Errorf("got %v", got)
+			}
+		})
 	}
 }
 
-// When a protocol is distrusted, responses under way go on by copying.
-func TestDistrustedMeanwhile(t *testing.T) {
+// A panickingWriter panics when it is to be flushed, or something is written.
+type panickingWriter struct{ http.ResponseWriter }
+
+func (panickingWriter) FlushError() error         { panic("flushed") }
+func (panickingWriter) Write([]byte) (int, error) { panic("written") }
+
+// If net/http panics when it is to have the placeholder, or what goes before it,
+// nothing is held back for a file that doesn't come: the connection is cut off.
+func TestPanicAtThePlaceholder(t *testing.T) {
 	requireKernelTLS(t)
-	const length = 32 << 20
-	name, body := randomFile(t, length)
-	for _, idle := range []time.Duration{0, time.Minute} {
-		t.Run(fmt.Sprintf("idle timeouts %v", idle), func(t *testing.T) {
+	name, _ := randomFile(t, 300_000)
+	f, err := os.Open(name)
+	must(t, err)
+	defer f.Close()
+	for _, at := range []string{"flushed", "written"} {
+		t.Run(at, func(t *testing.T) {
 			restoreTrust(t)
-			s := newSite(t, 0, idle, func(w http.ResponseWriter, r *http.Request) { http.ServeFile(w, r, name) })
-			response, err := s.Get(s.url)
-			must(t, err)
-			defer response.Body.Close()
-			// With this a part has gone out whole, and the most is still to come.
-			first := make([]byte, 4*maxPart)
-			_, err = io.ReadFull(response.Body, first)
-			must(t, err)
-			http1Trust.lost.Store(true)
-			rest, err := io.ReadAll(response.Body)
-			got := append(first, rest...)
-			<-s.handled
-			if err != nil || sha256.Sum256(got) != sha256.Sum256(body) {
-				t.Errorf("got %d bytes, %v", len(got), err)
+			server, client, distrusted := connPair(t)
+			b := &http1Body{body: &body{server: panickingWriter{}, conn: server}, flushed: at == "written"}
+			func() {
+				defer func() {
+					if p := recover(); p != at {
+						t.Errorf("panic: %v", p)
+					}
+				}()
+				_, _ = b.sendPart(announcement{part: filerange.Segment{File: f, Len: 100_000}, first: 100_000})
+			}()
+			if n, err := io.WriteString(server, "more"); err == nil {
+				t.Errorf("%d bytes are written after it", n)
 			}
-			if sent := s.sent.Load(); sent == 0 || sent > length/2 {
-				t.Errorf("%d bytes by sendfile", sent)
+			must(t, client.SetDeadline(time.Now().Add(time.Minute)))
+			if got, err := io.ReadAll(client); len(got) > 0 || errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Errorf("the client gets %q, %v", got, err)
 			}
-			if reason := <-s.reports; reason != ReasonNone || len(s.distrusted) > 0 {
-				t.Errorf("reason %q", reason)
+			if len(distrusted) > 0 || http1Trust.lost.Load() {
+				t.Error("distrusted")
 			}
 		})
 	}

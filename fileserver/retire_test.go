@@ -1,17 +1,14 @@
 package fileserver
 
 import (
-	"bytes"
 	"crypto/tls"
 	"fmt"
 	"net"
 	"net/http"
-	"strings"
 	"testing"
 	"time"
 
 	"golang.org/x/net/http2"
-	"golang.org/x/net/http2/hpack"
 
 	"github.com/caddy-ktls/caddy-ktls/internal/http2body"
 	"github.com/caddy-ktls/caddy-ktls/ktls"
@@ -64,8 +61,7 @@ func TestPrefaceAfterShutdown(t *testing.T) {
 		t.Run(fmt.Sprintf("handshake before: %v", shaken), func(t *testing.T) {
 			config, _ := testConfig()
 			config.NextProtos = []string{"h2"}
-			inner, err := net.Listen("tcp", "127.0.0.1:0")
-			must(t, err)
+			inner := listen(t)
 			own := &Server{TLS: ktls.NewServer(config, nil)}
 			server := &http.Server{Protocols: new(http.Protocols), Handler: http.NotFoundHandler()}
 			server.Protocols.SetUnencryptedHTTP2(true) // so it is what Caddy hands on
@@ -85,16 +81,10 @@ func TestPrefaceAfterShutdown(t *testing.T) {
 			server.RegisterOnShutdown(func() { close(told) })
 			go func() { stopped <- server.Shutdown(t.Context()) }()
 			<-told // the connections that the server knows
-			var block bytes.Buffer
-			encoder := hpack.NewEncoder(&block)
-			for _, name := range []string{":method GET", ":scheme https", ":authority localhost", ":path /"} {
-				name, value, _ := strings.Cut(name, " ")
-				must(t, encoder.WriteField(hpack.HeaderField{Name: name, Value: value}))
-			}
 			_, err = client.Write(append([]byte(http2.ClientPreface), http2body.Frames(func(f *http2.Framer) error {
 				must(t, f.WriteSettings())
 				return f.WriteHeaders(http2.HeadersFrameParam{
-					StreamID: 1, BlockFragment: block.Bytes(), EndStream: true, EndHeaders: true,
+					StreamID: 1, BlockFragment: requestBlock(t), EndStream: true, EndHeaders: true,
 				})
 			})...))
 			must(t, err)

@@ -137,26 +137,6 @@ func (c silent) Read([]byte) (int, error) {
 	}
 }
 
-// A fault has the bodies of its protocol copied, if it is of that kind.
-func TestDistrustFaults(t *testing.T) {
-	for _, tt := range []struct {
-		fault        Fault
-		http1, http2 bool
-	}{
-		{Fault{"HTTP/1.1", writesAltered, true}, true, false},
-		{Fault{"HTTP/2", noStream, true}, false, true},
-		{Fault{"HTTP/1.1", noMore, false}, false, false},
-	} {
-		restoreTrust(t)
-		http1Trust.lost.Store(false)
-		http2Trust.lost.Store(false)
-		distrustFaults([]Fault{tt.fault})
-		if http1, http2 := http1Trust.lost.Load(), http2Trust.lost.Load(); http1 != tt.http1 || http2 != tt.http2 {
-			t.Errorf("%v: HTTP/1.1 %v, HTTP/2 %v", tt.fault, http1, http2)
-		}
-	}
-}
-
 // Nothing of a self-test is left.
 func TestSelfTestLeavesNothing(t *testing.T) {
 	running := func() (n int) {

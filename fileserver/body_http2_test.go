@@ -2,6 +2,7 @@ package fileserver
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"io"
 	"net/http"
 	"os"
@@ -9,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/net/http2"
 )
 
 // However a body is written, the client gets what the same handler gives it on a
@@ -151,4 +154,116 @@ func TestHTTP2BodyAfterDone(t *testing.T) {
 	}
 	<-logged
 	time.Sleep(100 * time.Millisecond) // a timer would end the process now
+}
+
+// A pushed response stays with Go's server, and says so.
+func TestPushed(t *testing.T) {
+	requireKernelTLS(t)
+	name, body := randomFile(t, 300_000)
+	s, _ := newHTTP2Site(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/" {
+			if err := w.(http.Pusher).Push("/pushed", nil); err != nil {
+				t.Error(err)
+			}
+		}
+		http.ServeFile(w, r, name)
+	})
+	conn := s.dial(t, "h2")
+	_, err := io.WriteString(conn, http2.ClientPreface)
+	must(t, err)
+	framer := http2.NewFramer(conn, conn)
+	must(t, framer.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 1 << 30}))
+	must(t, framer.WriteWindowUpdate(0, 1<<30))
+	must(t, framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: requestBlock(t), EndHeaders: true, EndStream: true}))
+	bodies := map[uint32][]byte{}
+	for ended := 0; ended < 2; {
+		frame, err := framer.ReadFrame()
+		must(t, err)
+		if data, ok := frame.(*http2.DataFrame); ok {
+			bodies[data.StreamID] = append(bodies[data.StreamID], data.Data()...)
+			if data.StreamEnded() {
+				ended++
+			}
+		}
+	}
+	for _, id := range []uint32{1, 2} {
+		if sha256.Sum256(bodies[id]) != sha256.Sum256(body) {
+			t.Errorf("stream %d: %d bytes", id, len(bodies[id]))
+		}
+	}
+	reasons := map[Reason]int{<-s.reports: 1}
+	reasons[<-s.reports]++
+	if reasons[ReasonNone] != 1 || reasons[ReasonPushed] != 1 {
+		t.Error(reasons)
+	}
+	if sent := s.sent.Load(); sent == 0 || sent > int64(len(body)) {
+		t.Errorf("%d bytes by sendfile", sent)
+	}
+}
+
+// sendTwice serves a file, and then a part of it again.
+func sendTwice(t testing.TB, name string, before func(w http.ResponseWriter)) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		before(w)
+		f, err := os.Open(name)
+		must(t, err)
+		defer f.Close()
+		if _, err := io.Copy(w, f); err != nil {
+			t.Error(err)
+		}
+		_, err = f.Seek(1000, io.SeekStart)
+		must(t, err)
+		if _, err := io.CopyN(w, f, 100_000); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// A stream that isn't known has its files copied, and one that is known gets the
+// same bytes.
+func TestHTTP2Bodies(t *testing.T) {
+	name, body := randomFile(t, 1_000_000)
+	want := append(bytes.Clone(body), body[1000:101_000]...)
+	for _, tt := range []struct {
+		name    string
+		unknown bool
+		typ     string
+		before  func(w http.ResponseWriter)
+		prefix  string
+	}{
+		{"known", false, "application/octet-stream", func(http.ResponseWriter) {}, ""},
+		{"typed", false, "x/y", func(w http.ResponseWriter) { w.Header().Set("Content-Type", "x/y") }, ""},
+		{"typed too late", false, "application/octet-stream", func(w http.ResponseWriter) {
+			w.WriteHeader(http.StatusOK)
+			w.Header().Set("Content-Type", "x/y")
+		}, ""},
+		{"behind other bytes", false, "application/octet-stream", func(w http.ResponseWriter) { _, _ = io.WriteString(w, "text") }, "text"},
+		{"behind a flush", false, "", func(w http.ResponseWriter) {
+			w.WriteHeader(http.StatusOK)
+			_ = http.NewResponseController(w).Flush()
+		}, ""},
+		{"unknown", true, "application/octet-stream", func(http.ResponseWriter) {}, ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			http2Trust.lost.Store(tt.unknown)
+			defer http2Trust.lost.Store(false)
+			s, logged := newHTTP2Site(t, sendTwice(t, name, tt.before))
+			for range 2 {
+				response, got, err := s.get(t)
+				if err != nil || !bytes.Equal(got, append([]byte(tt.prefix), want...)) {
+					t.Fatalf("%d bytes, %v; want %d", len(got), err, len(want))
+				}
+				if n := <-logged; n != len(got) {
+					t.Errorf("%d bytes would be logged, of %d", n, len(got))
+				}
+				if typ := response.Header.Get("Content-Type"); typ != tt.typ {
+					t.Errorf("Content-Type %q, want %q", typ, tt.typ)
+				}
+				if reason := <-s.reports; (reason == ReasonStreamUnknown) != tt.unknown || reason == ReasonNone != (s.sent.Load() > 0) {
+					t.Errorf("%q, and %d bytes by sendfile", reason, s.sent.Load())
+				}
+			}
+			s.CloseIdleConnections()
+		})
+	}
 }

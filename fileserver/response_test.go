@@ -1,8 +1,10 @@
 package fileserver
 
 import (
+	"bufio"
 	"bytes"
-	"encoding/json"
+	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -10,62 +12,43 @@ import (
 	"os"
 	"runtime"
 	"slices"
-	"sync/atomic"
 	"testing"
+	"time"
 
-	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
-	_ "github.com/caddyserver/caddy/v2/modules/filestorage"
 )
 
-func init() { caddy.RegisterModule(chainHandler{}) }
-
-// chainServes is what a chainHandler serves, with the writer that Caddy gives it.
-var chainServes atomic.Pointer[caddyhttp.HandlerFunc]
-
-type chainHandler struct{}
-
-func (chainHandler) CaddyModule() caddy.ModuleInfo {
-	return caddy.ModuleInfo{ID: "http.handlers.test_chain", New: func() caddy.Module { return new(chainHandler) }}
-}
-
-func (chainHandler) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.Handler) error {
-	return (*chainServes.Load())(w, r)
-}
-
-// withCaddy runs a Caddy that serves serve without TLS, over HTTP/1.1 and HTTP/2. The
-// server's other settings are JSON.
-func withCaddy(t testing.TB, settings string, serve caddyhttp.HandlerFunc) (url string) {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
-	address := ln.Addr().String()
-	must(t, ln.Close())
-	chainServes.Store(&serve)
-	config := new(caddy.Config)
-	must(t, json.Unmarshal(fmt.Appendf(nil, `{
-		"admin": {"disabled": true, "config": {"persist": false}},
-		"logging": {"logs": {"default": {"level": "ERROR"}}},
-		"storage": {"module": "file_system", "root": %q},
-		"apps": {"http": {"servers": {"test": {
-			"listen": [%q], "protocols": ["h1", "h2c"], %s
-			"automatic_https": {"disable": true},
-			"routes": [{"handle": [{"handler": "test_chain"}]}]
-		}}}}
-	}`, t.TempDir(), address, settings), config))
-	must(t, caddy.Run(config))
-	t.Cleanup(func() { must(t, caddy.Stop()) })
-	return "http://" + address
-}
-
-// chainClient speaks HTTP/1.1, or HTTP/2 without TLS.
-func chainClient(t testing.TB, http2 bool) *http.Client {
-	t.Helper()
-	transport := &http.Transport{Protocols: new(http.Protocols)}
-	transport.Protocols.SetHTTP1(!http2)
-	transport.Protocols.SetUnencryptedHTTP2(http2)
-	t.Cleanup(transport.CloseIdleConnections)
-	return &http.Client{Transport: transport}
+// A client whose body is too large gets the answer before it has sent all, without
+// idle timeouts, where it would with stock Caddy.
+func TestTooLarge(t *testing.T) {
+	off := `"read_idle_timeout": -1, "write_idle_timeout": -1,`
+	for _, stock := range []bool{true, false} {
+		t.Run(fmt.Sprintf("stock %v", stock), func(t *testing.T) {
+			url := withCaddy(t, off, func(w http.ResponseWriter, r *http.Request) error {
+				if !stock {
+					w, _ = Wrap(w, r, &Options{MinSize: DefaultMinSize})
+				}
+				_, err := io.Copy(io.Discard, http.MaxBytesReader(w, r.Body, 1000))
+				var tooLarge *http.MaxBytesError
+				if !errors.As(err, &tooLarge) {
+					t.Errorf("error %v", err)
+				}
+				w.WriteHeader(http.StatusRequestEntityTooLarge)
+				return nil
+			})
+			conn, err := new(net.Dialer).DialContext(context.Background(), "tcp", url[len("http://"):])
+			must(t, err)
+			defer conn.Close()
+			must(t, conn.SetDeadline(time.Now().Add(20*time.Second)))
+			_, err = fmt.Fprintf(conn, "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n7d0\r\n%2000d\r\n", 0)
+			must(t, err)
+			response, err := http.ReadResponse(bufio.NewReader(conn), nil)
+			must(t, err)
+			if response.StatusCode != http.StatusRequestEntityTooLarge || !response.Close {
+				t.Errorf("%s, closes: %v", response.Status, response.Close)
+			}
+		})
+	}
 }
 
 // What a small file takes of memory over HTTP/2 behind Caddy's own writers, below ours
