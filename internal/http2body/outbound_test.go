@@ -12,27 +12,6 @@ import (
 	"github.com/caddy-ktls/caddy-ktls/internal/filerange"
 )
 
-// withStreams returns a connection with the streams 1, which was taken over, and 3.
-func withStreams(t testing.TB) (*stubServer, *testWire, *Stream) {
-	t.Helper()
-	s, w := newConn()
-	stream := s.take(t, 1)
-	s.open(3)
-	return s, w, stream
-}
-
-// writeAll has the server write, in pieces.
-func (s *stubServer) writeAll(t testing.TB, b []byte, piece func() int) {
-	t.Helper()
-	for len(b) > 0 {
-		p := b[:min(len(b), piece())]
-		b = b[len(p):]
-		if n, err := s.conn.Write(p); n != len(p) || err != nil {
-			t.Fatalf("%d of %d bytes, %v", n, len(p), err)
-		}
-	}
-}
-
 // However the server's frames are cut, they pass, but for the payload of streams that
 // were taken over (1).
 func TestOutbound(t *testing.T) {

@@ -1,0 +1,110 @@
+package http2body
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"testing"
+
+	"github.com/caddy-ktls/caddy-ktls/internal/filerange"
+)
+
+// A file that has become shorter is not begun, and what it was to use others can.
+func TestShortFile(t *testing.T) {
+	s, w := newConn()
+	s.receive(update(0, 100_000))
+	body := randomBytes(100_000, 1)
+	file := openFile(t, body)
+	must(t, os.Truncate(file.Name(), 90_000))
+	stream, other := s.take(t, 1), s.take(t, 3)
+	s.receive(update(1, 100_000), update(3, 100_000))
+	stream.waited = true // so that it looks
+	sent, err := stream.SendFile(filerange.Segment{File: file, Offset: 80_000, Len: 20_000})
+	if sent.Total() != 0 || !errors.Is(err, ErrShort) {
+		t.Errorf("%v bytes sent, %v", sent, err)
+	}
+	done(t, "the other stream", func() {
+		if n, err := other.Write(body, true); n != len(body) || err != nil {
+			t.Errorf("%d bytes, %v", n, err)
+		}
+	})
+	if got, _ := bodies(t, w.taken()); len(got[1]) > 0 || !bytes.Equal(got[3], body) {
+		t.Errorf("%d bytes of the file, %d of the other stream", len(got[1]), len(got[3]))
+	}
+}
+
+// What is sent ahead needs no waiting, and no filler.
+func TestAhead(t *testing.T) {
+	body := randomBytes(500_000, 1)
+	file := openFile(t, body)
+	for _, tt := range []struct {
+		name   string
+		window uint32
+		n      int64
+		before func(t *testing.T, s *stubServer, w *testWire)
+		sent   int64
+	}{
+		{"all", 1 << 20, 100_000, nil, 200_000},
+		{"nothing but ahead", 1 << 20, 0, nil, 100_000},
+		{"no window of the connection", 0, 0, nil, 0},
+		{"little window of the connection", 40_000, 10_000, nil, 40_000},
+		{"no window of the stream", 1 << 20, 0, func(t *testing.T, s *stubServer, w *testWire) { s.receive(initialSize(0)) }, 0},
+		{"the server writes", 1 << 20, 0, func(t *testing.T, s *stubServer, w *testWire) {
+			_, err := s.conn.Write(written(ping)[:5])
+			must(t, err)
+		}, 0},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s, w := newConn()
+			stream := s.take(t, 1)
+			if tt.window > 0 {
+				s.receive(update(0, tt.window))
+			}
+			// What the server has it keeps, since nothing of it is needed.
+			s.receive(initialSize(1 << 20))
+			must(t, s.acknowledge())
+			if tt.before != nil {
+				tt.before(t, s, w)
+			}
+			done(t, "sending", func() {
+				sent, err := stream.SendFile(filerange.Segment{File: file, Offset: 1000, Len: tt.n, Ahead: 100_000})
+				if (sent != filerange.Sent{Sendfile: tt.sent}) || err != nil {
+					t.Errorf("%+v sent, %v; want %d bytes", sent, err, tt.sent)
+				}
+			})
+			if s.filled[1] > 0 {
+				t.Errorf("%d bytes of filler", s.filled[1])
+			}
+			if tt.sent > 0 {
+				if got, _ := bodies(t, w.taken()); !bytes.Equal(got[1], body[1000:1000+tt.sent]) {
+					t.Error("other bytes were sent")
+				}
+			}
+		})
+	}
+}
+
+// While a stream waits, and when it has sent, TCP holds nothing back.
+func TestCork(t *testing.T) {
+	s, w := newConn()
+	stream := s.take(t, 1)
+	s.receive(update(0, 1<<20))
+	w.writing = func(frames int) error {
+		if frames > 0 && !w.isCorked() {
+			t.Error("not corked while frames are sent")
+		}
+		return nil
+	}
+	sent := make(chan error, 1)
+	go func() {
+		_, err := stream.SendFile(filerange.Segment{File: openFile(t, make([]byte, 100_000)), Len: 100_000})
+		sent <- err
+	}()
+	eventually(s.conn, func() bool { return s.conn.streamWindow(&stream.account) == 0 && !s.conn.busy })
+	done(t, "waiting", func() { eventually(s.conn, func() bool { return !w.isCorked() }) })
+	s.receive(update(1, 1<<20))
+	done(t, "sending", func() { must(t, <-sent) })
+	if w.isCorked() {
+		t.Error("corked in the end")
+	}
+}
