@@ -178,32 +178,28 @@ func (b *http2Body) takeOver() error {
 	return nil
 }
 
-// sendRest sends what is left of a body when the stream was taken over. The file is the
-// zero value if the body is none.
+// sendRest sends what is left of a body when the stream was taken over: a file by
+// sendfile(2), anything else and what a file has got meanwhile from memory. The file is
+// the zero value if the body is none.
 func (b *http2Body) sendRest(r io.Reader, file filerange.Range) (total int64, err error) {
 	if file.Len > 0 && !b.noSendfile {
-		if total, err = b.sendFile(file); err != nil || exhausted(r) {
+		sent, err := b.stream.SendFile(file.Segment(b.ahead(file, maxFrames-file.Len)))
+		if errors.Is(err, http2body.ErrShort) {
+			b.tooShort()
+		}
+		total = sent.Total()
+		b.tellRecorders(total)
+		b.noSendfile = sent.Copied > 0
+		b.tellSent(sent)
+		if err != nil {
+			b.failed(err)
+		}
+		if err = errors.Join(err, file.Consume(total)); err != nil || exhausted(r) {
 			return total, err
 		}
 	}
 	n, err := filerange.CopyPooled(framesWriter{b}, r)
 	return total + n, err
-}
-
-// sendFile sends a part of a file, and moves the reader.
-func (b *http2Body) sendFile(file filerange.Range) (int64, error) {
-	sent, err := b.stream.SendFile(file.Segment(b.ahead(file, maxFrames-file.Len)))
-	if errors.Is(err, http2body.ErrShort) {
-		b.tooShort()
-	}
-	total := sent.Total()
-	b.tellRecorders(total)
-	b.noSendfile = sent.Copied > 0
-	b.tellSent(sent)
-	if err != nil {
-		b.failed(err)
-	}
-	return total, errors.Join(err, file.Consume(total))
 }
 
 // tooShort ends a response whose file has become shorter. The server resets the

@@ -23,7 +23,7 @@
 //	        http1Sender.announce, expect    http1.go
 //	        http.ResponseWriter.Write       net/http, the placeholder
 //	          conn.Write                    conn.go
-//	            http1Sender.write, sendFile http1.go
+//	            http1Sender.write, claim    http1.go
 //	              ktls.Conn.SendFile        the held header, then the part
 //	        http1Sender.finish              what has gone out
 //	      copyRest                          what is too short for a placeholder
@@ -41,8 +41,8 @@
 //	    http2Body.readFrom                  body_http2.go: worth it, nothing against it
 //	      start                             the first time: some bytes through the server, the offload
 //	        takeOver                        http2body.Stream.AwaitServer and Take
-//	      sendRest, sendFile
-//	        http2body.Stream.SendFile       waits for window and turn
+//	      sendRest
+//	        http2body.Stream.SendFile       sendfile.go, waits for window and turn
 //	          wire.SendFrames               http2.go
 //	            ktls.Conn.SendFrames        for each frame its header and payload
 //

@@ -8,9 +8,9 @@ import (
 	"reflect"
 )
 
-// Hijack implements http.Hijacker. The sending side of the connection that it
-// returns can be closed alone, as that of the *tls.Conn can that net/http would have:
-// what Caddy puts around a connection that is no *tls.Conn hides that.
+// Hijack implements http.Hijacker. The sending side of the connection that it returns can
+// be closed alone, like that of a *tls.Conn. Caddy's wrappers of other connections hide
+// that.
 func (w *writer) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	conn, buffered, err := http.NewResponseController(w.ResponseWriter).Hijack()
 	if err != nil {
@@ -23,8 +23,8 @@ func (w *writer) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	return conn, buffered, nil
 }
 
-// connBelow returns the conn that c is, or that Caddy itself has wrapped. What
-// another wrapper may hold back is not to be overtaken by close_notify.
+// connBelow returns the conn that c is, or that Caddy itself has wrapped. It does not look
+// through other wrappers: they may hold back bytes, which close_notify must not overtake.
 func connBelow(c net.Conn) *conn {
 	for {
 		if below, ok := c.(*conn); ok {
@@ -49,6 +49,7 @@ func connBelow(c net.Conn) *conn {
 	}
 }
 
+// A hijacked is a connection with the methods that Caddy's wrappers hide.
 type hijacked struct {
 	net.Conn
 	tls *conn

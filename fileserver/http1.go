@@ -117,14 +117,21 @@ func (s *http1Sender) write(p []byte) (n int, err error) {
 	return n, s.err
 }
 
-// claim takes n bytes of a placeholder: the first send the announced part. Caller holds
-// s.mu.
-func (s *http1Sender) claim(n int64) (int, error) {
+// claim takes n bytes of a placeholder. The first send the announced part, after what was
+// held. If the kernel refuses, the part is copied, and nothing ahead. Caller holds s.mu.
+func (s *http1Sender) claim(n int64) (_ int, err error) {
 	if a := s.announced; a.headerOut && n == a.first {
 		s.announced = announcement{}
-		s.err = s.sendFile(a.part)
-		if s.err != nil {
-			return int(min(s.sent.Total(), n)), s.err
+		s.sent.Sendfile, err = s.tls.SendFile(s.held, a.part)
+		s.held = s.held[:0]
+		s.server.countSent(s.sent.Sendfile)
+		if errors.Is(err, ktls.ErrNoSendfile) {
+			if s.sent.Copied, err = a.part.Rest(s.sent.Sendfile).CopyTo(s.tls); err != nil {
+				s.abort() // no orderly end: a part must not look like the whole
+			}
+		}
+		if s.err = err; err != nil {
+			return int(min(s.sent.Total(), n)), err
 		}
 		s.unclaimed = s.sent.Total()
 	}
@@ -136,38 +143,21 @@ func (s *http1Sender) claim(n int64) (int, error) {
 	return int(n), nil
 }
 
-// sendFile sends a part of a file after what was held. If the kernel refuses, the part is
-// copied, and nothing ahead. Caller holds s.mu.
-func (s *http1Sender) sendFile(part filerange.Segment) (err error) {
-	s.sent.Sendfile, err = s.tls.SendFile(s.held, part)
-	s.held = s.held[:0]
-	s.server.countSent(s.sent.Sendfile)
-	if errors.Is(err, ktls.ErrNoSendfile) {
-		if s.sent.Copied, err = part.Rest(s.sent.Sendfile).CopyTo(s.tls); err != nil {
-			s.abort() // no orderly end: a part must not look like the whole
-		}
-	}
-	return err
-}
-
 // finish ends an announcement, and returns what has gone out. If the placeholder has not
 // come, the connection is closed, because nothing may follow what the response's header
 // has promised. err is why the placeholder could not be written; if it could, something
 // has kept it.
 func (s *http1Sender) finish(err error) (filerange.Sent, error) {
-	sent, missing, err := s.result(err)
+	s.mu.Lock()
+	sent := s.sent
+	err = cmp.Or(err, s.err) // which something between may have hidden
+	missing := s.withdraw()
+	s.mu.Unlock()
 	if missing && err == nil {
 		s.server.distrust()
 		err = errUnconsumed
 	}
 	return sent, err
-}
-
-func (s *http1Sender) result(err error) (sent filerange.Sent, missing bool, _ error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	err = cmp.Or(err, s.err) // which something between may have hidden
-	return s.sent, s.withdraw(), err
 }
 
 // cancel ends an announcement that a panic has left, if there is one.

@@ -21,14 +21,14 @@ import (
 // may be on its way: as long as the HTTP/2 server waits after GOAWAY.
 const retiredIdle = time.Second
 
-// An idleness says where net/http is between two requests of HTTP/1.1: it sets a
+// An idleness says where net/http is between two requests of HTTP/1.1. It sets a
 // read deadline for the wait, and another one when the first bytes have come.
 type idleness = int32
 
 const (
-	busy idleness = iota
-	beforeWaiting
-	waiting
+	busy          idleness = iota
+	beforeWaiting          // it has said that the connection is idle
+	waiting                // it has set the deadline for the wait
 )
 
 // ConnState follows the states of connections. It has to be the ConnState hook of an

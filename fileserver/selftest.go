@@ -17,19 +17,20 @@ import (
 	"github.com/caddy-ktls/caddy-ktls/internal/http2body"
 )
 
-// A Fault is something that net/http, golang.org/x/net/http2 or Caddy don't do in
-// this build, though this package builds on it.
+// A Fault is something that this package builds on, and that net/http,
+// golang.org/x/net/http2 or Caddy don't do in this build.
 type Fault struct {
 	Protocol string // HTTP/1.1 or HTTP/2
-	What     string
-	// Copied: because of it all bodies over that protocol are copied. Else it
+	What     string // a clause, of few fixed ones
+	// Copied: because of it all bodies over that protocol are copied. Otherwise it
 	// only takes more work to send them.
 	Copied bool
 }
 
-// SelfTest tries, the first time that it is called in the life of the process,
-// what this package builds on, and returns what is not so. It takes less than a
-// millisecond and no network.
+// SelfTest tries what this package builds on, and returns what is not so. It tries the
+// first time that it is called in the life of the process; later it returns the same. It
+// takes less than a millisecond and no network. For an answer that does not come it waits
+// for ten seconds, at most four times.
 func SelfTest() []Fault { return tested() }
 
 var tested = sync.OnceValue(func() []Fault {
@@ -39,8 +40,8 @@ var tested = sync.OnceValue(func() []Fault {
 })
 
 // confirmed returns the faults that two runs find. One is not enough, because the
-// process may be stopped for longer than a run waits, as a container is that is
-// paused: what it waited for has had no time then.
+// process may be stopped for longer than a run waits, for example in a container that is
+// paused. What the run waited for has had no time then.
 func confirmed(run func() []Fault) []Fault {
 	faults := run()
 	if len(faults) == 0 {
@@ -78,7 +79,7 @@ func newSelfTest() *selfTest {
 		bottomOf: bottomOf,
 		idle:     newIdleTimeouts,
 		wrap: func(idle *caddyhttp.IdleTimeoutWriter, r *http.Request) (http.ResponseWriter, *Response) {
-			// Without a connection, as there is none to be offloaded.
+			// Without a connection, because there is none to offload.
 			ctx := context.WithValue(r.Context(), http.LocalAddrContextKey, nil)
 			ctx = caddyhttp.ContextWithIdleTimeouts(ctx, nil, idle)
 			return Wrap(idle, r.WithContext(ctx), new(Options))
@@ -101,12 +102,12 @@ const (
 )
 
 func (s *selfTest) run() (faults []Fault) {
-	right := s.serve(http1Trust, []byte("GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"), s.tryHTTP1)
-	faults = missing(http1Trust.protocol, right, writesAltered)
+	absent := s.serve(http1Trust, []byte("GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"), s.tryHTTP1)
+	faults = missing(http1Trust.protocol, absent, writesAltered)
 	if !s.takesMore() {
 		faults = append(faults, Fault{http1Trust.protocol, noMore, false})
 	}
-	right = s.serve(http2Trust, append([]byte(http2.ClientPreface), http2body.Frames(func(f *http2.Framer) error {
+	absent = s.serve(http2Trust, append([]byte(http2.ClientPreface), http2body.Frames(func(f *http2.Framer) error {
 		_ = f.WriteSettings()
 		return f.WriteHeaders(http2.HeadersFrameParam{
 			StreamID: selfTestStream, EndStream: true, EndHeaders: true,
@@ -114,17 +115,17 @@ func (s *selfTest) run() (faults []Fault) {
 			BlockFragment: []byte{0x82, 0x87, 0x84, 0x41, 1, 'x'},
 		})
 	})...), s.tryHTTP2)
-	return append(faults, missing(http2Trust.protocol, right, noStream)...)
+	return append(faults, missing(http2Trust.protocol, absent, noStream)...)
 }
 
-// missing returns the faults that serve has not found absent. The last is one that
-// only this protocol can have.
-func missing(protocol string, right map[string]bool, last string) (faults []Fault) {
-	if right == nil {
+// missing returns the faults that serve has not found absent. Only this protocol can have
+// the last one.
+func missing(protocol string, absent map[string]bool, last string) (faults []Fault) {
+	if absent == nil {
 		return []Fault{{protocol, noAnswer, true}}
 	}
 	for _, what := range []string{noConnection, writerUnknown, writerIgnored, last} {
-		if !right[what] {
+		if !absent[what] {
 			faults = append(faults, Fault{protocol, what, true})
 		}
 	}
@@ -132,17 +133,17 @@ func missing(protocol string, right map[string]bool, last string) (faults []Faul
 }
 
 // tryHTTP1 sends a placeholder behind a header.
-func (s *selfTest) tryHTTP1(w http.ResponseWriter, conn *selfTestConn, right map[string]bool) {
+func (s *selfTest) tryHTTP1(w http.ResponseWriter, conn *selfTestConn, absent map[string]bool) {
 	w.Header().Set("Content-Type", "x/y")
 	w.Header().Set("Content-Length", strconv.Itoa(selfTestLen))
 	if http.NewResponseController(w).Flush() == nil {
 		_, _ = w.Write(placeholder[:selfTestLen])
-		right[writesAltered] = conn.unaltered
+		absent[writesAltered] = conn.unaltered
 	}
 }
 
 // tryHTTP2 takes over a stream.
-func (s *selfTest) tryHTTP2(w http.ResponseWriter, conn *selfTestConn, right map[string]bool) {
+func (s *selfTest) tryHTTP2(w http.ResponseWriter, conn *selfTestConn, absent map[string]bool) {
 	if s.streamID(w) != selfTestStream {
 		return
 	}
@@ -155,7 +156,7 @@ func (s *selfTest) tryHTTP2(w http.ResponseWriter, conn *selfTestConn, right map
 		return
 	}
 	// The server sends nothing else of this length.
-	right[noStream] = stream.AwaitServer(w, int64(n)) == nil
+	absent[noStream] = stream.AwaitServer(w, int64(n)) == nil
 }
 
 // selfTestStream is the number of the stream over HTTP/2. It is one that no count

@@ -14,8 +14,8 @@ import (
 	"github.com/caddy-ktls/caddy-ktls/internal/http2body"
 )
 
-// serve has a request served over a protocol, and returns which of the faults there are
-// not; nil if there is no answer. try looks for those of the protocol.
+// serve has a request served over a protocol. It returns the faults that are absent, or nil
+// if there is no answer. try looks for those of the protocol.
 func (s *selfTest) serve(protocol *trust, request []byte, try func(http.ResponseWriter, *selfTestConn, map[string]bool)) map[string]bool {
 	client, end := net.Pipe()
 	tried := &selfTestConn{Conn: end, addr: localAddr{end.LocalAddr(), new(conn)}}
@@ -24,14 +24,14 @@ func (s *selfTest) serve(protocol *trust, request []byte, try func(http.Response
 	}
 	handled := make(chan map[string]bool, 1)
 	server := &http.Server{Protocols: new(http.Protocols), Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		right := map[string]bool{}
+		absent := map[string]bool{}
 		defer func() {
 			_ = recover() // what is wrong may panic
-			handled <- right
+			handled <- absent
 		}()
-		right[noConnection] = s.connOf(r) == tried.addr.conn
-		right[writerUnknown], right[writerIgnored] = s.tryWriters(w, r)
-		try(w, tried, right)
+		absent[noConnection] = s.connOf(r) == tried.addr.conn
+		absent[writerUnknown], absent[writerIgnored] = s.tryWriters(w, r)
+		try(w, tried, absent)
 	})}
 	server.Protocols.SetHTTP1(true)
 	server.Protocols.SetUnencryptedHTTP2(true)
@@ -45,8 +45,8 @@ func (s *selfTest) serve(protocol *trust, request []byte, try func(http.Response
 	running.Go(func() { _, _ = client.Write(request) })
 	running.Go(func() { _, _ = io.Copy(io.Discard, client) })
 	select {
-	case right := <-handled:
-		return right
+	case absent := <-handled:
+		return absent
 	case <-time.After(s.patience):
 		return nil
 	}

@@ -55,8 +55,8 @@ type Server struct {
 	// at most once in the life of the process.
 	Distrusted func()
 
-	// Sent, if not nil, is told how many bytes of bodies have gone out by
-	// sendfile(2), each time some have.
+	// Sent, if not nil, is told after each sendfile(2) how many bytes of a body
+	// have gone out by it.
 	Sent func(n int64)
 }
 

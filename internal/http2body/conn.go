@@ -111,8 +111,8 @@ func (c *Conn) pass(p []byte) error {
 	return err
 }
 
-// fail ends everything after a write that has failed, as nobody knows how much of it
-// the client has.
+// fail ends everything after a write that has failed, because nobody knows how much of
+// it the client has.
 func (c *Conn) fail(err error) error {
 	c.Close(err)
 	if !errors.Is(err, net.ErrClosed) { // then the last bytes may be on their way
@@ -148,8 +148,8 @@ func (c *Conn) notifyAll() {
 	}
 }
 
-// Release gives all windows to the server, as no stream of this connection will be
-// taken over.
+// Release gives all windows to the server, because no stream of this connection will be
+// taken over. If one was, it does nothing.
 func (c *Conn) Release() {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -23,7 +23,8 @@ func (in *insertion) insert(wire Wire, frames []byte) {
 	_ = wire.SetReadDeadline(time.Unix(1, 0))
 }
 
-// wokenUp reports whether a read has timed out since frames were inserted.
+// wokenUp reports whether a read has timed out because frames were inserted. It sets the
+// deadline as the server has it.
 func (in *insertion) wokenUp(wire Wire) bool {
 	in.mu.Lock()
 	defer in.mu.Unlock()

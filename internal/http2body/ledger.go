@@ -11,7 +11,7 @@ const (
 )
 
 // A ledger keeps account of the connection's window, and of the streams' initial
-// one.
+// one. Conn.mu guards it, and the accounts.
 type ledger struct {
 	window   int64 // what the client has granted and nobody has used
 	server   int64 // the part of it that the server knows of
@@ -126,8 +126,8 @@ func (l *ledger) trim(a *account) {
 	}
 }
 
-// lend returns what the server is to be told, so that it can go on with a stream's
-// filler, of which others have used the window.
+// lend returns what the server is to be told to go on with a stream's filler, when others
+// have used the window for it.
 func (l *ledger) lend(a *account) int64 {
 	n := max(min(l.filler-l.server, l.free(a)), 0)
 	l.owe(a, max(n-l.pool(), 0))

@@ -26,9 +26,9 @@ func Beginning(offset, n int64) int64 {
 // ErrShort says that a file has become too short, before a frame.
 var ErrShort = errors.New("http2body: the file has become shorter")
 
-// SendFile sends a segment of a file. The caller has just looked whether the file is
-// long enough. After ErrShort the stream is of no more use but to be reset,
-// after another error that is not its own the connection.
+// SendFile sends a segment of a file. The caller has just looked whether the file is long
+// enough. After ErrShort the stream is of no more use but to be reset. After an error of
+// the wire the connection is of no more use.
 func (s *Stream) SendFile(part filerange.Segment) (sent filerange.Sent, err error) {
 	if err := s.Flush(); err != nil {
 		return sent, err
@@ -77,25 +77,16 @@ const (
 // sendFrames sends a segment of a file in frames: equal ones, and a shorter one at the
 // end.
 func (s *Stream) sendFrames(part filerange.Segment) (sent filerange.Sent, err error) {
-	if whole := part.Len / FilePayload * FilePayload; whole > 0 {
+	for err == nil && part.Len > 0 {
+		payload := min(part.Len, FilePayload)
 		equal := part
-		equal.Len = whole
-		if sent, err = s.sendEqual(equal, FilePayload); err != nil {
-			return sent, err
-		}
-		part = part.Rest(whole)
-	}
-	if part.Len > 0 {
-		var last filerange.Sent
-		last, err = s.sendEqual(part, part.Len)
-		sent = sent.Add(last)
+		equal.Len = part.Len / payload * payload
+		var now filerange.Sent
+		now, err = s.conn.wire.SendFrames(s.header(make([]byte, 0, frameHeaderLen), payload), equal, payload)
+		sent = sent.Add(now)
+		part = part.Rest(equal.Len)
 	}
 	return sent, err
-}
-
-// sendEqual sends frames of payload bytes each.
-func (s *Stream) sendEqual(part filerange.Segment, payload int64) (filerange.Sent, error) {
-	return s.conn.wire.SendFrames(s.header(make([]byte, 0, frameHeaderLen), payload), part, payload)
 }
 
 // shorter reports whether a file has lost some of its first n bytes.

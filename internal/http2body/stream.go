@@ -39,8 +39,9 @@ type sharedState struct {
 // not the one of this response.
 var ErrMismatch = errors.New("http2body: not the stream of this response")
 
-// AwaitServer has the server, whose writer for this stream is w, send everything that was
-// written: the header, and n bytes of the body. It returns when that is through.
+// AwaitServer has the server send everything that was written on this stream: the header,
+// and n bytes of the body. w is the server's writer. It returns when the writes of that
+// are over.
 func (s *Stream) AwaitServer(w http.ResponseWriter, n int64) error {
 	if err := http.NewResponseController(w).Flush(); err != nil {
 		return err
@@ -67,9 +68,9 @@ func (s *Stream) AwaitServer(w http.ResponseWriter, n int64) error {
 	return s.ended()
 }
 
-// Take takes over the stream, after AwaitServer, of which some of the body must have been
-// sent: then its header has been too. Everything else of the body is sent by SendFile
-// and Write.
+// Take takes over the stream, after AwaitServer. Some of the body must have been sent:
+// then its header has been too. Everything else of the body is sent by SendFile and
+// Write.
 func (s *Stream) Take() {
 	s.conn.mu.Lock()
 	defer s.conn.mu.Unlock()
@@ -82,7 +83,7 @@ func (s *Stream) Take() {
 // ended returns why nothing can be sent on the stream. Caller holds conn.mu.
 func (s *Stream) ended() error { return cmp.Or(s.conn.err, s.err, s.conn.stopped) }
 
-// notify has the stream's goroutine look again.
+// notify has the stream's goroutine look again. Caller holds conn.mu.
 func (s *Stream) notify() {
 	select {
 	case s.wake <- struct{}{}:
