@@ -2,10 +2,10 @@ GO ?= go
 # A version that builds with the Go of go.mod.
 GOLANGCI_LINT ?= github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
-.PHONY: help build run test arm64 browser compatibility transcript testing long race fake fuzz microbench lint cross bench bench-counted bench-check clean
+.PHONY: help build run test browser docs race fake fuzz microbench lint cross bench bench-counted bench-check clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z0-9-]*\):.* ## /  make \1\t/p' Makefile
+	@sed -n 's/^\([a-z-]*\):.* ## /  make \1\t/p' Makefile | expand -t 21
 
 build: ## build bin/caddy, Caddy with this module
 	$(GO) build -o bin/caddy ./cmd/caddy
@@ -36,38 +36,22 @@ test: ## run all tests
 	integration_test/run
 	integration_test/browser/run
 
-arm64: ## run the tests on linux/arm64 in virtual machines
-	ARCH=arm64 integration_test/run
-
 browser: ## have Chromium load a page over HTTP/2
 	integration_test/browser/run
 
-compatibility: ## write docs/compatibility.md anew
-	WRITE=compatibility integration_test/run
-
-transcript: ## write docs/transcript.md anew
-	WRITE=transcript integration_test/run
-
-testing: ## write docs/testing.md anew
-	WRITE=testing integration_test/run
-
-long: ## run the long forms of tests, with an hour of random load; takes hours
-	LONG=1 integration_test/run
+docs: ## write the documents of what tests find; takes an hour
+	WRITE=1 integration_test/run
 
 # What is built on package ktls, with the tests that offload by a fake kernel.
 FAKE := . ./fileserver ./integration_test
 
-race: ## run the tests with the race detector, but for those of "make fake"
+race: ## run the tests with the race detector, but those of fake
 	env -u KTLS_REQUIRED $(GO) test -race $(filter-out $(shell $(GO) list $(FAKE)),$(shell $(GO) list ./...))
 	env -u KTLS_REQUIRED $(GO) test -race -run WithoutKernelTLS ./integration_test
 
-# Without cgo, as for integration_test/run, programs are built faster.
-fake: ## run the tests with a fake kernel and the race detector
+fake: ## run tests with a fake kernel and the race detector
 	$(GO) vet -tags fakekernel ./...
-	@mkdir -p bin/fake
-	cd integration_test/h2spec && CGO_ENABLED=0 $(GO) build -o '$(CURDIR)/bin/fake/h2spec' github.com/summerwind/h2spec/cmd/h2spec
-	cd integration_test/l4 && CGO_ENABLED=0 $(GO) build -tags fakekernel -o '$(CURDIR)/bin/fake/caddy-l4' .
-	CGO_ENABLED=0 $(GO) build -o bin/fake/xaccel ./examples/xaccel
+	integration_test/programs bin/fake -tags fakekernel
 	PATH='$(CURDIR)/bin/fake':"$$PATH" KTLS_SOAK=$${KTLS_SOAK:-15s} \
 		$(GO) test -race -tags fakekernel -timeout 30m $(FAKE)
 
@@ -86,7 +70,7 @@ fuzz: ## run each fuzz target of the packages FUZZ for FUZZTIME
 MICROBENCH ?= .
 BENCHFLAGS ?=
 
-microbench: ## measure what a connection and a response cost, beside stock
+microbench: ## measure what connections and responses cost
 	$(GO) test -run '^$$' -bench '$(MICROBENCH)' -benchmem $(BENCHFLAGS) ./ktls ./fileserver .
 
 lint: ## run gofmt and golangci-lint
@@ -104,10 +88,10 @@ cross: ## build code and tests for other systems
 	done
 
 # BENCH has flags, as in make bench BENCH='-sizes 1MiB'. bench/README.md has more.
-bench: ## measure against stock Caddy and nginx; count, if the kernel has no TLS
+bench: ## measure against stock Caddy and nginx
 	cd bench && $(GO) run . $(BENCH)
 
-bench-counted: ## count instructions, system calls and memory traffic in virtual machines
+bench-counted: ## count instructions, system calls and memory traffic
 	cd bench && $(GO) run . counted $(BENCH)
 
 bench-check: ## count a little, and compare with bounds

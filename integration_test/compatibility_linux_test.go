@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/caddy-ktls/caddy-ktls/integration_test/results"
 	"github.com/caddy-ktls/caddy-ktls/ktls"
 )
 
@@ -26,7 +27,7 @@ func TestCompatibility(t *testing.T) {
 	c.start(t, compatibilitySites("ecdsa", "p256")+compatibilitySites("rsa", "rsa2048"))
 	certificate := c.clientCertificate(t)
 
-	var rows strings.Builder
+	var rows [][]string
 	for _, suite := range tls.CipherSuites() {
 		outcome, want := "offloaded", sentByKernel(f.size)
 		if !support.Has(suite.ID) {
@@ -56,7 +57,7 @@ func TestCompatibility(t *testing.T) {
 						t.Errorf("there is a session to resume: %t, want %t", got, want)
 					}
 				})
-				addRow(&rows, suite, key, connection, outcome)
+				rows = append(rows, compatibilityRow(suite, key, connection, outcome))
 			}
 		}
 	}
@@ -69,9 +70,11 @@ func TestCompatibility(t *testing.T) {
 	t.Run(update, func(t *testing.T) {
 		c.testKeyUpdateDuringDownload(t, "ecdsa.localhost", openssl.updateBoth, support.Rekey)
 	})
-	addRow(&rows, suiteByID(tls.TLS_AES_128_GCM_SHA256), "ECDSA", update, outcome)
+	rows = append(rows, compatibilityRow(suiteByID(tls.TLS_AES_128_GCM_SHA256), "ECDSA", update, outcome))
 
-	writeResult(t, "compatibility", rows.String())
+	for _, row := range rows {
+		results.AddRow(t, results.Compatibility, row...)
+	}
 }
 
 // withCertificate is a connection whose client has to present a certificate.
@@ -107,10 +110,9 @@ https://client.%[1]s.localhost:{$PORT} {
 %[4]s}`, name, keyType, strings.Join(ciphers, " "), reporting)
 }
 
-// addRow adds a row of the table, with a tab before the outcome.
-func addRow(rows *strings.Builder, suite *tls.CipherSuite, key, connection, outcome string) {
+func compatibilityRow(suite *tls.CipherSuite, key, connection, outcome string) []string {
 	version := suite.SupportedVersions[len(suite.SupportedVersions)-1]
-	fmt.Fprintf(rows, "| %s | %s | %s | %s |\t%s\n", tls.VersionName(version), suite.Name, key, connection, outcome)
+	return []string{tls.VersionName(version), suite.Name, key, connection, outcome}
 }
 
 // clientCertificate makes a file with a client's certificate and its key.

@@ -54,14 +54,6 @@ func missing(t testing.TB, what string) {
 	t.Skip(what)
 }
 
-// writeResult writes what ./run makes a document of, unless the test has failed.
-func writeResult(t testing.TB, name, text string) {
-	t.Helper()
-	if dir := os.Getenv(envResults); dir != "" && !t.Failed() {
-		must(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644))
-	}
-}
-
 // Sizes of files. Bodies of 128 KiB and more are worth sending by the kernel.
 const (
 	large = 400<<10 + 321

@@ -204,7 +204,7 @@ func TestLoadConnections(t *testing.T) {
 	})
 	before.heap += int64(meanwhile.goroutines) * goroutineKept
 	c.wantReturned(t, before)
-	fault(t, "Load", "Many idle and many active connections", "half HTTP/1.1, half HTTP/2, offloaded at the handshake; make long: 10,000 idle, 1,000 active",
+	fault(t, "Load", "Many idle and many active connections", "half HTTP/1.1, half HTTP/2, offloaded at the handshake; 10,000 idle and 1,000 active in the long form",
 		"downloads whole, the idle serve on, everything is given back")
 }
 
@@ -278,6 +278,6 @@ func TestLoadDownloads(t *testing.T) {
 			c.wantReturned(t, before)
 		})
 	}
-	fault(t, "Load", "Many downloads in parallel", "sizes from 0 to 500,000 bytes over HTTP/1.1 and HTTP/2; make long: 1,000",
+	fault(t, "Load", "Many downloads in parallel", "sizes from 0 to 500,000 bytes over HTTP/1.1 and HTTP/2; 1,000 in the long form",
 		"all whole, everything is given back")
 }

@@ -32,12 +32,6 @@ const (
 	// envKernel names the kernel of a run in which each of the longest tests
 	// takes its turn on one kernel only.
 	envKernel = "KTLS_KERNEL"
-	// envSource is the folder of the module's source, if not the one above.
-	envSource = "KTLS_SOURCE"
-
-	// envResults names the folder of a virtual machine where tests put what
-	// ./run makes documents of.
-	envResults = "KTLS_RESULTS"
 )
 
 // long tells whether tests take their long forms.

@@ -1,7 +1,6 @@
 package integration_test
 
 import (
-	"cmp"
 	"os"
 	"path/filepath"
 	"strings"
@@ -11,7 +10,7 @@ import (
 // source reads a file of the module's source, such as a page of documentation.
 func source(t testing.TB, name string) string {
 	t.Helper()
-	data, err := os.ReadFile(filepath.Join(cmp.Or(os.Getenv(envSource), ".."), name))
+	data, err := os.ReadFile(filepath.Join("..", name))
 	if err != nil {
 		t.Fatal(err)
 	}

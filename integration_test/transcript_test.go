@@ -9,19 +9,20 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/caddy-ktls/caddy-ktls/integration_test/results"
 	"github.com/caddy-ktls/caddy-ktls/internal/telemetry"
 )
 
 // TestTranscript does what a user does who tries the module, by commands in a
-// shell. ./run puts what it writes, and what TestTranscriptWithoutKernelTLS does,
-// into docs/transcript.md. All of it has to be the same each time.
+// shell. docs/transcript.md is what it writes, and what
+// TestTranscriptWithoutKernelTLS does. All of it has to be the same each time.
 func TestTranscript(t *testing.T) {
 	requireKernelTLS(t)
 	requireProgram(t, "curl")
 	s := newTranscript(t)
 	s.say(`# Transcript
 
-What one sees who tries the module: commands as root, and all that they print, on the Debian kernel 6.12 in a virtual machine. A test runs the commands, and only the kernel's exact version is left out. ` + "`make transcript`" + ` writes this document; ` + "`make test`" + ` fails if it is not what the test finds.
+What one sees who tries the module: commands as root, and all that they print, on the Debian kernel 6.12 in a virtual machine. A test runs the commands, and only the kernel's exact version is left out. ` + "`make docs`" + ` writes this document; ` + "`make test`" + ` fails if it is not what the test finds.
 
 ## With kernel TLS
 
@@ -91,7 +92,7 @@ type transcript struct {
 
 func newTranscript(t testing.TB) *transcript {
 	t.Helper()
-	if os.Getenv(envResults) == "" {
+	if os.Getenv(results.Env) == "" {
 		t.Skip("takes the ports 80, 443 and 2019: runs in virtual machines only")
 	}
 	s := &transcript{caddy: newCaddy(t)}
@@ -145,7 +146,7 @@ func (s *transcript) hasSent(t testing.TB, size int64) error {
 	return fmt.Errorf("%s", out)
 }
 
-// write hands the document to ./run, without what differs among builds of a kernel.
+// write leaves the document, without what differs among builds of a kernel.
 func (s *transcript) write(t testing.TB) {
 	t.Helper()
 	out, err := s.shell("uname -r").Output()
@@ -153,5 +154,5 @@ func (s *transcript) write(t testing.TB) {
 	release := strings.TrimSpace(string(out))
 	version := strings.Join(strings.SplitN(release, ".", 3)[:2], ".")
 	text := strings.Join(s.paragraphs, "\n\n") + "\n"
-	writeResult(t, "transcript", strings.ReplaceAll(text, release, version))
+	results.Write(t, results.Transcript, strings.ReplaceAll(text, release, version))
 }

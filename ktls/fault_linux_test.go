@@ -6,21 +6,19 @@ import (
 	"io"
 	"net"
 	"os"
-	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/caddy-ktls/caddy-ktls/integration_test/results"
 )
 
-// fault adds a row to docs/testing.md: what the test has produced and how, and
-// the result, which it has asserted.
+// fault adds a row to docs/testing.md: see results.Fault.
 func fault(t testing.TB, kind, what, how, result string) {
 	t.Helper()
-	if !t.Failed() {
-		t.Logf("fault: %s", strings.Join([]string{kind, what, how, result}, "\t"))
-	}
+	results.Fault(t, kind, what, how, result)
 }
 
 const (
