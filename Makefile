@@ -56,13 +56,14 @@ fake: ## run tests with a fake kernel and the race detector
 		$(GO) test -race -tags fakekernel -timeout 30m $(FAKE)
 
 FUZZTIME ?= 10s
-FUZZ ?= ./ktls ./internal/http2body
+FUZZ ?= $(sort $(dir $(shell grep -rl --include='*_test.go' '^func Fuzz' .)))
 
-fuzz: ## run each fuzz target of the packages FUZZ for FUZZTIME
-	@set -e; for package in $(FUZZ); do \
-		for target in $$($(GO) test -list '^Fuzz' $$package | grep '^Fuzz'); do \
-			echo "$$package $$target"; \
-			$(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) $$package; \
+fuzz: ## run all fuzz targets, or those in FUZZ, for FUZZTIME
+	@set -e; for folder in $(FUZZ); do \
+		list=$$(cd $$folder && $(GO) test -list '^Fuzz' .); \
+		for target in $$(echo "$$list" | grep '^Fuzz'); do \
+			echo "$$folder $$target"; \
+			(cd $$folder && $(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) .); \
 		done; \
 	done
 
