@@ -18,7 +18,7 @@ const usage = `usage: bench native  [FLAG...]   measure on this machine's kernel
        bench counted [FLAG...]   count in virtual machines, on any Linux machine
        bench check   [FLAG...]   count a little, and compare with bounds
        bench timed   [FLAG...]   take times in virtual machines, for the workload sequence
-       bench report DIR...       write report and pictures anew, of runs merged
+       bench report DIR...       write report.md and benchstat.txt anew, of runs merged
        bench [FLAG...]           native if the kernel has TLS, else counted
 
 "bench native -help" and so on list the flags.
@@ -81,7 +81,7 @@ func measure(ctx context.Context, mode string, arguments []string) error {
 		p = timedParameters()
 	}
 	flags := flag.NewFlagSet("bench "+mode, flag.ContinueOnError)
-	out := flags.String("out", filepath.Join("results", mode), "folder for results.json, report.md, benchstat.txt and pictures")
+	out := flags.String("out", filepath.Join("results", mode), "folder for results.json, report.md and benchstat.txt")
 	p.register(flags)
 	caddy := ""
 	if mode == "native" {

@@ -48,8 +48,8 @@ const timedMeaning = `Timed in virtual machines, by emulation, with two CPUs. Th
 const nativeMeaning = `Measured on the kernel of this machine. Clients and server share its CPUs and talk over loopback: throughput is that of both together, CPU time is the server's alone. The time to the first byte is that of one more client beside the load, from its request written to the first byte of the answer; it has the cipher that Go chooses.
 `
 
-// report returns the results as Markdown. The pictures are names of files.
-func report(r *Results, pictures []string) string {
+// report returns the results as Markdown.
+func report(r *Results) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "# Benchmark of caddy-ktls, %s\n\n", r.Mode)
 	if r.Partial {
@@ -69,12 +69,6 @@ func report(r *Results, pictures []string) string {
 		b.WriteString("\n## Notes\n\n")
 		for _, n := range r.Notes {
 			fmt.Fprintf(&b, "- %s\n", strings.ReplaceAll(strings.TrimSpace(n), "\n", "\n  "))
-		}
-	}
-	if len(pictures) > 0 {
-		b.WriteString("\n## Pictures\n")
-		for _, name := range pictures {
-			fmt.Fprintf(&b, "\n![%[1]s](%[1]s.svg)\n", name)
 		}
 	}
 	writeTables(&b, r)

@@ -113,9 +113,5 @@ func (r *Results) write(dir string) error {
 	if err := replaceFile(filepath.Join(dir, "benchstat.txt"), []byte(benchstat(r))); err != nil {
 		return err
 	}
-	pictures, err := drawAll(r, dir)
-	if err != nil {
-		return err
-	}
-	return replaceFile(filepath.Join(dir, "report.md"), []byte(report(r, pictures)))
+	return replaceFile(filepath.Join(dir, "report.md"), []byte(report(r)))
 }
