@@ -73,7 +73,7 @@ type Case struct {
 	Protocol    string `json:"protocol"`
 	Size        int64  `json:"size"` // of each body, in bytes
 	Connections int    `json:"connections"`
-	Cipher      string `json:"cipher,omitempty"` // empty if there is none
+	Cipher      string `json:"cipher"` // of the servers that encrypt: plain is compared with them
 	Server      string `json:"server"`
 }
 
@@ -108,9 +108,17 @@ func (c Case) proxied() bool { return c.Workload == proxy || c.Workload == proxy
 // small bodies, most of whose cost is not for their bytes; else it is per KiB.
 func (c Case) perRequest() bool { return c.Size < switchSize }
 
+// tlsCipher is the cipher that connections have, or an empty string.
+func (c Case) tlsCipher() string {
+	if c.Server == plain {
+		return ""
+	}
+	return c.Cipher
+}
+
 func (c Case) String() string {
 	s := fmt.Sprintf("%-8s %s %7s x %-4d", c.Workload, c.Protocol, formatSize(c.Size), c.Connections)
-	if c.Cipher != "" && c.Cipher != allCiphers[0] {
+	if c.Cipher != allCiphers[0] {
 		s += " " + c.Cipher
 	}
 	return s + " " + c.Server

@@ -100,7 +100,7 @@ func (b bound) value(r *Results) (float64, bool) {
 				values = append(values, v)
 			}
 		}
-		return summarize(values).median
+		return summarize(values).Center
 	}
 	value := median(b.server)
 	if b.ratio {

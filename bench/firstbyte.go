@@ -4,8 +4,10 @@ import (
 	"context"
 	"crypto/x509"
 	"io"
+	"math"
 	"net/http"
 	"net/http/httptrace"
+	"slices"
 	"time"
 )
 
@@ -53,4 +55,11 @@ func firstByte(ctx context.Context, client *http.Client, url string, size int64)
 		return 0, n, err
 	}
 	return first.Sub(sent), n, nil
+}
+
+// percentile returns the smallest of values that at least the given part of them
+// (0 to 1) does not exceed.
+func percentile(values []float64, part float64) float64 {
+	i := int(math.Ceil(part*float64(len(values)))) - 1
+	return slices.Sorted(slices.Values(values))[max(i, 0)]
 }

@@ -16,7 +16,7 @@ func (b *bench) loadFor(s *server, c Case, requests int) load {
 		threads = max(1, min(c.Connections, runtime.NumCPU()/2))
 	}
 	return load{
-		url: s.url(c), protocol: c.Protocol, cipher: c.Cipher, requests: requests,
+		url: s.url(c), protocol: c.Protocol, cipher: c.tlsCipher(), requests: requests,
 		connections: c.Connections, threads: threads, size: c.Size,
 	}
 }
@@ -54,12 +54,7 @@ func (b *bench) cost(ctx context.Context, s *server, c Case, requests int) (r co
 // connectKey is the case whose cost, for each connection, is a part of every
 // transfer like c. The cipher makes little difference for it.
 func (b *bench) connectKey(c Case) Case {
-	k := Case{Kernel: c.Kernel, Workload: connect, Protocol: c.Protocol, Size: connectSize,
-		Connections: b.parameters.Connects, Server: c.Server}
-	if c.Cipher != "" {
-		k.Cipher = b.parameters.Ciphers[0]
-	}
-	return k
+	return Case{c.Kernel, connect, c.Protocol, connectSize, b.parameters.Connects, b.parameters.Ciphers[0], c.Server}
 }
 
 func (b *bench) measureConnect(ctx context.Context, s *server, step step, sample *Sample) error {
@@ -90,31 +85,30 @@ func (b *bench) measureTransfer(ctx context.Context, s *server, step step, sampl
 	if err != nil {
 		return err
 	}
-	perRequest, perByte, err := b.marginal(step.Case, r)
+	each, err := b.marginal(step.Case, r)
 	if err != nil {
 		return err
 	}
 	if step.perRequest() {
-		sample.Values["instr/req"] = perRequest
+		sample.Values["instr/req"] = each
+	} else {
+		sample.Values["instr/KiB"] = each * 1024
 	}
-	sample.Values["instr/KiB"] = perByte * 1024
 	return nil
 }
 
-// marginal returns the CPU time of a request and of a byte of body.
-func (b *bench) marginal(c Case, r cost) (perRequest, perByte float64, err error) {
-	k := b.connectKey(c)
-	connects := b.connectCost[k]
+// marginal returns the CPU time of a request or, if c's cost is not given per
+// request, of a byte of body.
+func (b *bench) marginal(c Case, r cost) (float64, error) {
+	connects := b.connectCost[b.connectKey(c)]
 	if len(connects) == 0 {
-		return 0, 0, errors.New("the cost of a connection was not measured")
+		return 0, errors.New("the cost of a connection was not measured")
 	}
-	cpu := r.cpu - float64(c.Connections)*summarize(connects).median
-	requests := float64(r.succeeded - c.Connections)
-	bytes := float64(r.bytes - int64(c.Connections)*connectSize)
+	cpu := r.cpu - float64(c.Connections)*summarize(connects).Center
 	if c.perRequest() {
-		return cpu / requests, cpu / requests / float64(c.Size), nil
+		return cpu / float64(r.succeeded-c.Connections), nil
 	}
-	return cpu / bytes * float64(c.Size), cpu / bytes, nil
+	return cpu / float64(r.bytes-int64(c.Connections)*connectSize), nil
 }
 
 // measureNative makes as many requests as the server answers in the time that
@@ -144,7 +138,7 @@ func (b *bench) measureNative(ctx context.Context, s *server, step step, sample 
 		bytes int64
 	}
 	probed := make(chan probe, 1)
-	if step.Cipher == "" || step.Cipher == allCiphers[0] {
+	if step.tlsCipher() == "" || step.Cipher == allCiphers[0] {
 		go func() {
 			times, bytes := firstBytes(probing, step.Protocol, s.url(step.Case), step.Size, b.roots)
 			probed <- probe{times, bytes}
@@ -162,7 +156,7 @@ func (b *bench) measureNative(ctx context.Context, s *server, step step, sample 
 	seconds, body := r.duration.Seconds(), r.bytes
 	r.bytes += p.bytes
 	r.succeeded += len(p.times)
-	perRequest, perByte, err := b.marginal(step.Case, r)
+	each, err := b.marginal(step.Case, r)
 	if err != nil {
 		return err
 	}
@@ -171,9 +165,10 @@ func (b *bench) measureNative(ctx context.Context, s *server, step step, sample 
 		return err
 	}
 	v := sample.Values
-	v["cpu-s/GiB"] = perByte * (1 << 30) / 1e9
 	if step.perRequest() {
-		v["cpu-us/req"] = perRequest / 1e3
+		v["cpu-us/req"] = each / 1e3
+	} else {
+		v["cpu-s/GiB"] = each * (1 << 30) / 1e9
 	}
 	v["MiB/s"] = float64(body) / seconds / (1 << 20)
 	v["req/s"] = float64(requests) / seconds

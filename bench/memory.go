@@ -29,9 +29,6 @@ func (p *Parameters) memorySteps() []step {
 				c := Case{p.mainKernel(), workload, protocol, p.MemoryBytes, memoryConnections, allCiphers[0], ""}
 				for _, c.Server = range p.serversOf(c) {
 					s := step{c, repetition + 1, memoryConnections, 0.3 * float64(c.Size) * memoryConnections / (1 << 20)}
-					if c.Server == plain {
-						s.Cipher = ""
-					}
 					if c.proxied() {
 						s.estimate *= 1.5
 					}
@@ -197,7 +194,7 @@ func (o *outside) traffic(ctx context.Context, s *server, c Case) (map[string]fl
 	if err != nil {
 		return nil, err
 	}
-	l := load{url: s.url(c), protocol: c.Protocol, cipher: c.Cipher, requests: c.Connections, connections: c.Connections, size: c.Size}
+	l := load{url: s.url(c), protocol: c.Protocol, cipher: c.tlsCipher(), requests: c.Connections, connections: c.Connections, size: c.Size}
 	r, err := l.run(ctx)
 	if err != nil {
 		return nil, err

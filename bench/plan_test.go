@@ -167,7 +167,7 @@ func TestProgress(t *testing.T) {
 	p := newProgress(&b, 2, 200)
 	p.start = time.Now().Add(-100 * time.Second)
 	p.step(step{Case: Case{Kernel: "6.12", Server: ktls}, estimate: 100}, &Sample{Values: map[string]float64{"instr/KiB": 1234}})
-	if s := b.String(); !strings.Contains(s, "2 measurements, about 3 min") || !strings.Contains(s, "[1/2, 100 s left]") && !strings.Contains(s, "[1/2, 2 min left]") || !strings.Contains(s, "1,234 instr/KiB") {
+	if s := b.String(); !strings.Contains(s, "2 measurements, about 3 min") || !strings.Contains(s, "[1/2, 100 s left]") && !strings.Contains(s, "[1/2, 2 min left]") || !strings.Contains(s, "1.234k instr/KiB") {
 		t.Error(s)
 	}
 }

@@ -4,11 +4,11 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"math"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
+
+	"golang.org/x/perf/benchunit"
 )
 
 // A progress tells how far a run is and how long the rest may take: estimates
@@ -35,7 +35,7 @@ func (p *progress) step(s step, sample *Sample) {
 	if sample != nil {
 		var words []string
 		for _, unit := range slices.Sorted(maps.Keys(sample.Values)) {
-			words = append(words, formatValue(sample.Values[unit])+" "+unit)
+			words = append(words, benchunit.Scale(sample.Values[unit], benchunit.ClassOf(unit))+" "+unit)
 		}
 		found = strings.Join(words, ", ")
 	}
@@ -56,27 +56,4 @@ func roughly(seconds float64) string {
 		return fmt.Sprintf("%.0f s", seconds)
 	}
 	return fmt.Sprintf("%.0f min", seconds/60)
-}
-
-// formatValue writes a number with three or four digits that count, or one if it
-// is next to nothing.
-func formatValue(v float64) string {
-	abs := max(v, -v)
-	switch {
-	case abs == 0:
-		return "0"
-	case abs < 0.001:
-		return strconv.FormatFloat(v, 'f', int(math.Ceil(-math.Log10(abs))), 64)
-	case abs < 1:
-		return fmt.Sprintf("%.3f", v)
-	case abs < 10:
-		return fmt.Sprintf("%.2f", v)
-	case abs < 100:
-		return fmt.Sprintf("%.1f", v)
-	}
-	s := fmt.Sprintf("%.0f", v)
-	for i := len(s) - 3; i > 0 && s[i-1] != '-'; i -= 3 {
-		s = s[:i] + "," + s[i:]
-	}
-	return s
 }

@@ -110,8 +110,16 @@ func (r *Results) write(dir string) error {
 	if err := r.save(dir); err != nil {
 		return err
 	}
-	if err := replaceFile(filepath.Join(dir, "benchstat.txt"), []byte(benchstat(r))); err != nil {
+	text, err := r.benchstat()
+	if err != nil {
 		return err
 	}
-	return replaceFile(filepath.Join(dir, "report.md"), []byte(report(r)))
+	if err := replaceFile(filepath.Join(dir, "benchstat.txt"), text); err != nil {
+		return err
+	}
+	markdown, err := report(r)
+	if err != nil {
+		return err
+	}
+	return replaceFile(filepath.Join(dir, "report.md"), []byte(markdown))
 }

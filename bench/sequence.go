@@ -23,7 +23,7 @@ func (b *bench) measureSequence(ctx context.Context, step step, sample *Sample) 
 			return err
 		}
 	}
-	sample.Values["request-us"] = summarize(b.sequences[step.Case]).median
+	sample.Values["request-us"] = summarize(b.sequences[step.Case]).Center
 	return nil
 }
 
@@ -50,9 +50,6 @@ func (b *bench) runSequence(ctx context.Context, first Case) error {
 		for _, size := range sequenceSizes {
 			c := first
 			c.Server, c.Size = name, size
-			if c.Cipher = b.parameters.Ciphers[0]; name == plain {
-				c.Cipher = ""
-			}
 			p.cases = append(p.cases, c)
 			if err := b.compareBody(ctx, p.server, c); err != nil {
 				return err
