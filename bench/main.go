@@ -73,13 +73,7 @@ func kernelTLS() bool {
 
 // measure runs one of the modes.
 func measure(ctx context.Context, mode string, arguments []string) error {
-	p := defaultParameters(mode != "native")
-	switch mode {
-	case "check":
-		p = checkParameters()
-	case "timed":
-		p = timedParameters()
-	}
+	p := defaults(mode)
 	flags := flag.NewFlagSet("bench "+mode, flag.ContinueOnError)
 	out := flags.String("out", filepath.Join("results", mode), "folder for results.json, report.md and benchstat.txt")
 	p.register(flags)

@@ -20,7 +20,7 @@ func TestFlags(t *testing.T) {
 		{"repetitions", "-repetitions 0", "at least 1"},
 		{"flag", "-size 1KiB", "not defined"},
 	} {
-		p := defaultParameters(true)
+		p := defaults("counted")
 		flags := flag.NewFlagSet("", flag.ContinueOnError)
 		flags.SetOutput(io.Discard)
 		p.register(flags)
@@ -38,7 +38,7 @@ func TestFlags(t *testing.T) {
 // cost has to be known before a transfer's, and each connection of a run makes
 // as many requests.
 func TestSteps(t *testing.T) {
-	p := defaultParameters(true)
+	p := defaults("counted")
 	for _, kernel := range p.Kernels {
 		b, known, cell := bench{parameters: p}, map[Case]bool{}, Case{Workload: transfer}
 		order := map[int][]string{}
@@ -125,7 +125,7 @@ func TestProxied(t *testing.T) {
 
 // The workload sequence is measured once, and in timed mode nothing else is.
 func TestTimed(t *testing.T) {
-	p := timedParameters()
+	p := defaults("timed")
 	want := len(allProtocols) * len(sequenceSizes) * len(p.Servers)
 	steps := p.steps("6.12")
 	if len(steps) != want || len(p.memorySteps()) != 0 {
@@ -152,12 +152,12 @@ func TestEstimates(t *testing.T) {
 		}
 		return seconds + total(p.memorySteps())
 	}
-	t.Logf("%.0f min", hour(defaultParameters(true))/60)
-	t.Logf("%.0f s", hour(checkParameters()))
-	if seconds := hour(defaultParameters(true)); seconds > 70*60 {
+	t.Logf("%.0f min", hour(defaults("counted"))/60)
+	t.Logf("%.0f s", hour(defaults("check")))
+	if seconds := hour(defaults("counted")); seconds > 70*60 {
 		t.Errorf("%.0f minutes", seconds/60)
 	}
-	if seconds := hour(checkParameters()); seconds > 4*60 {
+	if seconds := hour(defaults("check")); seconds > 4*60 {
 		t.Errorf("check: %.0f s", seconds)
 	}
 }

@@ -7,21 +7,6 @@ import (
 	"text/tabwriter"
 )
 
-// checkParameters are those of a run that takes a few minutes.
-func checkParameters() Parameters {
-	p := defaultParameters(true)
-	p.Kernels = []string{"6.12"}
-	p.Workloads = []string{connect, transfer, proxy, syscalls, memory}
-	p.Servers = []string{stock, ktls, ktlsHandshake}
-	p.Sizes = []int64{1 << 10, 1 << 20, 4 << 20}
-	p.ProxySizes = []int64{4 << 20}
-	p.Connections = []int{4}
-	p.Ciphers = p.Ciphers[:1]
-	p.Connects, p.RunBytes = 64, 8<<20
-	p.MemoryBytes, p.MemoryRepetitions = 4<<20, 1
-	return p
-}
-
 // A bound is what a value may be at most.
 type bound struct {
 	name     string
