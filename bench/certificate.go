@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"errors"
 	"math/big"
 	"os"
 	"path/filepath"
@@ -40,14 +41,10 @@ func writeCertificate(dir string) (*x509.CertPool, error) {
 		return nil, err
 	}
 	certificate := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
-	if err := os.WriteFile(filepath.Join(dir, "cert.pem"), certificate, 0o644); err != nil {
-		return nil, err
-	}
 	keyPEM := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER})
-	if err := os.WriteFile(filepath.Join(dir, "key.pem"), keyPEM, 0o600); err != nil {
-		return nil, err
-	}
 	pool := x509.NewCertPool()
 	pool.AppendCertsFromPEM(certificate)
-	return pool, nil
+	return pool, errors.Join(
+		os.WriteFile(filepath.Join(dir, "cert.pem"), certificate, 0o644),
+		os.WriteFile(filepath.Join(dir, "key.pem"), keyPEM, 0o600))
 }

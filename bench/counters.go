@@ -10,16 +10,6 @@ import (
 	"strings"
 )
 
-// parseTLSStat reads a counter of /proc/net/tls_stat.
-func parseTLSStat(text, name string) (int64, error) {
-	for line := range strings.Lines(text) {
-		if fields := strings.Fields(line); len(fields) == 2 && fields[0] == name {
-			return strconv.ParseInt(fields[1], 10, 64)
-		}
-	}
-	return 0, fmt.Errorf("/proc/net/tls_stat has no %s", name)
-}
-
 // kernelConnections returns the number of connections whose sending side the
 // kernel has taken over since it has booted.
 func kernelConnections() (int64, error) {
@@ -27,7 +17,7 @@ func kernelConnections() (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	return parseTLSStat(string(text), "TlsTxSw")
+	return procNumber(string(text), "TlsTxSw")
 }
 
 // parseMetric adds up the values of a metric in Prometheus's text format, with

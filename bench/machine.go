@@ -85,9 +85,6 @@ func (m *Machine) addVersions(ctx context.Context, p programs) {
 		"caddy":   {p.caddy, "version"},
 		"nginx":   {p.nginx, "-v"},
 	} {
-		if command[0] == "" {
-			continue
-		}
 		if v := version(ctx, command[0], command[1:]...); v != "" {
 			m.Versions[name] = v
 		}

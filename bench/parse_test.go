@@ -79,13 +79,21 @@ func TestParseStrace(t *testing.T) {
 	}
 }
 
-func TestParseTLSStat(t *testing.T) {
-	const text = "TlsCurrTxSw                     \t2\nTlsTxSw                         \t25\nTlsRxSw                         \t0\n"
-	if n, err := parseTLSStat(text, "TlsTxSw"); n != 25 || err != nil {
-		t.Error(n, err)
+func TestProcNumber(t *testing.T) {
+	const stat = "TlsCurrTxSw                     \t2\nTlsTxSw                         \t25\nTlsRxSw                         \t0\n"
+	const status = "VmHWM:\t  900 kB\nVmRSS:\t  123 kB\n"
+	for _, test := range []struct {
+		name, text string
+		want       int64
+	}{{"TlsTxSw", stat, 25}, {"VmRSS", status, 123}} {
+		if n, err := procNumber(test.text, test.name); n != test.want || err != nil {
+			t.Errorf("%s: %d, %v", test.name, n, err)
+		}
 	}
-	if _, err := parseTLSStat(text, "TlsTx"); err == nil {
-		t.Error("no error for a counter that is not there")
+	for name, text := range map[string]string{"TlsTx": stat, "VmRSS": "VmHWM:\t  900 kB\n"} {
+		if n, err := procNumber(text, name); err == nil {
+			t.Errorf("%s: %d, which is not there", name, n)
+		}
 	}
 }
 
@@ -112,15 +120,6 @@ func TestParseStat(t *testing.T) {
 		t.Error(pid, parent, ok)
 	}
 	if _, _, ok := parseStat("12 a S 7"); ok {
-		t.Error("read something else")
-	}
-}
-
-func TestParseRSS(t *testing.T) {
-	if n, ok := parseRSS("VmHWM:\t  900 kB\nVmRSS:\t  123 kB\n"); n != 123*1024 || !ok {
-		t.Error(n, ok)
-	}
-	if _, ok := parseRSS("VmHWM:\t  900 kB\n"); ok {
 		t.Error("read something else")
 	}
 }

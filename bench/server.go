@@ -9,7 +9,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strings"
 	"syscall"
 	"time"
 )
@@ -121,13 +120,9 @@ func (s *server) nginxConfig(site site, certificates string) string {
 	if s.name == nginxKTLS {
 		option = "\t\tssl_conf_command Options KTLS;\n"
 	}
-	var temporary strings.Builder
-	for _, kind := range []string{"client_body", "proxy", "fastcgi", "uwsgi", "scgi"} {
-		fmt.Fprintf(&temporary, "\t%s_temp_path %s;\n", kind, s.dir)
-	}
 	return fmt.Sprintf(`daemon off;
 worker_processes 1;
-%spid %s/nginx.pid;
+%spid %[2]s/nginx.pid;
 events {
 	worker_connections 16384;
 }
@@ -137,16 +132,21 @@ http {
 	sendfile on;
 	keepalive_requests 1000000000;
 	keepalive_timeout 1h;
-%s	server {
-		listen %s:%d ssl http2;
+	client_body_temp_path %[2]s;
+	proxy_temp_path %[2]s;
+	fastcgi_temp_path %[2]s;
+	uwsgi_temp_path %[2]s;
+	scgi_temp_path %[2]s;
+	server {
+		listen %[3]s:%[4]d ssl http2;
 		server_name localhost;
-		ssl_certificate %s/cert.pem;
-		ssl_certificate_key %[6]s/key.pem;
+		ssl_certificate %[5]s/cert.pem;
+		ssl_certificate_key %[5]s/key.pem;
 		ssl_protocols TLSv1.2 TLSv1.3;
-%s		root %s;
+%[6]s		root %[7]s;
 	}
 }
-`, user, s.dir, temporary.String(), s.host, s.port, certificates, option, site.dir)
+`, user, s.dir, s.host, s.port, certificates, option, site.dir)
 }
 
 // start runs the server and returns when it accepts connections.

@@ -76,25 +76,21 @@ func residentSet(pids []int) (float64, error) {
 		if err != nil {
 			return 0, err
 		}
-		n, ok := parseRSS(string(text))
-		if !ok {
-			return 0, fmt.Errorf("/proc/%d/status has no VmRSS", pid)
+		n, err := procNumber(string(text), "VmRSS")
+		if err != nil {
+			return 0, fmt.Errorf("process %d: %w", pid, err)
 		}
-		sum += n
+		sum += float64(n) * 1024
 	}
 	return sum, nil
 }
 
-func parseRSS(status string) (bytes float64, ok bool) {
-	for line := range strings.Lines(status) {
-		if value, found := strings.CutPrefix(line, "VmRSS:"); found {
-			fields := strings.Fields(value)
-			if len(fields) != 2 || fields[1] != "kB" {
-				return 0, false
-			}
-			n, err := strconv.ParseFloat(fields[0], 64)
-			return n * 1024, err == nil
+// procNumber reads the number behind a name in a file of /proc.
+func procNumber(text, name string) (int64, error) {
+	for line := range strings.Lines(text) {
+		if fields := strings.Fields(line); len(fields) > 1 && strings.TrimSuffix(fields[0], ":") == name {
+			return strconv.ParseInt(fields[1], 10, 64)
 		}
 	}
-	return 0, false
+	return 0, fmt.Errorf("there is no %s in /proc", name)
 }
