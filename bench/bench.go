@@ -7,21 +7,21 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"time"
 )
 
-// A bench measures servers that run beside it, all at once: those that have no
-// requests cost nothing.
+// A bench measures servers, which run all at once: those that have no requests
+// cost nothing.
 type bench struct {
-	parameters Parameters
-	programs   programs
-	dir        string
-	site       site
-	servers    map[string]*server
-	roots      *x509.CertPool
+	job     job
+	dir     string
+	site    site
+	servers map[string]*server
+	roots   *x509.CertPool
 	// report is called with each sample, and with notes.
 	report func(event)
+	// cache is a model through which the servers' memory accesses go, nil without.
+	cache *cacheModel
 	// connectCost has what a connection with one request costs, in nanoseconds or
 	// instructions.
 	connectCost map[Case][]float64
@@ -43,40 +43,53 @@ type event struct {
 	Error   string   `json:"error,omitempty"`
 }
 
-// newBench makes the site and starts the servers. Those that can't run here are
-// taken out of the parameters, with a note.
-func newBench(ctx context.Context, p Parameters, kernel string, programs programs, dir string, report func(event)) (*bench, error) {
+// newBench makes the site with files of some sizes.
+func newBench(j job, dir string, sizes []int64, report func(event)) (*bench, error) {
 	b := &bench{
-		parameters: p, programs: programs, dir: dir, site: site{filepath.Join(dir, "site")}, report: report,
-		servers: map[string]*server{}, connectCost: map[Case][]float64{}, verified: map[string]bool{}, sequences: map[Case][]float64{}, speed: map[Case]float64{},
+		job: j, dir: dir, site: site{filepath.Join(dir, "site")}, report: report, servers: map[string]*server{},
+		connectCost: map[Case][]float64{}, verified: map[string]bool{}, sequences: map[Case][]float64{}, speed: map[Case]float64{},
 	}
 	if err := os.MkdirAll(b.site.dir, 0o755); err != nil {
 		return nil, err
 	}
-	for _, c := range p.cells(kernel) {
-		if err := b.site.add(c.Size); err != nil {
+	for _, size := range sizes {
+		if err := b.site.add(size); err != nil {
 			return nil, err
 		}
 	}
-	var err error
+	return b, nil
+}
+
+// startBench makes the site of a job and starts its servers. It leaves out those
+// that can't run here, with a note.
+func startBench(ctx context.Context, j job, programs programs, dir string, report func(event)) (*bench, error) {
+	m := thisMachine()
+	m.addVersions(ctx, programs)
+	report(event{Machine: &m})
+	sizes := []int64{switchSize} // for warming up
+	for _, s := range j.steps() {
+		sizes = append(sizes, s.Size)
+	}
+	b, err := newBench(j, dir, sizes, report)
+	if err != nil {
+		return nil, err
+	}
 	if b.roots, err = writeCertificate(dir); err != nil {
 		return nil, err
 	}
-	if programs.nginx == "" && (slices.Contains(p.Servers, nginx) || slices.Contains(p.Servers, nginxKTLS)) {
-		report(event{Note: "nginx is not installed, so it was not measured"})
-	}
 	for _, name := range allServers {
-		if !p.starts(name) {
+		if !j.Parameters.starts(name) {
 			continue
 		}
-		s := &server{name: name, host: "127.0.0.1", dir: filepath.Join(dir, name)}
+		s := &server{name: name, dir: filepath.Join(dir, name)}
 		if !s.caddy() && programs.nginx == "" {
+			report(event{Note: "nginx is not installed, so it was not measured"})
 			continue
 		}
-		if err := s.choosePorts(); err != nil {
+		if err := s.choosePorts(j.Serve); err != nil {
 			return nil, err
 		}
-		if p.proxies() && name != plain {
+		if j.Parameters.proxies() && name != plain {
 			s.backend = b.servers[plain].port
 		}
 		if err := s.start(ctx, programs, b.site, dir); err != nil {
@@ -84,23 +97,20 @@ func newBench(ctx context.Context, p Parameters, kernel string, programs program
 		}
 		b.servers[name] = s
 	}
+	if j.Serve {
+		return b, nil // clients outside begin with runs that aren't counted
+	}
 	return b, b.warmUp(ctx)
 }
 
 // warmUp has every server make the first connections, which cost more, and
 // looks at what they cost without requests.
 func (b *bench) warmUp(ctx context.Context) error {
-	if err := b.site.add(switchSize); err != nil {
-		return err
-	}
-	for _, s := range b.servers {
-		for _, protocol := range b.parameters.Protocols {
-			l := load{url: s.url(Case{Protocol: protocol, Size: switchSize}), protocol: protocol, requests: 64, connections: 16, size: switchSize}
-			if s.name != plain {
-				l.cipher = allCiphers[0]
-			}
-			if _, err := l.run(ctx); err != nil {
-				return fmt.Errorf("%s: %w", s.name, err)
+	for name, s := range b.servers {
+		for _, protocol := range b.job.Parameters.Protocols {
+			c := Case{Protocol: protocol, Size: switchSize, Connections: 16, Cipher: allCiphers[0], Server: name}
+			if _, err := (load{c, s.url(c), 64, 1}).run(ctx); err != nil {
+				return fmt.Errorf("%s: %w", name, err)
 			}
 		}
 	}
@@ -109,10 +119,8 @@ func (b *bench) warmUp(ctx context.Context) error {
 	for name, s := range b.servers {
 		before[name], _ = cpuTime(s.pids)
 	}
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-time.After(pause):
+	if err := sleep(ctx, pause); err != nil {
+		return err
 	}
 	for name, s := range b.servers {
 		after, err := cpuTime(s.pids)
@@ -126,14 +134,15 @@ func (b *bench) warmUp(ctx context.Context) error {
 	return nil
 }
 
-// run takes all samples of a kernel.
-func (b *bench) run(ctx context.Context, kernel string) error {
+// run takes the samples of the job.
+func (b *bench) run(ctx context.Context) error {
 	skipped := map[string]bool{}
-	for i, step := range b.parameters.steps(kernel) {
+	for i, step := range b.job.steps() {
 		done := event{Step: i + 1}
 		if s := b.servers[step.Server]; s != nil && !skipped[step.Workload] {
 			start := time.Now()
-			sample, err := b.measure(ctx, s, step)
+			sample := Sample{Case: step.Case, Repetition: step.repetition, Values: map[string]float64{}}
+			err := b.measure(ctx, s, step, &sample)
 			sample.Seconds = time.Since(start).Seconds()
 			var cant cantMeasure
 			switch {
@@ -157,24 +166,25 @@ func (b *bench) run(ctx context.Context, kernel string) error {
 type cantMeasure struct{ error }
 
 // measure takes one sample.
-func (b *bench) measure(ctx context.Context, s *server, step step) (Sample, error) {
-	sample := Sample{Case: step.Case, Repetition: step.repetition, Values: map[string]float64{}}
+func (b *bench) measure(ctx context.Context, s *server, step step, sample *Sample) error {
 	if err := b.compareBody(ctx, s, step.Case); err != nil {
-		return sample, err
+		return err
 	}
 	switch step.Workload {
 	case connect:
-		return sample, b.measureConnect(ctx, s, step, &sample)
+		return b.measureConnect(ctx, s, step, sample)
 	case transfer, proxy:
-		return sample, b.measureTransfer(ctx, s, step, &sample)
+		return b.measureTransfer(ctx, s, step, sample)
 	case sequence:
-		return sample, b.measureSequence(ctx, step, &sample)
+		return b.measureSequence(ctx, step, sample)
 	case syscalls:
-		return sample, b.measureSyscalls(ctx, s, step, &sample)
+		return b.measureSyscalls(ctx, s, step, sample)
 	case idle:
-		return sample, b.measureIdle(ctx, s, step, &sample)
+		return b.measureIdle(ctx, s, step, sample)
+	case memory, proxyMemory:
+		return b.measureMemory(ctx, s, step, sample)
 	}
-	return sample, fmt.Errorf("%s: no such workload", step.Workload)
+	return fmt.Errorf("%s: no such workload", step.Workload)
 }
 
 // compareBody compares what a server sends with the file, once.
@@ -188,4 +198,14 @@ func (b *bench) compareBody(ctx context.Context, s *server, c Case) error {
 	}
 	b.verified[url] = true
 	return nil
+}
+
+// sleep returns early if ctx ends, with its error.
+func sleep(ctx context.Context, d time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(d):
+		return nil
+	}
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -104,6 +105,15 @@ func (c Case) bySendfile() bool {
 // proxied says whether the bodies come from a backend.
 func (c Case) proxied() bool { return c.Workload == proxy || c.Workload == proxyMemory }
 
+// on is the same case with another server.
+func (c Case) on(server string) Case {
+	c.Server = server
+	return c
+}
+
+// major is the version of HTTP.
+func (c Case) major() int { return map[string]int{http1: 1, http2: 2}[c.Protocol] }
+
 // perRequest says that the cost of a case is given per request, as it is for
 // small bodies, most of whose cost is not for their bytes; else it is per KiB.
 func (c Case) perRequest() bool { return c.Size < switchSize }
@@ -156,10 +166,8 @@ func parseSize(s string) (int64, error) {
 
 // rank is the place of a name in a list, behind all others if it is not there.
 func rank(list []string, name string) int {
-	for i, s := range list {
-		if s == name {
-			return i
-		}
+	if i := slices.Index(list, name); i >= 0 {
+		return i
 	}
 	return len(list)
 }

@@ -13,13 +13,10 @@ import (
 
 // A load is what h2load is to do.
 type load struct {
-	url         string
-	protocol    string
-	cipher      string // as in Case
-	requests    int
-	connections int
-	threads     int
-	size        int64 // of each body, in bytes
+	Case
+	url      string
+	requests int
+	threads  int
 }
 
 // A loadResult is what h2load has found.
@@ -32,12 +29,12 @@ type loadResult struct {
 }
 
 func (l load) arguments() []string {
-	a := []string{"-n", strconv.Itoa(l.requests), "-c", strconv.Itoa(l.connections), "-t", strconv.Itoa(max(1, l.threads))}
-	if l.protocol == http1 {
+	a := []string{"-n", strconv.Itoa(l.requests), "-c", strconv.Itoa(l.Connections), "-t", strconv.Itoa(l.threads)}
+	if l.Protocol == http1 {
 		a = append(a, "--h1")
 	}
-	if l.cipher != "" {
-		a = append(a, "--tls13-ciphers="+cipherSuites[l.cipher])
+	if cipher := l.tlsCipher(); cipher != "" {
+		a = append(a, "--tls13-ciphers="+cipherSuites[cipher])
 	}
 	return append(a, l.url)
 }
@@ -63,19 +60,19 @@ func (l load) run(ctx context.Context) (loadResult, error) {
 }
 
 func (l load) verify(r loadResult) error {
-	wantProtocol := ""
-	if l.cipher != "" {
-		wantProtocol = map[string]string{http1: "http/1.1", http2: "h2"}[l.protocol]
+	cipher, protocol := "", r.protocol // without TLS none is agreed on
+	if l.tlsCipher() != "" {
+		cipher, protocol = cipherSuites[l.Cipher], map[string]string{http1: "http/1.1", http2: "h2"}[l.Protocol]
 	}
-	switch want := int64(l.requests) * l.size; {
+	switch want := int64(l.requests) * l.Size; {
 	case r.succeeded != l.requests:
 		return fmt.Errorf("%d of %d requests have succeeded", r.succeeded, l.requests)
 	case r.bytes != want:
 		return fmt.Errorf("the bodies have %d bytes, want %d", r.bytes, want)
-	case r.cipher != cipherSuites[l.cipher]:
-		return fmt.Errorf("the cipher is %q, want %q", r.cipher, cipherSuites[l.cipher])
-	case r.protocol != wantProtocol && l.cipher != "":
-		return fmt.Errorf("the protocol is %q, want %q", r.protocol, wantProtocol)
+	case r.cipher != cipher:
+		return fmt.Errorf("the cipher is %q, want %q", r.cipher, cipher)
+	case r.protocol != protocol:
+		return fmt.Errorf("the protocol is %q, want %q", r.protocol, protocol)
 	}
 	return nil
 }

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"io"
 	"net/http"
 	"time"
 )
@@ -30,7 +29,7 @@ func (b *bench) measureIdle(ctx context.Context, s *server, step step, sample *S
 	for i := range clients {
 		// A client each, so that no connection is used twice.
 		clients[i] = newClient(step.Protocol, b.roots)
-		if err := fetch(ctx, clients[i], s.url(step.Case), step.Size); err != nil {
+		if err := fetch(ctx, clients[i], s, step.Case); err != nil {
 			return err
 		}
 	}
@@ -84,27 +83,6 @@ func (s *server) collectGarbage(ctx context.Context) error {
 	if !s.caddy() {
 		return nil
 	}
-	_, err := get(ctx, fmt.Sprintf("http://localhost:%d/debug/pprof/heap?gc=1", s.admin))
+	_, err := getText(ctx, fmt.Sprintf("http://localhost:%d/debug/pprof/heap?gc=1", s.admin))
 	return err
-}
-
-// fetch reads a whole body and leaves the connection open.
-func fetch(ctx context.Context, client *http.Client, url string, size int64) error {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	if err != nil {
-		return err
-	}
-	response, err := client.Do(request)
-	if err != nil {
-		return err
-	}
-	defer response.Body.Close()
-	n, err := io.Copy(io.Discard, response.Body)
-	if err != nil {
-		return err
-	}
-	if response.StatusCode != http.StatusOK || n != size {
-		return fmt.Errorf("%s: %s with %d bytes, want %d", url, response.Status, n, size)
-	}
-	return nil
 }

@@ -102,9 +102,9 @@ func measure(ctx context.Context, mode string, arguments []string) error {
 		return err
 	}
 	if mode == "native" {
-		return r.finish(native(ctx, r, caddy))
+		return r.finish(r.native(ctx, caddy))
 	}
-	err = r.finish(counted(ctx, r))
+	err = r.finish(r.counted(ctx))
 	if mode == "check" && err == nil {
 		err = check(os.Stdout, r.results)
 	}

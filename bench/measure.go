@@ -3,58 +3,56 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
-	"path/filepath"
 	"runtime"
 	"time"
 )
 
-// loadFor returns the load of a case with that many requests.
-func (b *bench) loadFor(s *server, c Case, requests int) load {
-	threads := 1
-	if !b.parameters.Counted {
-		threads = max(1, min(c.Connections, runtime.NumCPU()/2))
+// load has h2load make that many requests, between begin and end, and asserts that
+// what was done is what the case says.
+func (b *bench) load(ctx context.Context, s *server, c Case, requests int, begin, end func() error) (loadResult, error) {
+	l := load{c, s.url(c), requests, 1}
+	if !b.job.Parameters.Counted {
+		l.threads = max(1, min(c.Connections, runtime.NumCPU()/2))
 	}
-	return load{
-		url: s.url(c), protocol: c.Protocol, cipher: c.tlsCipher(), requests: requests,
-		connections: c.Connections, threads: threads, size: c.Size,
+	w, err := newWitness(ctx, s)
+	if err != nil {
+		return loadResult{}, err
 	}
+	if err := begin(); err != nil {
+		return loadResult{}, err
+	}
+	r, err := l.run(ctx)
+	if err != nil {
+		return r, err
+	}
+	if err := end(); err != nil {
+		return r, err
+	}
+	return r, w.check(ctx, c, c.Connections, r.bytes)
 }
 
-// A cost is what a run has cost the server.
+// A cost is what a load has cost the server.
 type cost struct {
 	loadResult
 	cpu float64 // nanoseconds, or instructions
 }
 
-// cost runs a load and asserts that it has measured what it says.
 func (b *bench) cost(ctx context.Context, s *server, c Case, requests int) (r cost, err error) {
 	if err := s.collectGarbage(ctx); err != nil {
 		return r, err
 	}
-	w, err := newWitness(ctx, s)
-	if err != nil {
-		return r, err
-	}
-	before, err := cpuTime(s.pids)
-	if err != nil {
-		return r, err
-	}
-	if r.loadResult, err = b.loadFor(s, c, requests).run(ctx); err != nil {
-		return r, err
-	}
-	after, err := cpuTime(s.pids)
-	if err != nil {
-		return r, err
-	}
+	var before, after float64
+	r.loadResult, err = b.load(ctx, s, c, requests,
+		func() (err error) { before, err = cpuTime(s.pids); return err },
+		func() (err error) { after, err = cpuTime(s.pids); return err })
 	r.cpu = after - before
-	return r, w.check(ctx, c, c.Connections, r.bytes)
+	return r, err
 }
 
 // connectKey is the case whose cost, for each connection, is a part of every
 // transfer like c. The cipher makes little difference for it.
 func (b *bench) connectKey(c Case) Case {
-	return Case{c.Kernel, connect, c.Protocol, connectSize, b.parameters.Connects, b.parameters.Ciphers[0], c.Server}
+	return Case{c.Kernel, connect, c.Protocol, connectSize, b.job.Parameters.Connects, b.job.Parameters.Ciphers[0], c.Server}
 }
 
 func (b *bench) measureConnect(ctx context.Context, s *server, step step, sample *Sample) error {
@@ -64,7 +62,7 @@ func (b *bench) measureConnect(ctx context.Context, s *server, step step, sample
 	}
 	each := r.cpu / float64(step.Connections)
 	b.connectCost[step.Case] = append(b.connectCost[step.Case], each)
-	if b.parameters.Counted {
+	if b.job.Parameters.Counted {
 		sample.Values["instr/conn"] = each
 		return nil
 	}
@@ -78,7 +76,7 @@ func (b *bench) measureConnect(ctx context.Context, s *server, step step, sample
 // connect and taken off. What it costs to move a connection into the kernel is
 // not taken off.
 func (b *bench) measureTransfer(ctx context.Context, s *server, step step, sample *Sample) error {
-	if !b.parameters.Counted {
+	if !b.job.Parameters.Counted {
 		return b.measureNative(ctx, s, step, sample)
 	}
 	r, err := b.cost(ctx, s, step.Case, step.requests)
@@ -128,7 +126,7 @@ func (b *bench) measureNative(ctx context.Context, s *server, step step, sample 
 		}
 		requests *= 4
 	}
-	rounds := int(b.speed[speedKey] * b.parameters.Seconds / float64(step.Connections))
+	rounds := int(b.speed[speedKey] * b.job.Parameters.Seconds / float64(step.Connections))
 	requests = max(2, rounds) * step.Connections
 
 	probing, stop := context.WithCancel(ctx)
@@ -140,7 +138,7 @@ func (b *bench) measureNative(ctx context.Context, s *server, step step, sample 
 	probed := make(chan probe, 1)
 	if step.tlsCipher() == "" || step.Cipher == allCiphers[0] {
 		go func() {
-			times, bytes := firstBytes(probing, step.Protocol, s.url(step.Case), step.Size, b.roots)
+			times, bytes := firstBytes(probing, s, step.Case, b.roots)
 			probed <- probe{times, bytes}
 		}()
 	} else {
@@ -177,36 +175,5 @@ func (b *bench) measureNative(ctx context.Context, s *server, step step, sample 
 		v["ttfb-p50-ms"] = percentile(p.times, 0.50)
 		v["ttfb-p99-ms"] = percentile(p.times, 0.99)
 	}
-	return nil
-}
-
-func (b *bench) measureSyscalls(ctx context.Context, s *server, step step, sample *Sample) error {
-	requests := max(step.requests, 4)
-	file := filepath.Join(b.dir, "strace")
-	w, err := newWitness(ctx, s)
-	if err != nil {
-		return err
-	}
-	var r loadResult
-	calls, copied, err := trace(ctx, s.pids, file, func() error {
-		var err error
-		r, err = b.loadFor(s, step.Case, requests).run(ctx)
-		return err
-	})
-	if err != nil {
-		return fmt.Errorf("under strace: %w", err)
-	}
-	if err := w.check(ctx, step.Case, step.Connections, r.bytes); err != nil {
-		return err
-	}
-	var sum int64
-	for name, n := range calls {
-		if !scheduling[name] {
-			sum += n
-		}
-	}
-	sample.Calls = calls
-	sample.Values["border-B/B"] = float64(copied) / float64(r.bytes)
-	sample.Values["syscalls/MiB"] = float64(sum) / float64(r.bytes) * (1 << 20)
 	return nil
 }

@@ -37,7 +37,7 @@ func TestParseH2load(t *testing.T) {
 // A run that isn't what it is to be has to fail.
 func TestVerifyLoad(t *testing.T) {
 	good := loadResult{64, 64 << 20, time.Second, "TLS_AES_128_GCM_SHA256", "h2"}
-	l := load{protocol: http2, cipher: "aes128", requests: 64, size: 1 << 20}
+	l := load{Case: Case{Protocol: http2, Cipher: "aes128", Size: 1 << 20, Server: ktls}, requests: 64}
 	if err := l.verify(good); err != nil {
 		t.Error(err)
 	}
@@ -54,7 +54,7 @@ func TestVerifyLoad(t *testing.T) {
 			t.Errorf("%s: no error", name)
 		}
 	}
-	l.cipher = ""
+	l.Server = plain
 	if err := l.verify(loadResult{succeeded: 64, bytes: 64 << 20}); err != nil {
 		t.Errorf("without TLS: %v", err)
 	}

@@ -1,8 +1,6 @@
 package main
 
-import (
-	"slices"
-)
+import "slices"
 
 // A step is one sample to take.
 type step struct {
@@ -80,81 +78,90 @@ func (p *Parameters) serversOf(c Case) []string {
 	})
 }
 
-// cells returns the cases on a kernel, without servers, in the order in which
-// they are measured. The workloads memory and proxy-memory are none of them: the
-// host does these.
-func (p *Parameters) cells(kernel string) []Case {
+// memoryConnections is how many connections the workloads memory and proxy-memory
+// have, each with one body.
+const memoryConnections = 16
+
+// jobs returns what virtual machines are to do, one after the other.
+func (p *Parameters) jobs() []job {
+	var jobs []job
+	for _, kernel := range p.Kernels {
+		jobs = append(jobs, job{*p, kernel, false})
+	}
+	jobs = append(jobs, job{*p, p.mainKernel(), true})
+	return slices.DeleteFunc(jobs, func(j job) bool { return len(j.steps()) == 0 })
+}
+
+// cells returns the cases of a job, without servers, in the order in which they are
+// measured.
+func (j job) cells() []Case {
+	p := &j.Parameters
 	var cells []Case
-	has := func(workload string) bool { return slices.Contains(p.Workloads, workload) }
 	for _, protocol := range p.Protocols {
+		first := p.Ciphers[0]
 		add := func(workload string, size int64, connections int, cipher string) {
-			c := Case{kernel, workload, protocol, size, connections, cipher, ""}
-			if !slices.Contains(cells, c) {
+			c := Case{j.Kernel, workload, protocol, size, connections, cipher, ""}
+			if !slices.Contains(cells, c) && slices.Contains(p.Workloads, workload) {
 				cells = append(cells, c)
 			}
 		}
-		first := p.Ciphers[0]
+		if j.Serve {
+			add(memory, p.MemoryBytes, memoryConnections, first)
+			add(proxyMemory, p.MemoryBytes, memoryConnections, first)
+			continue
+		}
 		// A transfer's cost is without that of its connections, so these come first.
-		if has(connect) || has(transfer) || has(proxy) {
-			add(connect, connectSize, p.Connects, first)
-			if has(connect) && slices.Contains(p.Sizes, switchSize) {
-				add(connect, switchSize, p.Connects, first)
-			}
+		if slices.Contains(p.Workloads, transfer) || slices.Contains(p.Workloads, proxy) {
+			cells = append(cells, Case{j.Kernel, connect, protocol, connectSize, p.Connects, first, ""})
 		}
-		if has(transfer) {
-			for _, size := range p.Sizes {
-				for _, connections := range p.Connections {
-					if p.wants(kernel, size, connections) {
-						add(transfer, size, connections, first)
-					}
-				}
-			}
-			for _, cipher := range p.Ciphers[1:] {
-				if !p.reduced(kernel) {
-					add(transfer, 1<<20, min(16, slices.Max(p.Connections)), cipher)
+		add(connect, connectSize, p.Connects, first)
+		if slices.Contains(p.Sizes, switchSize) {
+			add(connect, switchSize, p.Connects, first)
+		}
+		for _, size := range p.Sizes {
+			for _, connections := range p.Connections {
+				if p.wants(j.Kernel, size, connections) {
+					add(transfer, size, connections, first)
 				}
 			}
 		}
-		if has(proxy) && !p.reduced(kernel) {
-			for _, size := range p.ProxySizes {
-				add(proxy, size, 1, first)
-			}
+		if p.reduced(j.Kernel) {
+			continue
 		}
-		if has(sequence) && !p.reduced(kernel) {
-			for _, size := range sequenceSizes {
-				add(sequence, size, 1, first)
-			}
+		for _, cipher := range p.Ciphers[1:] {
+			add(transfer, 1<<20, min(16, slices.Max(p.Connections)), cipher)
 		}
-		if has(syscalls) && !p.reduced(kernel) {
-			add(syscalls, 4<<20, 1, first)
+		for _, size := range p.ProxySizes {
+			add(proxy, size, 1, first)
 		}
-		if has(idle) && !p.reduced(kernel) {
-			add(idle, connectSize, p.Idle, first)
-			add(idle, switchSize, p.Idle, first)
+		for _, size := range sequenceSizes {
+			add(sequence, size, 1, first)
 		}
+		add(syscalls, 4<<20, 1, first)
+		add(idle, connectSize, p.Idle, first)
+		add(idle, switchSize, p.Idle, first)
 	}
 	return cells
 }
 
-// steps returns the samples to take on a kernel. The servers alternate, and each
-// repetition begins with another one.
-func (p *Parameters) steps(kernel string) []step {
+// bootSeconds is how long a machine takes to boot and to start the servers,
+// emulated.
+const bootSeconds = 25
+
+// steps returns the samples to take. The servers alternate, and each repetition
+// begins with another one. With clients outside none follows itself, as what it has
+// left in the cache would help it.
+func (j job) steps() []step {
+	p := &j.Parameters
 	var steps []step
-	for _, cell := range p.cells(kernel) {
-		repetitions := p.Repetitions
-		switch {
-		case cell.Workload == syscalls || cell.Workload == idle || cell.Workload == sequence:
-			repetitions = 1
-		case p.Counted && cell.Size*int64(cell.Connections) > p.MaxBytes:
-			repetitions = 1
-		case p.Counted && cell.Connections > 64 && cell.Workload == transfer:
-			repetitions = min(2, repetitions)
-		}
-		for repetition := range repetitions {
-			servers := p.serversOf(cell)
+	for _, cell := range j.cells() {
+		servers := p.serversOf(cell)
+		for repetition := range p.repetitions(cell) {
 			for i := range servers {
-				c := cell
-				c.Server = servers[(i+repetition)%len(servers)]
+				if !j.Serve {
+					i += repetition
+				}
+				c := cell.on(servers[i%len(servers)])
 				if c.Server == plain && c.Cipher != p.Ciphers[0] {
 					continue // once is enough
 				}
@@ -164,16 +171,41 @@ func (p *Parameters) steps(kernel string) []step {
 			}
 		}
 	}
+	if p.Counted && !j.Serve && len(steps) > 0 {
+		steps[0].estimate += bootSeconds
+	}
 	return steps
+}
+
+// total returns seconds.
+func total(steps []step) (seconds float64) {
+	for _, s := range steps {
+		seconds += s.estimate
+	}
+	return seconds
+}
+
+func (p *Parameters) repetitions(c Case) int {
+	switch {
+	case c.Workload == memory || c.Workload == proxyMemory:
+		return p.MemoryRepetitions
+	case c.Workload == syscalls || c.Workload == idle || c.Workload == sequence:
+		return 1
+	case p.Counted && c.Size*int64(c.Connections) > p.MaxBytes:
+		return 1
+	case p.Counted && c.Connections > 64 && c.Workload == transfer:
+		return min(2, p.Repetitions)
+	}
+	return p.Repetitions
 }
 
 // requests returns how many requests a run of a case makes in counted mode: the
 // same number on each connection.
 func (p *Parameters) requests(c Case) int {
-	if c.Workload == connect || c.Workload == idle {
+	switch c.Workload {
+	case connect, idle, memory, proxyMemory:
 		return c.Connections
-	}
-	if c.Workload == sequence {
+	case sequence:
 		return sequenceRounds
 	}
 	n := int(max(1, min(p.RunBytes/c.Size, 800)))
@@ -197,16 +229,18 @@ func (p *Parameters) estimate(s step) float64 {
 		}
 		return 1
 	}
-	seconds := 0.2 + 0.001*float64(s.requests) + 0.02*float64(s.Connections) +
-		0.06*float64(s.requests)*float64(s.Size)/(1<<20)
-	if s.Server == plain {
+	mib := float64(s.requests) * float64(s.Size) / (1 << 20)
+	seconds := 0.2 + 0.001*float64(s.requests) + 0.02*float64(s.Connections) + 0.06*mib
+	switch {
+	case s.Workload == memory || s.Workload == proxyMemory:
+		seconds = 0.3 * mib // through the model of the cache
+	case s.Workload == syscalls:
+		seconds += 5 // strace
+	case s.Server == plain:
 		seconds /= 3
 	}
 	if s.proxied() {
 		seconds *= 1.5
-	}
-	if s.Workload == syscalls {
-		seconds += 5
 	}
 	return seconds
 }

@@ -40,9 +40,9 @@ func TestFlags(t *testing.T) {
 func TestSteps(t *testing.T) {
 	p := defaults("counted")
 	for _, kernel := range p.Kernels {
-		b, known, cell := bench{parameters: p}, map[Case]bool{}, Case{Workload: transfer}
+		b, known, cell := bench{job: job{Parameters: p}}, map[Case]bool{}, Case{Workload: transfer}
 		order := map[int][]string{}
-		for _, s := range p.steps(kernel) {
+		for _, s := range (job{p, kernel, false}).steps() {
 			if s.Workload == connect {
 				known[s.Case] = true
 			}
@@ -127,8 +127,12 @@ func TestProxied(t *testing.T) {
 func TestTimed(t *testing.T) {
 	p := defaults("timed")
 	want := len(allProtocols) * len(sequenceSizes) * len(p.Servers)
-	steps := p.steps("6.12")
-	if len(steps) != want || len(p.memorySteps()) != 0 {
+	jobs := p.jobs()
+	if len(jobs) != 1 || jobs[0].Serve {
+		t.Fatalf("%d jobs", len(jobs))
+	}
+	steps := jobs[0].steps()
+	if len(steps) != want {
 		t.Errorf("%d steps, want %d", len(steps), want)
 	}
 	for _, s := range steps {
@@ -147,10 +151,10 @@ func TestTimed(t *testing.T) {
 // The defaults are to take little more than an hour, and the check a few minutes.
 func TestEstimates(t *testing.T) {
 	hour := func(p Parameters) (seconds float64) {
-		for _, kernel := range p.Kernels {
-			seconds += total(p.steps(kernel)) + bootSeconds
+		for _, j := range p.jobs() {
+			seconds += total(j.steps())
 		}
-		return seconds + total(p.memorySteps())
+		return seconds
 	}
 	t.Logf("%.0f min", hour(defaults("counted"))/60)
 	t.Logf("%.0f s", hour(defaults("check")))
@@ -167,7 +171,7 @@ func TestProgress(t *testing.T) {
 	p := newProgress(&b, 2, 200)
 	p.start = time.Now().Add(-100 * time.Second)
 	p.step(step{Case: Case{Kernel: "6.12", Server: ktls}, estimate: 100}, &Sample{Values: map[string]float64{"instr/KiB": 1234}})
-	if s := b.String(); !strings.Contains(s, "2 measurements, about 3 min") || !strings.Contains(s, "[1/2, 100 s left]") && !strings.Contains(s, "[1/2, 2 min left]") || !strings.Contains(s, "1.234k instr/KiB") {
+	if s := b.String(); !strings.Contains(s, "2 measurements, about 3m20s") || !strings.Contains(s, "[1/2, 1m40s left]") || !strings.Contains(s, "1.234k instr/KiB") {
 		t.Error(s)
 	}
 }

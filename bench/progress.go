@@ -39,21 +39,12 @@ func (p *progress) step(s step, sample *Sample) {
 		}
 		found = strings.Join(words, ", ")
 	}
-	fmt.Fprintf(p.w, "[%*d/%d, %s left] %-4s %s: %s\n", len(fmt.Sprint(p.steps)), p.doneSteps, p.steps,
-		roughly(p.left(time.Since(p.start).Seconds())), s.Kernel, s.Case, found)
-}
-
-// left returns seconds.
-func (p *progress) left(elapsed float64) float64 {
-	rest := max(0, p.total-p.done)
 	// At the beginning the estimate is all there is.
 	const prior = 30
-	return rest * (elapsed + prior) / (p.done + prior)
+	left := max(0, p.total-p.done) * (time.Since(p.start).Seconds() + prior) / (p.done + prior)
+	fmt.Fprintf(p.w, "[%d/%d, %s left] %-4s %s: %s\n", p.doneSteps, p.steps, roughly(left), s.Kernel, s.Case, found)
 }
 
-func roughly(seconds float64) string {
-	if seconds < 90 {
-		return fmt.Sprintf("%.0f s", seconds)
-	}
-	return fmt.Sprintf("%.0f min", seconds/60)
+func roughly(seconds float64) time.Duration {
+	return time.Duration(seconds) * time.Second
 }

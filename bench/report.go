@@ -1,14 +1,18 @@
 package main
 
 import (
+	"bytes"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
 )
 
+// A unit is a quantity: its name in results.json, and its title in reports.
+type unit struct{ name, title string }
+
 // units are what is measured, in the order of the tables of a workload.
-var units = []struct{ name, title string }{
+var units = []unit{
 	{"instr/conn", "Instructions of the server for a new connection with one request"},
 	{"instr/req", "Instructions of the server for a request"},
 	{"instr/KiB", "Instructions of the server per KiB of body"},
@@ -32,6 +36,8 @@ var units = []struct{ name, title string }{
 	{"guest-instr/KiB", "Instructions of the whole machine per KiB of body"},
 }
 
+var protocolTitles = map[string]string{http1: "HTTP/1.1", http2: "HTTP/2"}
+
 // meanings say what the numbers of a mode are.
 var meanings = map[string]string{
 	"native":  "Measured on the kernel of this machine. Clients and server share its CPUs and talk over loopback: throughput is that of both together, CPU time is the server's alone. The time to the first byte is that of one more client beside the load, from its request written to the first byte of the answer; it has the cipher that Go chooses.",
@@ -39,27 +45,26 @@ var meanings = map[string]string{
 	"timed":   "Timed in virtual machines, by emulation, with two CPUs. The times contain the client and the emulator, and whatever else the machine did. They can be compared between the servers in this report, which took turns; they say nothing about a real machine.",
 }
 
-// report returns the results as Markdown.
-func report(r *Results) (string, error) {
-	var b strings.Builder
-	fmt.Fprintf(&b, "# Benchmark of caddy-ktls, %s\n\n", r.Mode)
+// report writes the results as Markdown.
+func (r *Results) report(b *bytes.Buffer) error {
+	fmt.Fprintf(b, "# Benchmark of caddy-ktls, %s\n\n", r.Mode)
 	if r.Partial {
 		b.WriteString("**This is a part: the run was not finished.**\n\n")
 	}
 	b.WriteString(meanings[r.Mode])
 	b.WriteString("\n\nThe cost of a transfer is without that of making its connections. Each connection has one request at a time. Tables have the median. In parentheses is the interval that has it with a confidence of 95 %, or from the least to the most if fewer than six repetitions allow no such interval. Behind × is the ratio to `stock`, Caddy without the directive. bench/README.md says what each quantity is.\n")
-	writeMachine(&b, r)
+	r.writeMachine(b)
 	if len(r.Notes) > 0 {
 		b.WriteString("\n## Notes\n\n")
 		for _, n := range r.Notes {
-			fmt.Fprintf(&b, "- %s\n", strings.ReplaceAll(strings.TrimSpace(n), "\n", "\n  "))
+			fmt.Fprintf(b, "- %s\n", strings.ReplaceAll(strings.TrimSpace(n), "\n", "\n  "))
 		}
 	}
-	err := writeTables(&b, r)
-	return b.String(), err
+	r.writeTables(b)
+	return nil
 }
 
-func writeMachine(b *strings.Builder, r *Results) {
+func (r *Results) writeMachine(b *bytes.Buffer) {
 	m := r.Machine
 	rows := [][2]string{
 		{"Started", r.Started.UTC().Format("2006-01-02 15:04 UTC")},

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -110,16 +111,14 @@ func (r *Results) write(dir string) error {
 	if err := r.save(dir); err != nil {
 		return err
 	}
-	text, err := r.benchstat()
-	if err != nil {
-		return err
+	for name, write := range map[string]func(*bytes.Buffer) error{"benchstat.txt": r.benchstat, "report.md": r.report} {
+		var b bytes.Buffer
+		if err := write(&b); err != nil {
+			return err
+		}
+		if err := replaceFile(filepath.Join(dir, name), b.Bytes()); err != nil {
+			return err
+		}
 	}
-	if err := replaceFile(filepath.Join(dir, "benchstat.txt"), text); err != nil {
-		return err
-	}
-	markdown, err := report(r)
-	if err != nil {
-		return err
-	}
-	return replaceFile(filepath.Join(dir, "report.md"), []byte(markdown))
+	return nil
 }

@@ -5,9 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
+	"os/exec"
 	"slices"
-	"strconv"
 	"time"
 )
 
@@ -29,13 +30,105 @@ func newRun(p Parameters, mode, out string, log io.Writer) (*run, error) {
 	}, nil
 }
 
-// take takes an event that belongs to a step of a list.
-func (r *run) take(steps []step, e event) {
+// native measures on this machine's kernel, a given binary of Caddy's or, if that
+// is empty, one from this checkout.
+func (r *run) native(ctx context.Context, caddy string) error {
+	if _, err := exec.LookPath("h2load"); err != nil {
+		return errors.New("h2load is needed: install nghttp2-client")
+	}
+	work, err := os.MkdirTemp("", "ktls-bench.")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(work)
+	if caddy == "" {
+		h, err := newHost(ctx, work)
+		if err != nil {
+			return err
+		}
+		caddy = h.caddy
+	}
+	j := job{Parameters: r.results.Parameters, Kernel: kernelRelease()}
+	if err := r.plan([]job{j}); err != nil {
+		return err
+	}
+	b, err := startBench(ctx, j, programs{caddy, findNginx()}, work, func(e event) { r.take(j, e) })
+	if err != nil {
+		return err
+	}
+	return b.run(ctx)
+}
+
+// counted measures in virtual machines.
+func (r *run) counted(ctx context.Context) error {
+	work, err := os.MkdirTemp("", "ktls-bench.")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(work)
+	h, err := newHost(ctx, work)
+	if err != nil {
+		return err
+	}
+	if err := h.prepareMachines(ctx); err != nil {
+		return err
+	}
+	r.results.Machine.Versions["qemu"] = version(ctx, "qemu-system-x86_64", "--version")
+	jobs := r.results.Parameters.jobs()
+	if err := r.plan(jobs); err != nil {
+		return err
+	}
+	for _, j := range jobs {
+		if j.Serve {
+			err = r.measureOutside(ctx, h, j)
+		} else {
+			err = r.measureInside(ctx, h, j)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// measureInside has a virtual machine measure servers that are in it.
+func (r *run) measureInside(ctx context.Context, h *host, j job) error {
+	options := []string{"--memory", fmt.Sprint(j.Parameters.guestMemory())}
+	if !j.Parameters.Timed {
+		options = append(options, "--icount")
+	}
+	return h.boot(ctx, j, options, func(_ context.Context, e event) error {
+		r.take(j, e)
+		return nil
+	})
+}
+
+// plan says what is to come.
+func (r *run) plan(jobs []job) error {
+	var steps []step
+	for _, j := range jobs {
+		steps = append(steps, j.steps()...)
+	}
+	if len(steps) == 0 {
+		return errors.New("nothing is left to measure; -max-bytes and -full allow more")
+	}
+	r.progress = newProgress(r.log, len(steps), total(steps))
+	return nil
+}
+
+// take takes an event of a job.
+func (r *run) take(j job, e event) {
+	if e.Machine != nil {
+		maps.Copy(r.results.Machine.Versions, e.Machine.Versions)
+		if k := (KernelRun{j.Kernel, e.Machine.Kernel}); !slices.Contains(r.results.Kernels, k) {
+			r.results.Kernels = append(r.results.Kernels, k)
+		}
+	}
 	if e.Note != "" {
 		fmt.Fprintln(r.log, "note:", e.Note)
 		r.results.note("%s", e.Note)
 	}
-	if e.Step > 0 && e.Step <= len(steps) {
+	if steps := j.steps(); e.Step > 0 && e.Step <= len(steps) {
 		r.progress.step(steps[e.Step-1], e.Sample)
 	}
 	if e.Sample == nil {
@@ -68,127 +161,4 @@ func (r *run) finish(err error) error {
 		return errors.New("interrupted; what was done is written")
 	}
 	return err
-}
-
-// native measures on this machine's kernel, a given binary of Caddy's or, if that
-// is empty, one from this checkout.
-func native(ctx context.Context, r *run, caddy string) error {
-	p := r.results.Parameters
-	work, err := os.MkdirTemp("", "ktls-bench.")
-	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(work)
-	prog := programs{caddy: caddy, nginx: findNginx()}
-	if caddy == "" {
-		h, err := newHost(ctx, work, false)
-		if err != nil {
-			return err
-		}
-		prog = h.prog
-	}
-	r.results.Machine.addVersions(ctx, prog)
-	if r.results.Machine.Versions["caddy"] == "" {
-		return fmt.Errorf("-caddy: %s can't be run", prog.caddy)
-	}
-	if r.results.Machine.Versions["h2load"] == "" {
-		return errors.New("h2load is needed: install nghttp2-client")
-	}
-	kernel := kernelRelease()
-	r.results.Kernels = []KernelRun{{kernel, kernel}}
-	steps := p.steps(kernel)
-	if len(steps) == 0 {
-		return errNothing
-	}
-	r.progress = newProgress(r.log, len(steps), total(steps))
-	b, err := newBench(ctx, p, kernel, prog, work, func(e event) { r.take(steps, e) })
-	if err != nil {
-		return err
-	}
-	return b.run(ctx, kernel)
-}
-
-var errNothing = errors.New("nothing is left to measure; -max-bytes and -full allow more")
-
-func total(steps []step) (seconds float64) {
-	for _, s := range steps {
-		seconds += s.estimate
-	}
-	return seconds
-}
-
-// bootSeconds is how long a machine takes to boot and to start the servers,
-// emulated.
-const bootSeconds = 25
-
-// counted measures in virtual machines.
-func counted(ctx context.Context, r *run) error {
-	p := r.results.Parameters
-	work, err := os.MkdirTemp("", "ktls-bench.")
-	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(work)
-	h, err := newHost(ctx, work, true)
-	if err != nil {
-		return err
-	}
-	qemu := version(ctx, "qemu-system-x86_64", "--version")
-	r.results.Machine.Versions["qemu"] = qemu
-
-	n, seconds := 0, 0.0
-	for _, kernel := range p.Kernels {
-		if steps := p.steps(kernel); len(steps) > 0 {
-			n += len(steps)
-			seconds += total(steps) + bootSeconds
-		}
-	}
-	memorySteps := p.memorySteps()
-	if n+len(memorySteps) == 0 {
-		return errNothing
-	}
-	plugin := ""
-	if len(memorySteps) > 0 {
-		if plugin, err = h.buildPlugin(ctx); err != nil {
-			return err
-		}
-	}
-	r.progress = newProgress(r.log, n+len(memorySteps), seconds+total(memorySteps))
-	for _, kernel := range p.Kernels {
-		steps := p.steps(kernel)
-		if len(steps) == 0 {
-			continue
-		}
-		limit := time.Duration(10*total(steps)+600) * time.Second
-		options := []string{"--memory", strconv.Itoa(p.guestMemory())}
-		if !p.Timed {
-			options = append(options, "--icount")
-		}
-		if err := h.boot(ctx, job{Parameters: p, Kernel: kernel}, limit, options, func(e event) {
-			if r.learn(kernel, e); e.Machine != nil {
-				r.progress.done += bootSeconds
-			}
-			r.take(steps, e)
-		}); err != nil {
-			return err
-		}
-	}
-	if len(memorySteps) > 0 {
-		return r.countMemory(ctx, h, plugin, memorySteps)
-	}
-	return nil
-}
-
-// learn takes what a guest says of itself.
-func (r *run) learn(kernel string, e event) {
-	if e.Machine == nil {
-		return
-	}
-	qemu := r.results.Machine.Versions["qemu"]
-	r.results.Machine.Versions = e.Machine.Versions
-	r.results.Machine.Versions["qemu"] = qemu
-	k := KernelRun{kernel, e.Machine.Kernel}
-	if !slices.Contains(r.results.Kernels, k) {
-		r.results.Kernels = append(r.results.Kernels, k)
-	}
 }

@@ -41,7 +41,7 @@ func (b *bench) runSequence(ctx context.Context, first Case) error {
 	for _, size := range sequenceSizes {
 		roundBytes += size
 	}
-	for _, name := range b.parameters.serversOf(first) {
+	for _, name := range b.job.Parameters.serversOf(first) {
 		if b.servers[name] == nil {
 			continue
 		}
@@ -68,7 +68,7 @@ func (b *bench) runSequence(ctx context.Context, first Case) error {
 			}
 			for _, c := range p.cases {
 				start := time.Now()
-				if err := fetch(ctx, p.client, p.server.url(c), c.Size); err != nil {
+				if err := fetch(ctx, p.client, p.server, c); err != nil {
 					return err
 				}
 				if round > 0 {

@@ -19,14 +19,16 @@ type server struct {
 	host  string // where it listens; clients say localhost
 	port  int
 	h2c   int // port for HTTP/2 without TLS, of the server plain
-	admin int // port of Caddy's admin endpoint, 0 for nginx
-	// proxy is the port of a site of its own, so that files have no route more,
-	// which has everything from the port backend. Both are 0 if there is none.
+	admin int // port of Caddy's admin endpoint
+	// proxy is the port of a site of its own, so that files have no route more. It
+	// has everything from the port backend, which is 0 if there is no such site.
 	proxy, backend int
-	dir            string
-	log            string
-	pids           []int
-	done           chan struct{} // closed when it has ended
+	// control is the port of the virtual machine that the server is in, seen from
+	// outside, else 0.
+	control int
+	dir     string
+	pids    []int
+	done    chan struct{} // closed when it has ended
 }
 
 // programs are the paths of what is run. nginx may be empty: there is none.
@@ -158,8 +160,7 @@ func (s *server) start(ctx context.Context, programs programs, site site, certif
 	if err := os.WriteFile(config, []byte(s.config(site, certificates)), 0o644); err != nil {
 		return err
 	}
-	s.log = filepath.Join(s.dir, "log")
-	log, err := os.Create(s.log)
+	log, err := os.Create(filepath.Join(s.dir, "log"))
 	if err != nil {
 		return err
 	}
@@ -185,7 +186,7 @@ func (s *server) start(ctx context.Context, programs programs, site site, certif
 		close(s.done)
 	}()
 	if err := s.ready(ctx); err != nil {
-		text, _ := os.ReadFile(s.log)
+		text, _ := os.ReadFile(log.Name())
 		return fmt.Errorf("%s: %w\n%s", s.name, err, text)
 	}
 	if s.pids, err = family(cmd.Process.Pid); err != nil {
@@ -205,25 +206,27 @@ func (s *server) ready(ctx context.Context) error {
 		select {
 		case <-s.done:
 			return errors.New("it has ended")
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(100 * time.Millisecond):
+		default:
+		}
+		if err := sleep(ctx, 100*time.Millisecond); err != nil {
+			return err
 		}
 	}
 	return errors.New("it does not accept connections")
 }
 
-// choosePorts takes ports that are free. Caddy's admin endpoint has one too.
-func (s *server) choosePorts() error {
+// choosePorts takes ports that are free, or those that clients outside of a virtual
+// machine know.
+func (s *server) choosePorts(outside bool) error {
+	s.host = "127.0.0.1"
 	ports, err := freePorts(4)
-	if err != nil {
-		return err
+	if outside {
+		s.host, ports = "0.0.0.0", guestPorts(s.name)
 	}
-	s.port = ports[0]
-	if s.caddy() {
-		s.admin, s.h2c, s.proxy = ports[1], ports[2], ports[3]
+	if err == nil {
+		s.port, s.h2c, s.proxy, s.admin = ports[0], ports[1], ports[2], ports[3]
 	}
-	return nil
+	return err
 }
 
 // freePorts returns ports of 127.0.0.1 that nobody listens on, each another.

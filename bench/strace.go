@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
@@ -52,8 +53,47 @@ func parseStrace(r io.Reader) (calls map[string]int64, copied int64, err error) 
 	return calls, copied, lines.Err()
 }
 
-// trace has strace watch processes while f runs.
-func trace(ctx context.Context, pids []int, file string, f func() error) (calls map[string]int64, copied int64, err error) {
+func (b *bench) measureSyscalls(ctx context.Context, s *server, step step, sample *Sample) error {
+	var cmd *exec.Cmd
+	file := filepath.Join(b.dir, "strace")
+	begin := func() (err error) { cmd, err = startStrace(ctx, s.pids, file); return err }
+	end := func() error {
+		// It detaches and writes out what it has.
+		err := cmd.Process.Signal(os.Interrupt)
+		_ = cmd.Wait()
+		return err
+	}
+	r, err := b.load(ctx, s, step.Case, max(step.requests, 4), begin, end)
+	if cmd != nil && cmd.ProcessState == nil {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	}
+	if err != nil {
+		return fmt.Errorf("under strace: %w", err)
+	}
+	output, err := os.Open(file)
+	if err != nil {
+		return err
+	}
+	defer output.Close()
+	calls, copied, err := parseStrace(output)
+	if err != nil {
+		return err
+	}
+	var sum int64
+	for name, n := range calls {
+		if !scheduling[name] {
+			sum += n
+		}
+	}
+	sample.Calls = calls
+	sample.Values["border-B/B"] = float64(copied) / float64(r.bytes)
+	sample.Values["syscalls/MiB"] = float64(sum) / float64(r.bytes) * (1 << 20)
+	return nil
+}
+
+// startStrace has strace watch processes, and returns when it has attached to them.
+func startStrace(ctx context.Context, pids []int, file string) (*exec.Cmd, error) {
 	arguments := []string{"-f", "-s", "0", "-e", "signal=none", "-o", file}
 	for _, pid := range pids {
 		arguments = append(arguments, "-p", strconv.Itoa(pid))
@@ -61,12 +101,12 @@ func trace(ctx context.Context, pids []int, file string, f func() error) (calls 
 	cmd := exec.CommandContext(ctx, "strace", arguments...)
 	messages, err := cmd.StderrPipe()
 	if err != nil {
-		return nil, 0, err
+		return nil, err
 	}
 	if err := cmd.Start(); err != nil {
-		return nil, 0, cantMeasure{err}
+		return nil, cantMeasure{err}
 	}
-	attached := make(chan string, 1)
+	attached := make(chan string, 2)
 	go func() {
 		var text strings.Builder
 		lines := bufio.NewScanner(messages)
@@ -80,30 +120,13 @@ func trace(ctx context.Context, pids []int, file string, f func() error) (calls 
 		}
 		attached <- text.String()
 	}()
-	defer func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-	}()
 	select {
 	case text := <-attached:
 		if text != "" {
-			return nil, 0, cantMeasure{fmt.Errorf("strace can't watch the server (it needs root, or kernel.yama.ptrace_scope=0): %s", text)}
+			return cmd, cantMeasure{fmt.Errorf("strace can't watch the server (it needs root, or kernel.yama.ptrace_scope=0): %s", text)}
 		}
 	case <-time.After(time.Minute):
-		return nil, 0, errors.New("strace does not say that it has attached")
+		return cmd, errors.New("strace does not say that it has attached")
 	}
-	if err := f(); err != nil {
-		return nil, 0, err
-	}
-	// It detaches and writes out what it has.
-	if err := cmd.Process.Signal(os.Interrupt); err != nil {
-		return nil, 0, err
-	}
-	_ = cmd.Wait()
-	output, err := os.Open(file)
-	if err != nil {
-		return nil, 0, err
-	}
-	defer output.Close()
-	return parseStrace(output)
+	return cmd, nil
 }

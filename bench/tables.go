@@ -1,64 +1,52 @@
 package main
 
 import (
-	"errors"
+	"bytes"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 
 	"golang.org/x/perf/benchmath"
-	"golang.org/x/perf/benchproc"
 	"golang.org/x/perf/benchunit"
 )
 
-// A table has the values of one unit, in the order of the samples.
+// A table has what was measured in one unit. Its rows are cases without servers.
 type table struct {
-	key           benchproc.Key // kernel, workload, unit
-	rows, columns []benchproc.Key
-	cells         map[[2]benchproc.Key][]float64 // by row and column
+	kernel, workload string
+	unit             unit
+	rows             []Case
+	servers          []string
+	values           map[Case][]float64
 }
 
-// The fields of a table's row and of its column, as benchproc names them.
-const rowFields, columnField = ".name,/size,/conns,/cipher", "/server"
-
-// tables groups the samples by kernel, workload and unit.
-func (r *Results) tables() ([]*table, error) {
-	var parser benchproc.ProjectionParser
-	byTable, _, err1 := parser.ParseWithUnit("kernel,/workload", nil)
-	byRow, err2 := parser.Parse(rowFields, nil)
-	byColumn, err3 := parser.Parse(columnField, nil)
-	if err := errors.Join(err1, err2, err3); err != nil {
-		return nil, err
-	}
-	tables := map[benchproc.Key]*table{}
-	for _, record := range r.records() {
-		at := [2]benchproc.Key{byRow.Project(record), byColumn.Project(record)}
-		for i, key := range byTable.ProjectValues(record) {
-			t := tables[key]
-			if t == nil {
-				t = &table{key: key, cells: map[[2]benchproc.Key][]float64{}}
-				tables[key] = t
+// tables returns the tables of a report, in their order.
+func (r *Results) tables() (tables []*table) {
+	for _, s := range r.sorted() {
+		for _, u := range units {
+			v, ok := s.Values[u.name]
+			if !ok {
+				continue
 			}
-			t.rows, t.columns = addKey(t.rows, at[0]), addKey(t.columns, at[1])
-			t.cells[at] = append(t.cells[at], record.Values[i].Value)
+			i := slices.IndexFunc(tables, func(t *table) bool {
+				return t.kernel == s.Kernel && t.workload == s.Workload && t.unit == u
+			})
+			if i < 0 {
+				i = len(tables)
+				tables = append(tables, &table{s.Kernel, s.Workload, u, nil, nil, map[Case][]float64{}})
+			}
+			t := tables[i]
+			t.rows, t.servers = addOnce(t.rows, s.on("")), addOnce(t.servers, s.Server)
+			t.values[s.Case] = append(t.values[s.Case], v)
 		}
 	}
-	return slices.SortedFunc(maps.Values(tables), func(a, b *table) int {
-		if a.key.Less(b.key) {
-			return -1
-		}
-		return 1
-	}), nil
+	return tables
 }
 
-// addKey adds a key, unless it is there.
-func addKey(keys []benchproc.Key, key benchproc.Key) []benchproc.Key {
-	if !slices.Contains(keys, key) {
-		keys = append(keys, key)
-		benchproc.SortKeys(keys)
+func addOnce[T comparable](list []T, v T) []T {
+	if slices.Contains(list, v) {
+		return list
 	}
-	return keys
+	return append(list, v)
 }
 
 // summarize gives the median, and the interval that has it with a confidence of
@@ -74,42 +62,29 @@ func summarize(values []float64) benchmath.Summary {
 	return s
 }
 
-func writeTables(b *strings.Builder, r *Results) error {
-	tables, err := r.tables()
-	kernel, protocols := "", strings.NewReplacer("HTTP1", "HTTP/1.1", "HTTP2", "HTTP/2")
-	for _, t := range tables {
-		fields := t.key.Projection().Fields()
-		if k := t.key.Get(fields[0]); k != kernel {
-			kernel = k
+func (r *Results) writeTables(b *bytes.Buffer) {
+	kernel := ""
+	for _, t := range r.tables() {
+		if t.kernel != kernel {
+			kernel = t.kernel
 			fmt.Fprintf(b, "\n## Kernel %s\n", kernel)
 		}
-		unit := t.key.Get(fields[2])
-		fmt.Fprintf(b, "\n### %s: %s\n\n| Protocol | Body | Connections | Cipher |", t.key.Get(fields[1]), unitTitle(unit))
-		var base benchproc.Key
-		for _, column := range t.columns {
-			fmt.Fprintf(b, " %s |", column.StringValues())
-			if column.StringValues() == stock {
-				base = column
-			}
-		}
-		fmt.Fprintf(b, "\n|---|--:|--:|---|%s\n", strings.Repeat("--:|", len(t.columns)))
+		fmt.Fprintf(b, "\n### %s: %s\n\n| Protocol | Body | Connections | Cipher | %s |\n|---|--:|--:|---|%s\n", t.workload, t.unit.title,
+			strings.Join(t.servers, " | "), strings.Repeat("--:|", len(t.servers)))
 		for _, row := range t.rows {
-			b.WriteByte('|')
-			for _, field := range row.Projection().Fields() {
-				fmt.Fprintf(b, " %s |", protocols.Replace(row.Get(field)))
-			}
-			for _, column := range t.columns {
-				values := t.cells[[2]benchproc.Key{row, column}]
-				fmt.Fprintf(b, " %s", formatCell(values, unit))
-				if stocks := t.cells[[2]benchproc.Key{row, base}]; len(values) > 0 && len(stocks) > 0 && column != base {
-					fmt.Fprintf(b, " ×%.2f", summarize(values).Center/summarize(stocks).Center)
+			fmt.Fprintf(b, "| %s | %s | %d | %s |", protocolTitles[row.Protocol], formatSize(row.Size), row.Connections, row.Cipher)
+			base := t.values[row.on(stock)]
+			for _, server := range t.servers {
+				values := t.values[row.on(server)]
+				fmt.Fprintf(b, " %s", formatCell(values, t.unit.name))
+				if len(values) > 0 && len(base) > 0 && server != stock {
+					fmt.Fprintf(b, " ×%.2f", summarize(values).Center/summarize(base).Center)
 				}
 				b.WriteString(" |")
 			}
 			b.WriteByte('\n')
 		}
 	}
-	return err
 }
 
 // formatCell returns the median, and the spread if there are several values.
@@ -123,13 +98,4 @@ func formatCell(values []float64, unit string) string {
 		return scale.Format(s.Center)
 	}
 	return fmt.Sprintf("%s (%s–%s)", scale.Format(s.Center), scale.Format(s.Lo), scale.Format(s.Hi))
-}
-
-func unitTitle(name string) string {
-	for _, u := range units {
-		if u.name == name {
-			return u.title
-		}
-	}
-	return name
 }

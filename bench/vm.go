@@ -10,18 +10,17 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 	"time"
 )
 
-// A host boots virtual machines with the servers and this program.
+// A host builds what is measured, and boots virtual machines with it.
 type host struct {
-	root string // of the repository
-	work string // for what is built
-	bin  string // this program, linked statically
-	prog programs
+	root  string // of the repository
+	work  string // for what is built
+	caddy string
+	bench string // this program, linked statically
 }
 
 // findRoot returns the folder of the repository that contains the current one.
@@ -42,25 +41,22 @@ func findRoot() (string, error) {
 	}
 }
 
-// newHost builds Caddy, and with machines this program too, and fetches what
-// virtual machines need.
-func newHost(ctx context.Context, work string, machines bool) (*host, error) {
+// newHost builds Caddy.
+func newHost(ctx context.Context, work string) (*host, error) {
 	root, err := findRoot()
 	if err != nil {
 		return nil, err
 	}
-	h := &host{root: root, work: work, bin: filepath.Join(work, "bench"),
-		prog: programs{caddy: filepath.Join(work, "caddy"), nginx: findNginx()}}
-	if err := h.command(ctx, root, "go", "build", "-ldflags=-s -w", "-o", h.prog.caddy, "./cmd/caddy"); err != nil {
-		return nil, err
+	h := &host{root, work, filepath.Join(work, "caddy"), filepath.Join(work, "bench")}
+	return h, h.command(ctx, root, "go", "build", "-ldflags=-s -w", "-o", h.caddy, "./cmd/caddy")
+}
+
+// prepareMachines builds this program too, and fetches what virtual machines need.
+func (h *host) prepareMachines(ctx context.Context) error {
+	if err := h.command(ctx, filepath.Join(h.root, "bench"), "go", "build", "-ldflags=-s -w", "-o", h.bench, "."); err != nil {
+		return err
 	}
-	if !machines {
-		return h, nil
-	}
-	if err := h.command(ctx, filepath.Join(root, "bench"), "go", "build", "-ldflags=-s -w", "-o", h.bin, "."); err != nil {
-		return nil, err
-	}
-	return h, h.command(ctx, root, filepath.Join(root, "integration_test/vm/setup"))
+	return h.command(ctx, h.root, filepath.Join(h.root, "integration_test/vm/setup"))
 }
 
 // command runs a command that prints something only if it fails, or that is of
@@ -76,9 +72,9 @@ func (h *host) command(ctx context.Context, dir, name string, arguments ...strin
 	return nil
 }
 
-// boot has a virtual machine do a job and calls f for each event. It returns
-// when the machine has ended.
-func (h *host) boot(ctx context.Context, j job, timeout time.Duration, options []string, f func(event)) error {
+// boot has a virtual machine do a job and calls f for each event. It returns when
+// the machine has ended, which an error of f has it do.
+func (h *host) boot(ctx context.Context, j job, options []string, f func(context.Context, event) error) error {
 	text, err := json.Marshal(j)
 	if err != nil {
 		return err
@@ -87,8 +83,10 @@ func (h *host) boot(ctx context.Context, j job, timeout time.Duration, options [
 	if err := os.WriteFile(file, text, 0o644); err != nil {
 		return err
 	}
-	arguments := []string{"--kernel", j.Kernel, "--timeout", strconv.Itoa(int(timeout.Seconds())),
-		"--add", h.prog.caddy + ":/caddy", "--add", h.bin + ":/bench", "--add", file + ":/job.json"}
+	ctx, end := context.WithCancel(ctx)
+	defer end()
+	arguments := []string{"--kernel", j.Kernel, "--timeout", fmt.Sprintf("%.0f", 10*total(j.steps())+600),
+		"--add", h.caddy + ":/caddy", "--add", h.bench + ":/bench", "--add", file + ":/job.json"}
 	arguments = append(append(arguments, options...), "--", "/bench", "guest", "/job.json")
 	cmd := exec.CommandContext(ctx, filepath.Join(h.root, "integration_test/vm/run"), arguments...)
 	cmd.Stderr = os.Stderr
@@ -112,17 +110,20 @@ func (h *host) boot(ctx context.Context, j job, timeout time.Duration, options [
 			fmt.Fprintln(os.Stderr, "guest:", lines.Text())
 			continue
 		}
-		if e.Error != "" {
+		if failed = f(ctx, e); e.Error != "" {
 			failed = errors.New(e.Error)
 		}
-		f(e)
+		if failed != nil {
+			end()
+			break
+		}
 	}
 	err = cmd.Wait()
 	switch {
-	case ctx.Err() != nil:
-		return ctx.Err()
 	case failed != nil:
 		return failed
+	case ctx.Err() != nil:
+		return ctx.Err()
 	case err != nil:
 		return fmt.Errorf("the virtual machine with kernel %s: %w", j.Kernel, err)
 	}
