@@ -1,8 +1,8 @@
 /*
- * memtraffic counts the memory traffic of a virtual machine, as a plugin of
- * QEMU's software emulation (TCG). It models one cache, shared by all CPUs,
- * over every memory access of the guest, the kernel's included, and counts the
- * lines that are filled from memory and the dirty ones that are written back.
+ * memtraffic counts the memory traffic of a virtual machine with one CPU, as a
+ * plugin of QEMU's software emulation (TCG). It models one cache over every
+ * memory access of the guest, the kernel's included, and counts the lines that
+ * are filled from memory and the dirty ones that are written back.
  * Accesses to devices and the fetching of instructions are left out.
  *
  *     make
@@ -21,9 +21,8 @@
  * size of the cache in KiB.
  *
  * Instructions count by translated blocks: the rest of a block that an
- * exception leaves counts too. CPUs that run in parallel are counted exactly,
- * too, but how they interleave is a matter of chance; use one CPU, as with
- * -smp 1, for figures that are to be compared.
+ * exception leaves counts too. Several CPUs are refused, because how they
+ * interleave is a matter of chance: no two figures could be compared.
  */
 #include <errno.h>
 #include <pthread.h>
@@ -116,24 +115,25 @@ struct set {
 
 static struct {
 	struct set *set;
-	bool *locked; /* of each set, with several CPUs */
 	uint32_t sets;
 	uint64_t reciprocal; /* 2^64 / sets, rounded up */
 } cache;
 
-/* One for each CPU, written by its thread alone. */
-struct counters {
-	_Alignas(HOST_LINE) uint64_t fills, writebacks, accesses;
-};
-
-static struct counters *counters;
-static int cpus;
+/* Written by the CPU's thread alone. */
+static struct counters {
+	uint64_t fills, writebacks, accesses;
+} counters;
 static bool counting;
 
 /* The thread that reads doesn't tear the number, which costs the writer nothing. */
 inline_always void increment(uint64_t *counter)
 {
 	__atomic_store_n(counter, *counter + 1, __ATOMIC_RELAXED);
+}
+
+static unsigned long long read_counter(const uint64_t *counter)
+{
+	return __atomic_load_n(counter, __ATOMIC_RELAXED);
 }
 
 /*
@@ -146,8 +146,7 @@ static bool cache_new(uint32_t kib)
 	cache.sets = kib;
 	cache.reciprocal = UINT64_MAX / kib + 1;
 	cache.set = aligned_alloc(HOST_LINE, kib * sizeof *cache.set);
-	cache.locked = calloc(kib, sizeof *cache.locked);
-	if (!cache.set || !cache.locked)
+	if (!cache.set)
 		return false;
 	for (uint32_t s = 0; s < kib; s++)
 		for (int way = 0; way < WAYS; way++)
@@ -163,7 +162,7 @@ inline_always uint32_t cache_index(uint32_t number)
 }
 
 /* set_use moves the line to the front, and the others on by one, up to its old place. */
-inline_always void set_use(struct set *set, uint32_t number, bool store, struct counters *c)
+inline_always void set_use(struct set *set, uint32_t number, bool store)
 {
 	uint32_t clean = number << 1, first = set->line[0];
 	if ((first & ~UINT32_C(1)) == clean) {
@@ -181,21 +180,15 @@ inline_always void set_use(struct set *set, uint32_t number, bool store, struct 
 		}
 		moved = next;
 	}
-	increment(&c->fills);
+	increment(&counters.fills);
 	if (moved & 1)
-		increment(&c->writebacks);
+		increment(&counters.writebacks);
 }
 
-inline_always void cache_use(uint64_t address, bool store, bool parallel, struct counters *c)
+inline_always void cache_use(uint64_t address, bool store)
 {
 	uint32_t number = address >> LINE_SHIFT & UINT32_MAX >> 1;
-	uint32_t index = cache_index(number);
-	if (parallel)
-		while (__atomic_test_and_set(&cache.locked[index], __ATOMIC_ACQUIRE))
-			;
-	set_use(&cache.set[index], number, store, c);
-	if (parallel)
-		__atomic_clear(&cache.locked[index], __ATOMIC_RELEASE);
+	set_use(&cache.set[cache_index(number)], number, store);
 }
 
 /* What QEMU calls. */
@@ -207,17 +200,16 @@ static qemu_plugin_u64 instructions; /* counted while off, too */
  * are compiled. An access may end in another line, and even in another page,
  * which may be anywhere.
  */
-inline_always void on_access(unsigned int cpu, qemu_plugin_meminfo_t info, uint64_t vaddr, bool store, bool parallel)
+inline_always void on_access(qemu_plugin_meminfo_t info, uint64_t vaddr, bool store)
 {
 	if (!__atomic_load_n(&counting, __ATOMIC_RELAXED))
 		return;
 	struct qemu_plugin_hwaddr *place = qemu_plugin_get_hwaddr(info, vaddr);
 	if (!place || qemu_plugin_hwaddr_is_io(place))
 		return;
-	struct counters *c = &counters[cpu];
 	uint64_t address = qemu_plugin_hwaddr_phys_addr(place);
-	increment(&c->accesses);
-	cache_use(address, store, parallel, c);
+	increment(&counters.accesses);
+	cache_use(address, store);
 
 	if (__builtin_expect(address % LINE <= LINE - LONGEST_ACCESS, 1))
 		return;
@@ -231,44 +223,30 @@ inline_always void on_access(unsigned int cpu, qemu_plugin_meminfo_t info, uint6
 			return;
 		last = qemu_plugin_hwaddr_phys_addr(place);
 	}
-	cache_use(last, store, parallel, c);
+	cache_use(last, store);
 }
 
 static void on_load(unsigned int cpu, qemu_plugin_meminfo_t info, uint64_t vaddr, void *unused)
 {
-	(void)unused;
-	on_access(cpu, info, vaddr, false, false);
+	(void)cpu, (void)unused;
+	on_access(info, vaddr, false);
 }
 
 static void on_store(unsigned int cpu, qemu_plugin_meminfo_t info, uint64_t vaddr, void *unused)
 {
-	(void)unused;
-	on_access(cpu, info, vaddr, true, false);
-}
-
-static void on_parallel_load(unsigned int cpu, qemu_plugin_meminfo_t info, uint64_t vaddr, void *unused)
-{
-	(void)unused;
-	on_access(cpu, info, vaddr, false, true);
-}
-
-static void on_parallel_store(unsigned int cpu, qemu_plugin_meminfo_t info, uint64_t vaddr, void *unused)
-{
-	(void)unused;
-	on_access(cpu, info, vaddr, true, true);
+	(void)cpu, (void)unused;
+	on_access(info, vaddr, true);
 }
 
 static void on_translation(qemu_plugin_id_t id, struct qemu_plugin_tb *block)
 {
 	(void)id;
-	qemu_plugin_vcpu_mem_cb_t load = cpus > 1 ? on_parallel_load : on_load;
-	qemu_plugin_vcpu_mem_cb_t store = cpus > 1 ? on_parallel_store : on_store;
 	size_t n = qemu_plugin_tb_n_insns(block);
 	qemu_plugin_register_vcpu_tb_exec_inline_per_vcpu(block, QEMU_PLUGIN_INLINE_ADD_U64, instructions, n);
 	for (size_t i = 0; i < n; i++) {
 		struct qemu_plugin_insn *insn = qemu_plugin_tb_get_insn(block, i);
-		qemu_plugin_register_vcpu_mem_cb(insn, load, QEMU_PLUGIN_CB_NO_REGS, QEMU_PLUGIN_MEM_R, NULL);
-		qemu_plugin_register_vcpu_mem_cb(insn, store, QEMU_PLUGIN_CB_NO_REGS, QEMU_PLUGIN_MEM_W, NULL);
+		qemu_plugin_register_vcpu_mem_cb(insn, on_load, QEMU_PLUGIN_CB_NO_REGS, QEMU_PLUGIN_MEM_R, NULL);
+		qemu_plugin_register_vcpu_mem_cb(insn, on_store, QEMU_PLUGIN_CB_NO_REGS, QEMU_PLUGIN_MEM_W, NULL);
 	}
 }
 
@@ -301,20 +279,13 @@ static void execute(const char *text)
 	else if (!strcmp(text, "off"))
 		on = false;
 	uint64_t executed = switch_counting(on);
-
-	struct counters sum = {0};
-	for (int cpu = 0; cpu < cpus; cpu++) {
-		sum.fills += __atomic_load_n(&counters[cpu].fills, __ATOMIC_RELAXED);
-		sum.writebacks += __atomic_load_n(&counters[cpu].writebacks, __ATOMIC_RELAXED);
-		sum.accesses += __atomic_load_n(&counters[cpu].accesses, __ATOMIC_RELAXED);
-	}
 	FILE *out = fopen(out_path, "a");
 	if (!out) {
 		complain("open", out_path);
 		return;
 	}
-	fprintf(out, "%llu %llu %llu %llu %s\n", (unsigned long long)sum.fills, (unsigned long long)sum.writebacks,
-		(unsigned long long)executed, (unsigned long long)sum.accesses, text);
+	fprintf(out, "%llu %llu %llu %llu %s\n", read_counter(&counters.fills), read_counter(&counters.writebacks),
+		(unsigned long long)executed, read_counter(&counters.accesses), text);
 	bool failed = ferror(out);
 	if (fclose(out) || failed)
 		complain("write", out_path);
@@ -436,16 +407,17 @@ QEMU_PLUGIN_EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const qemu_info_
 		fprintf(stderr, "memtraffic: needs a whole machine, not a program of QEMU's user emulation\n");
 		return 1;
 	}
+	if (info->system.max_vcpus != 1) {
+		fprintf(stderr, "memtraffic: needs a machine with one CPU, as by -smp 1\n");
+		return 1;
+	}
 	uint32_t kib;
 	if (!parse_arguments(argc, argv, &kib) || !check_paths())
 		return 1;
-	cpus = info->system.max_vcpus;
-	counters = aligned_alloc(HOST_LINE, cpus * sizeof *counters);
-	if (!counters || !cache_new(kib)) {
+	if (!cache_new(kib)) {
 		fprintf(stderr, "memtraffic: no memory for a cache of %lu KiB\n", (unsigned long)kib);
 		return 1;
 	}
-	memset(counters, 0, cpus * sizeof *counters);
 	instructions.score = qemu_plugin_scoreboard_new(sizeof(uint64_t));
 	qemu_plugin_register_vcpu_tb_trans_cb(id, on_translation);
 	int error = start_thread();
