@@ -23,29 +23,14 @@ type host struct {
 	bench string // this program, linked statically
 }
 
-// findRoot returns the folder of the repository that contains the current one.
-func findRoot() (string, error) {
-	dir, err := os.Getwd()
-	if err != nil {
-		return "", err
-	}
-	for {
-		if _, err := os.Stat(filepath.Join(dir, "integration_test", "vm", "run")); err == nil {
-			return dir, nil
-		}
-		if parent := filepath.Dir(dir); parent != dir {
-			dir = parent
-			continue
-		}
-		return "", errors.New("this has to run in a checkout of caddy-ktls: integration_test/vm/run is in no folder above")
-	}
-}
-
 // newHost builds Caddy.
 func newHost(ctx context.Context, work string) (*host, error) {
-	root, err := findRoot()
+	root, err := filepath.Abs("..")
 	if err != nil {
 		return nil, err
+	}
+	if _, err := os.Stat(filepath.Join(root, "integration_test/vm/run")); err != nil {
+		return nil, fmt.Errorf("this has to run in the folder bench of a checkout of caddy-ktls: %w", err)
 	}
 	h := &host{root, work, filepath.Join(work, "caddy"), filepath.Join(work, "bench")}
 	return h, h.command(ctx, root, "go", "build", "-ldflags=-s -w", "-o", h.caddy, "./cmd/caddy")
