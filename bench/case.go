@@ -41,17 +41,17 @@ const (
 	plain = "plain" // Caddy over http://, the floor
 	stock = "stock" // Caddy over https://
 	ktls  = "ktls"  // Caddy over https:// with the directive ktls
-	// ktlsHandshake is ktls with the option offload all. It takes part where
+	// ktlsAll is ktls with the option offload all. It takes part where
 	// bodies are proxied, as a connection with no files is moved no other way.
-	ktlsHandshake = "ktls-all"
-	nginx         = "nginx"      // nginx over https://
-	nginxKTLS     = "nginx-ktls" // nginx over https:// with OpenSSL's kernel TLS
+	ktlsAll   = "ktls-all"
+	nginx     = "nginx"      // nginx over https://
+	nginxKTLS = "nginx-ktls" // nginx over https:// with OpenSSL's kernel TLS
 )
 
 var (
 	allWorkloads = []string{connect, transfer, proxy, sequence, idle, syscalls, memory, proxyMemory}
 	allProtocols = []string{http1, http2}
-	allServers   = []string{plain, stock, ktls, ktlsHandshake, nginx, nginxKTLS}
+	allServers   = []string{plain, stock, ktls, ktlsAll, nginx, nginxKTLS}
 )
 
 // cipherSuites are the names that TLS has for the ciphers of -ciphers.
@@ -93,7 +93,7 @@ type Sample struct {
 // offloaded says whether the kernel has to encrypt the case's connections. Over HTTP/2
 // the module offloads a connection for any large body, over HTTP/1.1 for files only.
 func (c Case) offloaded() bool {
-	return c.Server == nginxKTLS || c.Server == ktlsHandshake || c.bySendfile() ||
+	return c.Server == nginxKTLS || c.Server == ktlsAll || c.bySendfile() ||
 		c.Server == ktls && c.Protocol == http2 && c.Size >= switchSize
 }
 

@@ -78,7 +78,7 @@ func defaults(mode string) Parameters {
 	case "check": // in a few minutes
 		p.Kernels = []string{"6.12"}
 		p.Workloads = []string{connect, transfer, proxy, syscalls, memory}
-		p.Servers = []string{stock, ktls, ktlsHandshake}
+		p.Servers = []string{stock, ktls, ktlsAll}
 		p.Sizes, p.ProxySizes = []int64{1 << 10, 1 << 20, 4 << 20}, []int64{4 << 20}
 		p.Connections, p.Ciphers = []int{4}, p.Ciphers[:1]
 		p.Connects, p.RunBytes = 64, 8<<20

@@ -59,7 +59,7 @@ func (p *Parameters) starts(server string) bool {
 	if server == plain && p.proxies() {
 		return true
 	}
-	return slices.Contains(p.Servers, server) && (server != ktlsHandshake || p.proxies())
+	return slices.Contains(p.Servers, server) && (server != ktlsAll || p.proxies())
 }
 
 // serversOf returns the servers that are compared in a case.
@@ -67,14 +67,14 @@ func (p *Parameters) serversOf(c Case) []string {
 	return slices.DeleteFunc(slices.Clone(p.Servers), func(server string) bool {
 		switch {
 		case c.Workload == proxy:
-			return server != stock && server != ktls && server != ktlsHandshake
+			return server != stock && server != ktls && server != ktlsAll
 		case c.Workload == proxyMemory:
-			return server != stock && server != ktlsHandshake
+			return server != stock && server != ktlsAll
 		// The cost of its connections has to be known.
 		case c.Workload == connect && c.Size == connectSize && slices.Contains(p.Workloads, proxy):
 			return false
 		}
-		return server == ktlsHandshake
+		return server == ktlsAll
 	})
 }
 

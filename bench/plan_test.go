@@ -85,7 +85,7 @@ func TestServers(t *testing.T) {
 		{"connect and move", all, Case{Workload: connect, Size: switchSize}, "stock ktls"},
 		{"connect without proxy", []string{connect, proxyMemory}, Case{Workload: connect, Size: connectSize}, "stock ktls"},
 	} {
-		p := Parameters{Workloads: test.workloads, Servers: []string{stock, ktls, ktlsHandshake}}
+		p := Parameters{Workloads: test.workloads, Servers: []string{stock, ktls, ktlsAll}}
 		if got := strings.Join(p.serversOf(test.c), " "); got != test.want {
 			t.Errorf("%s: %s, want %s", test.name, got, test.want)
 		}
@@ -95,7 +95,7 @@ func TestServers(t *testing.T) {
 		{"proxied, memory", proxyMemory, "plain stock ktls-all"},
 		{"files", transfer, "stock"},
 	} {
-		p := Parameters{Workloads: []string{test.workload}, Servers: []string{stock, ktlsHandshake}}
+		p := Parameters{Workloads: []string{test.workload}, Servers: []string{stock, ktlsAll}}
 		started := slices.DeleteFunc(slices.Clone(allServers), func(s string) bool { return !p.starts(s) })
 		if got := strings.Join(started, " "); got != test.want {
 			t.Errorf("%s: %s run, want %s", test.name, got, test.want)
@@ -105,7 +105,7 @@ func TestServers(t *testing.T) {
 
 // A proxied body comes from a site of its own.
 func TestProxied(t *testing.T) {
-	s := &server{name: ktlsHandshake, port: 1, admin: 2, backend: 3, proxy: 4}
+	s := &server{name: ktlsAll, port: 1, admin: 2, backend: 3, proxy: 4}
 	for workload, want := range map[string]string{
 		transfer: "https://localhost:1/1MiB", proxy: "https://localhost:4/1MiB", proxyMemory: "https://localhost:4/1MiB",
 	} {

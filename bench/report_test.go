@@ -72,7 +72,7 @@ func TestSummarize(t *testing.T) {
 		{[]float64{3}, 3, 3, 3},
 		{[]float64{4, 1}, 2.5, 1, 4},
 		{[]float64{9, 1, 5}, 5, 1, 9},
-		// Ten times the same chance: the second and the ninth bound 95 %.
+		// Of ten, the second and the ninth bound the median with 95 %.
 		{[]float64{10, 2, 3, 4, 5, 6, 7, 8, 9, 1}, 5.5, 2, 9},
 	} {
 		if s := summarize(test.values); s.Center != test.median || s.Lo != test.least || s.Hi != test.most {

@@ -47,7 +47,7 @@ func findNginx() string {
 func (s *server) caddy() bool { return s.name == plain || s.name == stock || s.module() }
 
 // module says whether the server has the directive ktls.
-func (s *server) module() bool { return s.name == ktls || s.name == ktlsHandshake }
+func (s *server) module() bool { return s.name == ktls || s.name == ktlsAll }
 
 // url is the address of the body of a case.
 func (s *server) url(c Case) string {
@@ -86,7 +86,7 @@ func (s *server) caddyfile(site site, certificates string) string {
 	case ktls:
 		directive = "\tktls\n"
 		servers = fmt.Sprintf(servers, "\t\tlistener_wrappers {\n\t\t\tktls\n\t\t}\n")
-	case ktlsHandshake:
+	case ktlsAll:
 		directive = "\tktls {\n\t\toffload all\n\t}\n"
 		servers = fmt.Sprintf(servers, "\t\tlistener_wrappers {\n\t\t\tktls {\n\t\t\t\toffload all\n\t\t\t}\n\t\t}\n")
 	default:
