@@ -88,7 +88,7 @@ func TestCustomFileSystem(t *testing.T) {
 	for i, b := range f.content {
 		inverted[i] = ^b
 	}
-	const source = "http2streams_linux_test.go"
+	const source = "http2_resets_test.go"
 	text, err := embedded.ReadFile(source)
 	must(t, err)
 	tests := []struct {
