@@ -1,5 +1,3 @@
-//go:build linux
-
 package integration_test
 
 import (
@@ -14,6 +12,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/caddy-ktls/caddy-ktls/integration_test/harness"
 )
 
 // A flood is a backend that takes any upgrade, and then sends without an end.
@@ -25,56 +25,37 @@ type flood struct {
 
 func newFlood(t testing.TB) *flood {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
-	t.Cleanup(func() { ln.Close() })
-	f := &flood{addr: ln.Addr().String(), ended: make(chan struct{}, 10)}
-	go func() {
-		for {
-			conn, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				f.serve(conn)
-				f.ended <- struct{}{}
-			}()
+	f := &flood{ended: make(chan struct{}, 10)}
+	f.addr = harness.UpgradingBackend(t, "flood", func(conn *net.TCPConn, _ *bufio.Reader) {
+		var err error
+		for piece := make([]byte, 64<<10); err == nil; {
+			var n int
+			n, err = conn.Write(piece)
+			f.sent.Add(int64(n))
 		}
-	}()
+		_ = conn.Close()
+		f.ended <- struct{}{}
+	})
 	return f
-}
-
-func (f *flood) serve(conn net.Conn) {
-	defer conn.Close()
-	if _, err := http.ReadRequest(bufio.NewReader(conn)); err != nil {
-		return
-	}
-	_, err := io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: flood\r\n\r\n")
-	for piece := make([]byte, 64<<10); err == nil; {
-		var n int
-		n, err = conn.Write(piece)
-		f.sent.Add(int64(n))
-	}
 }
 
 // blockedClient returns the connection of a client that has asked for the flood and
 // reads no more, when Caddy can't send any more to it.
-func (f *flood) blockedClient(t testing.TB, c *caddy, path string) *tls.Conn {
+func (f *flood) blockedClient(t testing.TB, c *harness.Caddy, path string) *tls.Conn {
 	t.Helper()
 	var conn *tls.Conn
 	// After a reload the old configuration may take a connection yet, and close it.
-	eventually(t, "the connection is upgraded", func() error {
-		conn = tls.Client(c.dialNarrow(t, 64<<10), c.tlsConfig(t))
-		must(t, conn.SetReadDeadline(time.Now().Add(patience)))
-		_, err := io.WriteString(conn, "GET "+path+" HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: flood\r\n\r\n")
-		if err != nil {
-			return err
+	harness.Eventually(t, "the connection is upgraded", func() error {
+		conn = tls.Client(c.DialTCP(t, harness.ReceiveBuffer(64<<10)), c.TLSConfig(t))
+		harness.Must(t, conn.SetReadDeadline(time.Now().Add(harness.Patience)))
+		_, err := io.WriteString(conn, harness.UpgradeText(path, "flood"))
+		if err == nil {
+			_, err = conn.Read(make([]byte, 12))
 		}
-		_, err = conn.Read(make([]byte, 12))
 		return err
 	})
 	last := int64(-1)
-	eventually(t, "nothing more fits", func() error {
+	harness.Eventually(t, "nothing more fits", func() error {
 		now := f.sent.Load()
 		if now == last && now > 64<<10 {
 			return nil
@@ -93,10 +74,13 @@ func within(t testing.TB, what string, f func()) {
 	go func() { defer close(done); f() }()
 	select {
 	case <-done:
-	case <-time.After(patience):
+	case <-time.After(harness.Patience):
 		t.Fatalf("%s waits for a client that does not read", what)
 	}
 }
+
+// directives are a site's without the module, and with either option of offload.
+var directives = []string{"", "ktls", "ktls {\n\t\toffload all\n\t}"}
 
 // One client that does not read its upgraded connection holds up nobody: neither the
 // timeout of its stream, nor a reload, nor the end of Caddy.
@@ -110,23 +94,46 @@ https://localhost:{$PORT} {
 	}
 	reverse_proxy %[3]s
 }`
-	for _, directive := range []string{"", "ktls", "ktls {\n\t\toffload all\n\t}"} {
+	for _, directive := range directives {
 		t.Run(directive, func(t *testing.T) {
 			f := newFlood(t)
-			c := startCaddy(t, fmt.Sprintf(config, directive, 1, f.addr))
+			c := harness.StartCaddy(t, fmt.Sprintf(config, directive, 1, f.addr))
 
 			_ = f.blockedClient(t, c, "/timeout")
 			within(t, "stream_timeout", func() { <-f.ended })
 
 			_ = f.blockedClient(t, c, "/")
-			within(t, "the reload", func() { c.reload(t, fmt.Sprintf(config, directive, 2, f.addr)) })
+			within(t, "the reload", func() { c.Reload(t, fmt.Sprintf(config, directive, 2, f.addr)) })
 			within(t, "the old configuration", func() { <-f.ended })
 
 			_ = f.blockedClient(t, c, "/")
-			must(t, c.cmd.Process.Signal(os.Interrupt))
-			within(t, "the end of Caddy", func() { <-c.exited })
+			c.Signal(t, os.Interrupt)
+			within(t, "the end of Caddy", func() { <-c.Exited })
 		})
 	}
+}
+
+// beginHandshake begins a handshake for which a certificate is asked for at a path. A
+// connection that the configuration before has taken asks for nothing any more, so there
+// may have to be another.
+func beginHandshake(t testing.TB, site harness.Site, asked <-chan string, path string) {
+	t.Helper()
+	harness.Eventually(t, "a handshake waits for its certificate", func() error {
+		conn := site.DialTCP(t)
+		go func() {
+			_ = tls.Client(conn, &tls.Config{ServerName: "localhost", InsecureSkipVerify: true}).Handshake()
+		}()
+		for timeout := time.After(2 * time.Second); ; {
+			select {
+			case got := <-asked:
+				if got == path {
+					return nil
+				}
+			case <-timeout:
+				return fmt.Errorf("nobody has asked for it")
+			}
+		}
+	})
 }
 
 // A handshake that hangs, because its certificate doesn't come, holds up nobody.
@@ -146,36 +153,14 @@ https://:{$PORT} {
 	}
 	respond ok
 }`
-	for _, directive := range []string{"", "ktls", "ktls {\n\t\toffload all\n\t}"} {
+	for _, directive := range directives {
 		t.Run(directive, func(t *testing.T) {
-			c := startCaddy(t, fmt.Sprintf(config, directive, certificates.Listener.Addr(), 1))
-			// A connection that the configuration before has taken asks for
-			// nothing any more, so there may have to be another.
-			begin := func(path string) {
-				eventually(t, "a handshake waits for its certificate", func() error {
-					conn, err := net.Dial("tcp", "127.0.0.1:"+c.port)
-					must(t, err)
-					t.Cleanup(func() { conn.Close() })
-					go func() {
-						_ = tls.Client(conn, &tls.Config{ServerName: "localhost", InsecureSkipVerify: true}).Handshake()
-					}()
-					for timeout := time.After(2 * time.Second); ; {
-						select {
-						case got := <-asked:
-							if got == path {
-								return nil
-							}
-						case <-timeout:
-							return fmt.Errorf("nobody has asked for it")
-						}
-					}
-				})
-			}
-			begin("/1")
-			within(t, "the reload", func() { c.reload(t, fmt.Sprintf(config, directive, certificates.Listener.Addr(), 2)) })
-			begin("/2")
-			must(t, c.cmd.Process.Signal(os.Interrupt))
-			within(t, "the end of Caddy", func() { <-c.exited })
+			c := harness.StartCaddy(t, fmt.Sprintf(config, directive, certificates.Listener.Addr(), 1))
+			beginHandshake(t, c.Site, asked, "/1")
+			within(t, "the reload", func() { c.Reload(t, fmt.Sprintf(config, directive, certificates.Listener.Addr(), 2)) })
+			beginHandshake(t, c.Site, asked, "/2")
+			c.Signal(t, os.Interrupt)
+			within(t, "the end of Caddy", func() { <-c.Exited })
 		})
 	}
 }

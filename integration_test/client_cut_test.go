@@ -1,5 +1,3 @@
-//go:build linux
-
 package integration_test
 
 import (
@@ -9,12 +7,14 @@ import (
 	"io"
 	"math"
 	"net"
-	"net/http"
+	"os"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"github.com/caddy-ktls/caddy-ktls/integration_test/harness"
+	"github.com/caddy-ktls/caddy-ktls/integration_test/results"
 )
 
 // A cutConn ends a connection when so many bytes have gone one way.
@@ -43,8 +43,8 @@ var cuts = []struct {
 	// The server has to close its side then, by itself.
 	{"FIN", func(conn *net.TCPConn) {
 		_ = conn.CloseWrite()
-		_ = conn.SetReadDeadline(time.Now().Add(patience))
-		if _, err := io.Copy(io.Discard, conn); errors.Is(err, unix.ETIMEDOUT) || isTimeout(err) {
+		_ = conn.SetReadDeadline(time.Now().Add(harness.Patience))
+		if _, err := io.Copy(io.Discard, conn); errors.Is(err, syscall.ETIMEDOUT) || isTimeout(err) {
 			panic("the server does not close its side of a connection that has got FIN")
 		}
 		_ = conn.Close()
@@ -56,7 +56,7 @@ func isTimeout(err error) bool {
 	return errors.As(err, &e) && e.Timeout()
 }
 
-// end cuts the connection. c.mu is held.
+// end cuts the connection. Caller holds c.mu.
 func (c *cutConn) end() {
 	if !c.done {
 		c.done = true
@@ -111,17 +111,15 @@ type point struct {
 
 // someOf returns points up to n bytes, so many apart, another selection for each
 // kernel that the tests run on; or all of them.
-func someOf(t testing.TB, n, apart int) (points []point) {
-	t.Helper()
-	var name unix.Utsname
-	must(t, unix.Uname(&name))
+func someOf(n, apart int) (points []point) {
+	release, _ := os.ReadFile("/proc/sys/kernel/osrelease")
 	number := 0
-	for _, b := range name.Release {
+	for _, b := range release {
 		number += int(b)
 	}
 	for i := range n + 1 {
 		for j, how := range cuts {
-			if long || (i+j*apart)%(2*apart) == number%(2*apart) {
+			if harness.Long() || (i+j*apart)%(2*apart) == number%(2*apart) {
 				points = append(points, point{i, how.cut})
 			}
 		}
@@ -129,131 +127,119 @@ func someOf(t testing.TB, n, apart int) (points []point) {
 	return points
 }
 
-// forEachPoint does something for all of them, some at a time.
-func forEachPoint(points []point, do func(p point)) {
-	next := make(chan point)
-	var all sync.WaitGroup
-	for range 8 {
-		all.Go(func() {
-			for p := range next {
-				do(p)
-			}
-		})
-	}
-	for _, p := range points {
-		next <- p
-	}
-	close(next)
-	all.Wait()
+// atEach does something for each point, some at a time.
+func atEach(t testing.TB, points []point, do func(p point)) {
+	t.Helper()
+	harness.InParallel(t, len(points), 8, func(i int) { do(points[i]) })
 }
 
 // A client may go away after any byte of the handshake, in either direction, and
 // of the request.
 func TestCutHandshake(t *testing.T) {
-	onKernel(t, "7.2")
-	requireKernelTLS(t)
-	c := newCaddy(t)
-	f := c.addFile(t, "f", large)
-	c.start(t, offloading("all"))
-	wantBody(t, c.get(t, "/f"), http.StatusOK, f.digest)
-	before := c.trace(t)
+	harness.OnKernel(t, "7.2")
+	harness.RequireKernelTLS(t)
+	c, f := harness.StartWithFile(t, harness.Large, harness.OffloadSite("all"))
+	c.WantFile(t, "/f", f)
+	before := harness.TraceOf(t, c)
 	connections := 0
-	for _, version := range tlsVersions {
+	for _, version := range harness.TLSVersions {
 		for _, resumed := range []bool{false, true} {
-			sessions := &session{held: true}
-			config := c.resuming(t, version, sessions)
+			sessions := &harness.Session{Held: true}
+			config := c.Resuming(t, version, sessions)
 			config.CurvePreferences = []tls.CurveID{tls.X25519} // a short ClientHello
 			if resumed {
-				c.download(t, config, f, false)
+				harness.WantOffloaded(t, c, config, "/f", f, false)
 			} else {
 				config.ClientSessionCache = nil
 			}
-			// shake shakes hands and sends a request.
 			shake := func(in, out int, cut func(*net.TCPConn)) *cutConn {
-				raw, err := c.dialWith()
-				if err != nil {
-					t.Error(err)
-					return new(cutConn)
-				}
-				conn := &cutConn{TCPConn: raw, in: in, out: out, cut: cut}
-				defer conn.Close()
-				client := tls.Client(conn, config)
-				if err := client.Handshake(); err != nil {
-					return conn
-				}
-				if client.ConnectionState().DidResume != resumed {
-					t.Errorf("resumed: %v, want %v", !resumed, resumed)
-				}
-				if _, err := io.WriteString(client, "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"); err == nil {
-					_, _ = client.Read(make([]byte, 1))
-				}
-				return conn
+				return shake(t, c, config, resumed, &cutConn{in: in, out: out, cut: cut})
 			}
 			whole := shake(unlimited, unlimited, cuts[0].cut)
 			// The server does not see how much of what it sends is read.
-			fromClient, fromServer := someOf(t, whole.wrote, 7), someOf(t, whole.read, 28)
-			forEachPoint(fromClient, func(p point) { shake(unlimited, p.n, p.cut) })
-			forEachPoint(fromServer, func(p point) { shake(p.n, unlimited, p.cut) })
+			fromClient, fromServer := someOf(whole.wrote, 7), someOf(whole.read, 28)
+			atEach(t, fromClient, func(p point) { shake(unlimited, p.n, p.cut) })
+			atEach(t, fromServer, func(p point) { shake(p.n, unlimited, p.cut) })
 			connections += len(fromClient) + len(fromServer)
 			t.Logf("%s, resumed %v: %d bytes from the client, %d from the server",
 				tls.VersionName(version), resumed, whole.wrote, whole.read)
 		}
 	}
-	c.nothingLeft(t, before)
-	wantBody(t, c.get(t, "/f"), http.StatusOK, f.digest)
-	c.nothingLeft(t, before)
+	harness.WantNothingLeft(t, c, before)
+	c.WantFile(t, "/f", f)
+	harness.WantNothingLeft(t, c, before)
 	t.Logf("%d connections", connections)
-	fault(t, "Clients", "client leaves during the handshake",
+	results.Fault(t, "Clients", "client leaves during the handshake",
 		"RST or FIN after so many bytes from the client, or from the server; TLS 1.2 and 1.3, new and resumed",
 		"nothing is left, others are served")
 }
 
+// shake shakes hands and sends a request over a connection that is cut.
+func shake(t testing.TB, c *harness.Caddy, config *tls.Config, resumed bool, conn *cutConn) *cutConn {
+	var err error
+	if conn.TCPConn, err = c.TryTCP(); err != nil {
+		t.Error(err)
+		return conn
+	}
+	defer conn.Close()
+	client := tls.Client(conn, config)
+	if err := client.Handshake(); err != nil {
+		return conn
+	}
+	if client.ConnectionState().DidResume != resumed {
+		t.Errorf("resumed: %v, want %v", !resumed, resumed)
+	}
+	if _, err := io.WriteString(client, harness.RequestText("/")); err == nil {
+		_, _ = client.Read(make([]byte, 1))
+	}
+	return conn
+}
+
 // A client may go away at any point of a body.
 func TestCutBody(t *testing.T) {
-	onKernel(t, "6.1")
-	requireKernelTLS(t)
-	c := newCaddy(t)
-	f := c.addFile(t, "f", 3<<20)
-	small := c.addFile(t, "small", large)
-	c.start(t, offloading("all"))
-	wantBody(t, c.get(t, "/small"), http.StatusOK, small.digest)
-	before, connections := c.trace(t), c.metrics(t)
-	bystander := c.startDownload(t, "/f")
+	harness.OnKernel(t, "6.1")
+	harness.RequireKernelTLS(t)
+	c := harness.NewCaddy(t)
+	f := c.Root.AddFile(t, "f", 3<<20)
+	small := c.Root.AddFile(t, "small", harness.Large)
+	c.Start(t, harness.OffloadSite("all"))
+	c.WantFile(t, "/small", small)
+	before, connections := harness.TraceOf(t, c), c.Metrics(t)
+	bystander := harness.StartDownload(t, c.Site, "/f")
 	// Bytes of all that the server sends: the handshake takes about 1,000,
 	// the records of a body 16,406 each.
 	step := 7999
-	if long {
+	if harness.Long() {
 		step = 199
 	}
 	var points []point
-	for n, i := 1300, 0; n < int(f.size); n, i = n+step, i+1 {
+	for n, i := 1300, 0; n < int(f.Size); n, i = n+step, i+1 {
 		if n > 40_000 {
 			step = n
 		}
 		points = append(points, point{n, cuts[i%2].cut}, point{n + 97, cuts[(i+1)%2].cut})
 	}
-	for _, protocol := range protocols {
-		forEachPoint(points, func(at point) {
-			client := c.clientOver(t, protocol, func() (net.Conn, error) {
-				raw, err := c.dialWith(socketOption{unix.SOL_SOCKET, unix.SO_RCVBUF, 64 << 10})
+	for _, protocol := range harness.Protocols {
+		atEach(t, points, func(at point) {
+			client := c.ClientOver(t, protocol, func() (net.Conn, error) {
+				raw, err := c.TryTCP(harness.ReceiveBuffer(64 << 10))
 				return &cutConn{TCPConn: raw, in: at.n, out: unlimited, cut: at.cut}, err
 			})
 			defer client.CloseIdleConnections()
-			if p := read(client, c.url("/f")); p.err == nil || !bytes.HasPrefix(f.content, p.got) {
-				t.Errorf("%s, cut after %d bytes: %d bytes of the body, %v", protocol, at.n, len(p.got), p.err)
+			if p := harness.ReadPartial(client, c.URL("/f")); p.Err == nil || !bytes.HasPrefix(f.Content, p.Got) {
+				t.Errorf("%s, cut after %d bytes: %d bytes of the body, %v", protocol, at.n, len(p.Got), p.Err)
 			}
 		})
 	}
-	wantBody(t, bystander.finish(t), http.StatusOK, f.digest)
-	_ = bystander.conn.Close()
-	c.nothingLeft(t, before)
-	wantBody(t, c.get(t, "/small"), http.StatusOK, small.digest)
-	now := c.metrics(t)
+	bystander.WantFile(t, f)
+	harness.WantNothingLeft(t, c, before)
+	c.WantFile(t, "/small", small)
+	now := c.Metrics(t)
 	failed := now["responses_failed"] - connections["responses_failed"]
 	t.Logf("%d points, %d responses have failed", len(points), failed)
 	if failed == 0 {
 		t.Error("no response has failed: the test shows nothing")
 	}
-	fault(t, "Clients", "client leaves during a body", "RST or FIN at many points, HTTP/1.1 and HTTP/2",
+	results.Fault(t, "Clients", "client leaves during a body", "RST or FIN at many points, HTTP/1.1 and HTTP/2",
 		"nothing is left, others are served")
 }

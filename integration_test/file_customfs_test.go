@@ -12,6 +12,9 @@ import (
 
 	caddyserver "github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+
+	"github.com/caddy-ktls/caddy-ktls/integration_test/harness"
+	"github.com/caddy-ktls/caddy-ktls/integration_test/results"
 )
 
 // A testFS is a file system of Caddy's: kind is what it gives as a file.
@@ -80,52 +83,52 @@ func (f invertedFile) Read(p []byte) (int, error) {
 // Files of other file systems of Caddy's come as these read them: by sendfile(2)
 // only where they are the operating system's own.
 func TestCustomFileSystem(t *testing.T) {
-	onKernel(t, "6.12")
-	requireKernelTLS(t)
-	c := newCaddy(t)
-	f := c.addFile(t, "f", large)
-	inverted := make([]byte, len(f.content))
-	for i, b := range f.content {
+	harness.OnKernel(t, "6.12")
+	harness.RequireKernelTLS(t)
+	c := harness.NewCaddy(t)
+	f := c.Root.AddFile(t, "f", harness.Large)
+	inverted := make([]byte, len(f.Content))
+	for i, b := range f.Content {
 		inverted[i] = ^b
 	}
-	const source = "http2_resets_test.go"
+	const source = "tls_access_test.go"
 	text, err := embedded.ReadFile(source)
-	must(t, err)
+	harness.Must(t, err)
 	tests := []struct {
 		kind, path string
-		want       digest
+		want       harness.Digest
 		sent       bool
 	}{
-		{"folder", "/f", f.digest, true},
-		{"inverted", "/f", digestOf(inverted), false},
-		{"memory", "/f", f.digest, false},
-		{"embedded", "/" + source, digestOf(text), false},
+		{"folder", "/f", f.Digest, true},
+		{"inverted", "/f", harness.DigestOf(inverted), false},
+		{"memory", "/f", f.Digest, false},
+		{"embedded", "/" + source, harness.DigestOf(text), false},
 	}
 	var global, handlers strings.Builder
 	for _, test := range tests {
 		fmt.Fprintf(&global, "filesystem %[1]s test %[1]s\n", test.kind)
 		fmt.Fprintf(&handlers, "handle_path /%[1]s/* {\nfile_server {\nfs %[1]s\n}\n}\n", test.kind)
 	}
-	c.start(t, "{\n"+global.String()+"}\nhttps://localhost:{$PORT} {\nktls {\nmin_size 8KiB\n}\n"+handlers.String()+"}\n")
+	c.Start(t, "{\n"+global.String()+"}\nhttps://localhost:{$PORT} {\nktls {\nmin_size 8KiB\n}\n"+handlers.String()+"}\n")
 	for _, test := range tests {
 		t.Run(test.kind, func(t *testing.T) {
-			c.forEachProtocol(t, func(t *testing.T, client *http.Client) {
-				before := c.metrics(t)
-				resp := do(t, client, http.MethodGet, c.url("/"+test.kind+test.path))
-				wantBody(t, resp, http.StatusOK, test.want)
+			c.ForEachProtocol(t, func(t *testing.T, client *http.Client) {
+				before := c.Metrics(t)
+				resp := harness.Get(t, client, c.URL("/"+test.kind+test.path))
+				harness.WantBody(t, resp, http.StatusOK, test.want)
 				client.CloseIdleConnections()
 				if test.sent {
-					c.expect(t, before, sentByKernel(test.want.size))
+					c.Expect(t, before, harness.SentByKernel(test.want.Size))
 				} else {
-					want := copied()
+					want := harness.Copied()
 					if resp.ProtoMajor == 2 { // there a large body need not be a file
-						want = counts{"connections:offloaded": 1}
+						want = harness.Counts{"connections:offloaded": 1}
 					}
-					c.expect(t, before, want)
+					c.Expect(t, before, want)
 				}
 			})
 		})
 	}
-	fault(t, "Files", "A file system of Caddy's that opens other files than the operating system's",
+	results.Fault(t, "Files", "A file system of Caddy's that opens other files than the operating system's",
 		"in memory, embedded in the program, or a file that reads otherwise than the one it embeds", "whole, as it reads; copied")
 }

@@ -1,213 +1,132 @@
 package integration_test
 
 import (
-	"crypto/tls"
 	"fmt"
 	"net/http"
-	"strings"
+	"os"
 	"testing"
+
+	"github.com/caddy-ktls/caddy-ktls/integration_test/harness"
+	"github.com/caddy-ktls/caddy-ktls/integration_test/results"
 )
 
-// site is the smallest site that uses the module.
-const site = `
-https://localhost:{$PORT} {
-	ktls
-	root {$ROOT}
-	file_server
-}`
-
-// offloading is site with the option offload.
-func offloading(offload string) string {
-	return strings.Replace(site, "ktls", "ktls {\n\t\toffload "+offload+"\n\t}", 1)
-}
-
-const minSize = 128 << 10 // the default of min_size
-
-// sentOrNot is what a file of this size changes on a connection of its own.
-func sentOrNot(size int64) counts {
-	if size < minSize {
-		return copied()
-	}
-	return sentByKernel(size)
-}
-
 func TestSizes(t *testing.T) {
-	requireKernelTLS(t)
-	sizes := []int64{0, 1, 4 << 10, minSize - 1, minSize, minSize + 1, minSize + 4096, minSize + 4097, 1 << 20}
-	c := newCaddy(t)
-	files := make([]file, len(sizes))
+	harness.RequireKernelTLS(t)
+	sizes := []int64{0, 1, 4 << 10, harness.MinSize - 1, harness.MinSize, harness.MinSize + 1, harness.MinSize + 4096, harness.MinSize + 4097, 1 << 20}
+	c := harness.NewCaddy(t)
+	files := make([]harness.File, len(sizes))
 	for i, size := range sizes {
-		files[i] = c.addFile(t, fmt.Sprint(size), size)
+		files[i] = c.Root.AddFile(t, fmt.Sprint(size), size)
 	}
-	c.start(t, site)
+	c.Start(t, harness.FileSite)
 	for i, size := range sizes {
 		t.Run(fmt.Sprintf("Go %d", size), func(t *testing.T) {
-			before := c.metrics(t)
-			wantBody(t, c.get(t, fmt.Sprintf("/%d", size)), http.StatusOK, files[i].digest)
-			c.expect(t, before, sentOrNot(size))
+			before := c.Metrics(t)
+			harness.WantBody(t, c.Get(t, fmt.Sprintf("/%d", size)), http.StatusOK, files[i].Digest)
+			c.Expect(t, before, harness.SentOrNot(size))
 		})
 		t.Run(fmt.Sprintf("curl %d", size), func(t *testing.T) {
-			before := c.metrics(t)
-			if got := c.curl(t, c.url(fmt.Sprintf("/%d", size))); got != files[i].digest {
-				t.Errorf("body has %v, want %v", got, files[i].digest)
-			}
-			c.expect(t, before, sentOrNot(size))
+			before := c.Metrics(t)
+			c.WantCurl(t, files[i], c.URL(fmt.Sprintf("/%d", size)))
+			c.Expect(t, before, harness.SentOrNot(size))
 		})
-		if size >= minSize-1 && size <= minSize+1 || size == 0 {
+		if size >= harness.MinSize-1 && size <= harness.MinSize+1 || size == 0 {
 			t.Run(fmt.Sprintf("HTTP/2 %d", size), func(t *testing.T) {
-				before, client := c.metrics(t), c.http2Client(t)
-				wantBody(t, do(t, client, http.MethodGet, c.url(fmt.Sprintf("/%d", size))), http.StatusOK, files[i].digest)
+				before, client := c.Metrics(t), c.ProtocolClient(t, harness.HTTP2)
+				harness.WantFile(t, client, c.URL(fmt.Sprintf("/%d", size)), files[i])
 				client.CloseIdleConnections()
-				c.expect(t, before, sentOrNot(size))
+				c.Expect(t, before, harness.SentOrNot(size))
 			})
 		}
 	}
-	fault(t, "Files", "Empty files, and those as long as min_size, one byte more or less", "over HTTP/1.1 and HTTP/2",
+	results.Fault(t, "Files", "Empty files, and those as long as min_size, one byte more or less", "over HTTP/1.1 and HTTP/2",
 		"whole; by sendfile from min_size on")
 }
 
 func TestHundredMiB(t *testing.T) {
-	requireKernelTLS(t)
-	c := newCaddy(t)
-	f := c.addFile(t, "f", 100<<20)
-	c.start(t, site)
-	before := c.metrics(t)
-	if got := c.curl(t, c.url("/f")); got != f.digest {
-		t.Errorf("body has %v, want %v", got, f.digest)
-	}
-	c.expect(t, before, sentByKernel(f.size))
+	harness.RequireKernelTLS(t)
+	c, f := harness.StartWithFile(t, 100<<20, harness.FileSite)
+	before := c.Metrics(t)
+	c.WantCurl(t, f, c.URL("/f"))
+	c.Expect(t, before, harness.SentByKernel(f.Size))
 }
 
-func TestCiphers(t *testing.T) {
-	requireKernelTLS(t)
-	c := newCaddy(t)
-	f := c.addFile(t, "f", large)
-	c.start(t, site)
-	for _, cipher := range []string{
-		"TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256",
-	} {
-		t.Run(cipher, func(t *testing.T) {
-			before := c.metrics(t)
-			got := c.curl(t, "--tlsv1.3", "--tls13-ciphers", cipher, c.url("/f"))
-			if got != f.digest {
-				t.Errorf("body has %v, want %v", got, f.digest)
-			}
-			c.expect(t, before, sentByKernel(f.size))
-		})
-	}
+// sparse is a file of 5 GiB with data at the places where numbers of 32 bits end.
+type sparse struct {
+	size  int64
+	parts map[int64][]byte // by their offset
 }
 
-// With a group that curl names but has no key share for, the server answers the
-// first ClientHello with a HelloRetryRequest.
-func TestHelloRetryRequest(t *testing.T) {
-	requireKernelTLS(t)
-	for _, offload := range []string{"large", "all"} {
-		t.Run(offload, func(t *testing.T) {
-			c := newCaddy(t)
-			f := c.addFile(t, "f", large)
-			c.start(t, `
-https://localhost:{$PORT} {
-	ktls {
-		offload `+offload+`
-	}
-	tls internal {
-		curves x25519
-	}
-	root {$ROOT}
-	file_server
-}`)
-			before := c.metrics(t)
-			got := c.curl(t, "--tlsv1.3", "--curves", "P-256:X25519", c.url("/f"))
-			if got != f.digest {
-				t.Errorf("body has %v, want %v", got, f.digest)
+// part returns the digest of the bytes from on, to but without to.
+func (s sparse) part(from, to int64) harness.Digest {
+	d, buf := harness.NewDigester(), make([]byte, 1<<20)
+	for from < to {
+		p := buf[:min(to-from, int64(len(buf)))]
+		clear(p)
+		for offset, data := range s.parts {
+			if skip := from - offset; skip >= 0 && skip < int64(len(data)) {
+				copy(p, data[skip:])
+			} else if skip < 0 && -skip < int64(len(p)) {
+				copy(p[-skip:], data)
 			}
-			c.expect(t, before, sentByKernel(f.size))
-		})
+		}
+		_, _ = d.Write(p)
+		from += int64(len(p))
 	}
+	return d.Digest()
 }
 
-func TestMinSize(t *testing.T) {
-	requireKernelTLS(t)
-	c := newCaddy(t)
-	f := c.addFile(t, "f", large)
-	c.addFile(t, "short", 8<<10)
-	c.start(t, `
-https://low.localhost:{$PORT} {
-	ktls {
-		min_size 8KiB
+func addSparse(t testing.TB, c *harness.Caddy, name string) sparse {
+	t.Helper()
+	s := sparse{5<<30 + 321, map[int64][]byte{}}
+	data := c.Root.AddFile(t, "data", harness.Large).Content
+	for _, offset := range []int64{0, 1<<31 - 100_001, 1<<32 - 100_001, s.size - int64(len(data))} {
+		s.parts[offset] = data
 	}
-	root {$ROOT}
-	file_server
-}
-https://high.localhost:{$PORT} {
-	ktls {
-		min_size 1MiB
+	f, err := os.Create(c.Root.Path(name))
+	harness.Must(t, err)
+	defer f.Close()
+	harness.Must(t, f.Truncate(s.size))
+	for offset, data := range s.parts {
+		_, err := f.WriteAt(data, offset)
+		harness.Must(t, err)
 	}
-	root {$ROOT}
-	file_server
-}`)
-	tests := []struct {
-		name, url string
-		size      int64
-		want      counts
-	}{
-		{"at the low limit", "https://low.localhost:" + c.port + "/short", 8 << 10, sentByKernel(8 << 10)},
-		{"below the high limit", "https://high.localhost:" + c.port + "/f", f.size, copied()},
-	}
-	for _, test := range tests {
-		t.Run(test.name, func(t *testing.T) {
-			before := c.metrics(t)
-			client := c.client(t, nil)
-			resp := do(t, client, http.MethodGet, test.url)
-			client.CloseIdleConnections()
-			if resp.body.size != test.size {
-				t.Errorf("body has %d bytes, want %d", resp.body.size, test.size)
-			}
-			c.expect(t, before, test.want)
-		})
-	}
+	return s
 }
 
-// The kernel can't do the CBC suites of TLS 1.2, which Caddy has to be told to
-// speak. Older versions Caddy doesn't speak at all.
-func TestTLS12(t *testing.T) {
-	requireKernelTLS(t)
-	const times = 3
-	c := newCaddy(t)
-	f := c.addFile(t, "f", large)
-	c.start(t, `
-https://localhost:{$PORT} {
-	ktls
-	tls {
-		ciphers TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256 TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256 TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA
+// Offsets and lengths beyond 2^32 are right. The whole file takes long.
+func TestSparseFile(t *testing.T) {
+	harness.OnKernel(t, "6.1")
+	harness.RequireKernelTLS(t)
+	c := harness.NewCaddy(t)
+	s := addSparse(t, c, "f")
+	c.Start(t, harness.FileSite)
+	ranges := [][2]int64{
+		{1<<31 - 70_001, 1<<31 + 70_001},
+		{1<<32 - 1, 1<<32 + 199_999},
+		{1 << 32, 1<<32 + 199_999},
+		{1<<32 - 70_001, 1<<32 + 70_001},
+		{1<<32 - 2<<20, 1<<32 + 1},
+		{s.size - harness.Large - 70_000, s.size},
+		{s.size - harness.MinSize, s.size},
 	}
-	root {$ROOT}
-	file_server
-}`)
-	moved := counts{
-		"connections:offloaded": times, "responses:sendfile": times, "sendfile_bytes": times * f.size,
-	}
-	stays := counts{"connections:cipher": times, "responses:cipher": times}
-	tests := []struct {
-		cipher uint16
-		want   counts
-	}{
-		{tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, moved},
-		{tls.TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256, moved},
-		{tls.TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA, stays},
-	}
-	for _, test := range tests {
-		t.Run(tls.CipherSuiteName(test.cipher), func(t *testing.T) {
-			before := c.metrics(t)
-			for range times {
-				config := c.tlsConfig(t)
-				config.MaxVersion, config.CipherSuites = tls.VersionTLS12, []uint16{test.cipher}
-				client := c.client(t, config)
-				wantBody(t, do(t, client, http.MethodGet, c.url("/f")), http.StatusOK, f.digest)
-				client.CloseIdleConnections()
+	c.ForEachProtocol(t, func(t *testing.T, client *http.Client) {
+		before := c.Metrics(t)
+		want := harness.Counts{"connections:offloaded": 1}
+		for _, r := range ranges {
+			resp := harness.Get(t, client, c.URL("/f"), "Range", fmt.Sprintf("bytes=%d-%d", r[0], r[1]-1))
+			harness.WantBody(t, resp, http.StatusPartialContent, s.part(r[0], r[1]))
+			if got, want := resp.Header.Get("Content-Range"), fmt.Sprintf("bytes %d-%d/%d", r[0], r[1]-1, s.size); got != want {
+				t.Errorf("Content-Range %q, want %q", got, want)
 			}
-			c.expect(t, before, test.want)
-		})
-	}
-	c.expectReason(t, "cipher", 2*times)
+			want.AddSent(r[1] - r[0])
+		}
+		c.Expect(t, before, want)
+		if harness.Long() {
+			harness.WantBody(t, harness.Get(t, client, c.URL("/f")), http.StatusOK, s.part(0, s.size))
+			want.AddSent(s.size)
+			c.Expect(t, before, want)
+		}
+	})
+	results.Fault(t, "Files", "A sparse file of 5 GiB", "ranges around 2^31, 2^32 and at the end, over HTTP/1.1 and HTTP/2", "whole, by sendfile")
 }

@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+
+	"github.com/caddy-ktls/caddy-ktls/integration_test/harness"
 )
 
 // A row is a site, a request to it, and who sends the body. The documentation
@@ -88,8 +90,8 @@ var rows = []row{
 
 // Every row is a site of its own, on one port.
 func TestHandlers(t *testing.T) {
-	requireKernelTLS(t)
-	c := newCaddy(t)
+	harness.RequireKernelTLS(t)
+	c := harness.NewCaddy(t)
 	files := addHandlerFiles(t, c)
 	var config strings.Builder
 	config.WriteString(`
@@ -103,24 +105,24 @@ http://:{$PORT2} {
 	for i, r := range rows {
 		fmt.Fprintf(&config, "https://row%d.localhost:{$PORT} {\nktls %s\nroot {$ROOT}\n%s\n}\n", i, r.ktls, r.site)
 	}
-	c.start(t, config.String())
+	c.Start(t, config.String())
 	for i, r := range rows {
 		t.Run(r.name, func(t *testing.T) {
-			c.forEachProtocol(t, func(t *testing.T, client *http.Client) {
-				before := c.metrics(t)
+			c.ForEachProtocol(t, func(t *testing.T, client *http.Client) {
+				before := c.Metrics(t)
 				client.Transport.(*http.Transport).TLSClientConfig.ServerName = ""
-				got, major := requestRow(t, client, fmt.Sprintf("https://row%d.localhost:%s%s", i, c.port, r.path), r)
-				if r.body != "" && got != files[r.body].digest {
-					t.Errorf("body has %v, want %v", got, files[r.body].digest)
+				got, major := requestRow(t, client, fmt.Sprintf("https://row%d.localhost:%s%s", i, c.Port, r.path), r)
+				if r.body != "" && got != files[r.body].Digest {
+					t.Errorf("body has %v, want %v", got, files[r.body].Digest)
 				}
-				want := copied()
+				want := harness.Copied()
 				switch {
 				case r.want == isSent:
-					want = sentByKernel(files[r.body].size)
+					want = harness.SentByKernel(files[r.body].Size)
 				case r.want == isFramed && major == 2:
-					want = counts{"connections:offloaded": 1}
+					want = harness.Counts{"connections:offloaded": 1}
 				}
-				c.expect(t, before, want)
+				c.Expect(t, before, want)
 			})
 		})
 	}
@@ -128,20 +130,16 @@ http://:{$PORT2} {
 
 // requestRow returns the digest of the body, decoded if it is to be, and the version
 // of HTTP.
-func requestRow(t *testing.T, client *http.Client, url string, r row) (body digest, major int) {
+func requestRow(t *testing.T, client *http.Client, url string, r row) (body harness.Digest, major int) {
 	t.Helper()
 	defer client.CloseIdleConnections()
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	harness.Must(t, err)
 	for i := 0; i < len(r.headers); i += 2 {
 		req.Header.Set(r.headers[i], r.headers[i+1])
 	}
 	resp, err := client.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
+	harness.Must(t, err)
 	defer resp.Body.Close()
 	if want := max(r.status, http.StatusOK); resp.StatusCode != want {
 		t.Errorf("status %d, want %d", resp.StatusCode, want)
@@ -155,71 +153,29 @@ func requestRow(t *testing.T, client *http.Client, url string, r row) (body dige
 			t.Fatal(err)
 		}
 	}
-	d := newDigester()
-	if _, err := io.Copy(d, content); err != nil {
-		t.Fatal(err)
-	}
-	return d.digest(), resp.ProtoMajor
+	d := harness.NewDigester()
+	_, err = io.Copy(d, content)
+	harness.Must(t, err)
+	return d.Digest(), resp.ProtoMajor
 }
 
-func addHandlerFiles(t *testing.T, c *caddy) map[string]file {
+func addHandlerFiles(t *testing.T, c *harness.Caddy) map[string]harness.File {
 	t.Helper()
-	files := map[string]file{
-		"large.bin":      c.addFile(t, "large.bin", large),
-		"large.txt":      c.addText(t, "large.txt", large),
-		"page.html":      c.addText(t, "page.html", large),
-		"error.html":     c.addText(t, "error.html", large),
-		"dir/index.html": c.addText(t, "dir/index.html", large),
-		"list/a":         c.addText(t, "list/a", 10),
+	files := map[string]harness.File{
+		"large.bin":      c.Root.AddFile(t, "large.bin", harness.Large),
+		"large.txt":      c.Root.AddText(t, "large.txt", harness.Large),
+		"page.html":      c.Root.AddText(t, "page.html", harness.Large),
+		"error.html":     c.Root.AddText(t, "error.html", harness.Large),
+		"dir/index.html": c.Root.AddText(t, "dir/index.html", harness.Large),
+		"list/a":         c.Root.AddText(t, "list/a", 10),
 		// Not zstd, but nobody looks inside.
-		"large.txt.zst": c.addFile(t, "large.txt.zst", large),
+		"large.txt.zst": c.Root.AddFile(t, "large.txt.zst", harness.Large),
 	}
 	var packed bytes.Buffer
 	w, err := gzip.NewWriterLevel(&packed, gzip.NoCompression)
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, _ = w.Write(files["large.txt"].content)
-	if err := w.Close(); err != nil {
-		t.Fatal(err)
-	}
-	files["large.txt.gz"] = c.addContent(t, "large.txt.gz", packed.Bytes())
+	harness.Must(t, err)
+	_, _ = w.Write(files["large.txt"].Content)
+	harness.Must(t, w.Close())
+	files["large.txt.gz"] = c.Root.AddContent(t, "large.txt.gz", packed.Bytes())
 	return files
-}
-
-// The access log tells the body's size; its recorder, and that of Caddy's HTTP
-// metrics, are not in the way.
-func TestAccessLog(t *testing.T) {
-	requireKernelTLS(t)
-	c := newCaddy(t)
-	f := c.addFile(t, "f", large)
-	c.start(t, `
-{
-	metrics
-}
-https://localhost:{$PORT} {
-	ktls
-	log
-	root {$ROOT}
-	file_server
-}`)
-	before := c.metrics(t)
-	client := c.client(t, nil)
-	wantBody(t, do(t, client, http.MethodGet, c.url("/f")), http.StatusOK, f.digest)
-	wantBody(t, do(t, client, http.MethodGet, c.url("/f"), "Range", "bytes=0-199999"), http.StatusPartialContent, f.part(0, 200000))
-	client.CloseIdleConnections()
-	c.expect(t, before, counts{
-		"connections:offloaded": 1, "responses:sendfile": 2, "sendfile_bytes": large + 200000,
-	})
-	eventually(t, "both requests are in the access log", func() error {
-		if n := len(c.entries("handled request")); n != 2 {
-			return fmt.Errorf("%d are", n)
-		}
-		return nil
-	})
-	for i, want := range []float64{large, 200000} {
-		if got := c.entries("handled request")[i]["size"]; got != want {
-			t.Errorf("request %d: size %v in the access log, want %v", i, got, want)
-		}
-	}
 }

@@ -9,27 +9,27 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/caddy-ktls/caddy-ktls/integration_test/harness"
 )
 
 // xaccelSite is the example with the test's addresses and files.
 func xaccelSite(t testing.TB) string {
 	t.Helper()
-	return replaced(t, source(t, "examples/xaccel.Caddyfile"),
+	return harness.Replaced(t, harness.Source(t, "examples/xaccel.Caddyfile"),
 		"example.com", "https://localhost:{$PORT}", "127.0.0.1:9000", "127.0.0.1:{$PORT2}", "/srv/private", "{$ROOT}")
 }
 
 // startApplication starts the example's application; it ends with the test.
-func (c *caddy) startApplication(t testing.TB) {
+func startApplication(t testing.TB, c *harness.Caddy) {
 	t.Helper()
-	requireProgram(t, "xaccel")
-	address := "127.0.0.1:" + c.getenv("PORT2")
+	harness.RequireProgram(t, "xaccel")
+	address := "127.0.0.1:" + c.Getenv("PORT2")
 	app := exec.Command("xaccel")
 	app.Env = append(os.Environ(), "LISTEN="+address)
-	if err := app.Start(); err != nil {
-		t.Fatal(err)
-	}
+	harness.Must(t, app.Start())
 	t.Cleanup(func() { _ = app.Process.Kill(); _ = app.Wait() })
-	eventually(t, "the application listens", func() error {
+	harness.Eventually(t, "the application listens", func() error {
 		conn, err := net.Dial("tcp", address)
 		if err == nil {
 			_ = conn.Close()
@@ -42,51 +42,39 @@ func basicAuth(user, password string) string {
 	return "Basic " + base64.StdEncoding.EncodeToString([]byte(user+":"+password))
 }
 
-// forEachProtocol runs a test with a client of either version of HTTP.
-func (c *caddy) forEachProtocol(t *testing.T, test func(t *testing.T, client *http.Client)) {
-	t.Helper()
-	for _, protocol := range []string{"http/1.1", "h2"} {
-		t.Run(protocol, func(t *testing.T) {
-			config := c.tlsConfig(t)
-			config.NextProtos = []string{protocol}
-			test(t, c.client(t, config))
-		})
-	}
-}
-
 // Whoever is authorised gets the whole file by sendfile, and nothing of how.
 func TestAuthorisedDownload(t *testing.T) {
-	requireKernelTLS(t)
-	c := newCaddy(t)
-	f := c.addFile(t, "alice/large.bin", large)
-	odd := c.addFile(t, "alice/50% of a+b {x} #1?.bin", large)
-	c.startApplication(t)
-	c.start(t, xaccelSite(t))
-	nothing := digestOf(nil)
+	harness.RequireKernelTLS(t)
+	c := harness.NewCaddy(t)
+	f := c.Root.AddFile(t, "alice/large.bin", harness.Large)
+	odd := c.Root.AddFile(t, "alice/50% of a+b {x} #1?.bin", harness.Large)
+	startApplication(t, c)
+	c.Start(t, xaccelSite(t))
+	nothing := harness.DigestOf(nil)
 	tests := []struct {
 		name, method, path string
 		headers            []string
 		status             int
-		body               digest
-		want               counts
+		body               harness.Digest
+		want               harness.Counts
 	}{
-		{"whole", "GET", "/alice/large.bin", nil, 200, f.digest, sentByKernel(f.size)},
-		{"range", "GET", "/alice/large.bin", []string{"Range", "bytes=1000-200999"}, 206, f.part(1000, 201000), sentByKernel(200000)},
-		{"POST", "POST", "/alice/large.bin", nil, 200, f.digest, sentByKernel(f.size)},
-		{"HEAD", "HEAD", "/alice/large.bin", nil, 200, nothing, copied()},
-		{"odd name", "GET", "/alice/50%25%20of%20a+b%20%7Bx%7D%20%231%3F.bin", nil, 200, odd.digest, sentByKernel(odd.size)},
-		{"query", "GET", "/alice/large.bin?a=/bob/large.bin", nil, 200, f.digest, sentByKernel(f.size)},
-		{"missing", "GET", "/alice/missing", nil, 404, nothing, copied()},
+		{"whole", "GET", "/alice/large.bin", nil, 200, f.Digest, harness.SentByKernel(f.Size)},
+		{"range", "GET", "/alice/large.bin", []string{"Range", "bytes=1000-200999"}, 206, f.Part(1000, 201000), harness.SentByKernel(200000)},
+		{"POST", "POST", "/alice/large.bin", nil, 200, f.Digest, harness.SentByKernel(f.Size)},
+		{"HEAD", "HEAD", "/alice/large.bin", nil, 200, nothing, harness.Copied()},
+		{"odd name", "GET", "/alice/50%25%20of%20a+b%20%7Bx%7D%20%231%3F.bin", nil, 200, odd.Digest, harness.SentByKernel(odd.Size)},
+		{"query", "GET", "/alice/large.bin?a=/bob/large.bin", nil, 200, f.Digest, harness.SentByKernel(f.Size)},
+		{"missing", "GET", "/alice/missing", nil, 404, nothing, harness.Copied()},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			c.forEachProtocol(t, func(t *testing.T, client *http.Client) {
-				before := c.metrics(t)
-				resp := do(t, client, test.method, c.url(test.path),
+			c.ForEachProtocol(t, func(t *testing.T, client *http.Client) {
+				before := c.Metrics(t)
+				resp := harness.Do(t, client, test.method, c.URL(test.path),
 					append(test.headers, "Authorization", basicAuth("alice", "rabbit"))...)
 				client.CloseIdleConnections()
-				wantBody(t, resp, test.status, test.body)
-				c.expect(t, before, test.want)
+				harness.WantBody(t, resp, test.status, test.body)
+				c.Expect(t, before, test.want)
 				for name, want := range map[string]string{
 					"Content-Disposition": "attachment", "Cache-Control": "private", "X-Accel-Redirect": "",
 				} {
@@ -101,19 +89,19 @@ func TestAuthorisedDownload(t *testing.T) {
 
 // Whoever is not authorised gets the application's answer and none of the file.
 func TestRefusedDownload(t *testing.T) {
-	requireKernelTLS(t)
-	c := newCaddy(t)
-	c.addFile(t, "alice/large.bin", large)
-	c.addFile(t, "bob/large.bin", large)
-	c.startApplication(t)
-	c.start(t, xaccelSite(t))
-	whoAreYou, notYours := digestOf([]byte("Who are you?\n")), digestOf([]byte("This is not yours.\n"))
+	harness.RequireKernelTLS(t)
+	c := harness.NewCaddy(t)
+	c.Root.AddFile(t, "alice/large.bin", harness.Large)
+	c.Root.AddFile(t, "bob/large.bin", harness.Large)
+	startApplication(t, c)
+	c.Start(t, xaccelSite(t))
+	whoAreYou, notYours := harness.DigestOf([]byte("Who are you?\n")), harness.DigestOf([]byte("This is not yours.\n"))
 	alice := []string{"Authorization", basicAuth("alice", "rabbit")}
 	tests := []struct {
 		name, path string
 		headers    []string
 		status     int
-		body       digest
+		body       harness.Digest
 	}{
 		{"nobody", "/alice/large.bin", nil, 401, whoAreYou},
 		{"wrong password", "/alice/large.bin", []string{"Authorization", basicAuth("alice", "builder")}, 401, whoAreYou},
@@ -128,12 +116,12 @@ func TestRefusedDownload(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			c.forEachProtocol(t, func(t *testing.T, client *http.Client) {
-				before := c.metrics(t)
-				resp := do(t, client, http.MethodGet, c.url(test.path), test.headers...)
+			c.ForEachProtocol(t, func(t *testing.T, client *http.Client) {
+				before := c.Metrics(t)
+				resp := harness.Get(t, client, c.URL(test.path), test.headers...)
 				client.CloseIdleConnections()
-				wantBody(t, resp, test.status, test.body)
-				c.expect(t, before, copied())
+				harness.WantBody(t, resp, test.status, test.body)
+				c.Expect(t, before, harness.Copied())
 			})
 		})
 	}
@@ -142,14 +130,12 @@ func TestRefusedDownload(t *testing.T) {
 // An application that names a file wrongly or by mistake gives away nothing that
 // is not below the root. Symbolic links in there are followed.
 func TestAuthorisedDownloadStaysInside(t *testing.T) {
-	requireKernelTLS(t)
-	c := newCaddy(t)
-	f := c.addFile(t, "alice/large.bin", large)
-	secret := c.addFile(t, "../secret", large)
-	if err := os.Symlink(filepath.Join(c.dir, "secret"), filepath.Join(c.root, "link")); err != nil {
-		t.Fatal(err)
-	}
-	c.start(t, xaccelSite(t)+`
+	harness.RequireKernelTLS(t)
+	c := harness.NewCaddy(t)
+	f := c.Root.AddFile(t, "alice/large.bin", harness.Large)
+	secret := c.Root.AddFile(t, "../secret", harness.Large)
+	harness.Must(t, os.Symlink(filepath.Join(c.Dir, "secret"), c.Root.Path("link")))
+	c.Start(t, xaccelSite(t)+`
 http://:{$PORT2} {
 	header X-Accel-Redirect {http.request.header.File}
 	respond "" {http.request.header.Status}
@@ -157,38 +143,38 @@ http://:{$PORT2} {
 http://:{$PORT3} {
 	respond another
 }`)
-	nothing := digestOf(nil)
+	nothing := harness.DigestOf(nil)
 	tests := []struct {
 		name, file, status string
 		want               int
-		body               digest
-		counts             counts
+		body               harness.Digest
+		counts             harness.Counts
 	}{
-		{"inside", "/alice/large.bin", "200", 200, f.digest, sentByKernel(f.size)},
-		{"inside after all", "/../alice/large.bin", "204", 200, f.digest, sentByKernel(f.size)},
-		{"two dots", "/../secret", "200", 404, nothing, copied()},
-		{"many dots", "/alice/../../../../../../../../../../../../etc/passwd", "200", 404, nothing, copied()},
-		{"escaped dots", "/%2e%2e/secret", "200", 404, nothing, copied()},
-		{"escaped slash", "/..%2fsecret", "200", 404, nothing, copied()},
-		{"twice escaped", "/%252e%252e/secret", "200", 404, nothing, copied()},
-		{"not absolute", "../secret", "200", 404, nothing, copied()},
-		{"placeholder", "/{env.DIR}/secret", "200", 404, nothing, copied()},
-		{"the name in the file system", c.dir + "/secret", "200", 404, nothing, copied()},
-		{"another server", "http://localhost:" + c.getenv("PORT3") + "/", "200", 404, nothing, copied()},
-		{"no success", "/alice/large.bin", "403", 403, nothing, copied()},
-		{"link", "/link", "200", 200, secret.digest, sentByKernel(secret.size)},
+		{"inside", "/alice/large.bin", "200", 200, f.Digest, harness.SentByKernel(f.Size)},
+		{"inside after all", "/../alice/large.bin", "204", 200, f.Digest, harness.SentByKernel(f.Size)},
+		{"two dots", "/../secret", "200", 404, nothing, harness.Copied()},
+		{"many dots", "/alice/../../../../../../../../../../../../etc/passwd", "200", 404, nothing, harness.Copied()},
+		{"escaped dots", "/%2e%2e/secret", "200", 404, nothing, harness.Copied()},
+		{"escaped slash", "/..%2fsecret", "200", 404, nothing, harness.Copied()},
+		{"twice escaped", "/%252e%252e/secret", "200", 404, nothing, harness.Copied()},
+		{"not absolute", "../secret", "200", 404, nothing, harness.Copied()},
+		{"placeholder", "/{env.DIR}/secret", "200", 404, nothing, harness.Copied()},
+		{"the name in the file system", c.Dir + "/secret", "200", 404, nothing, harness.Copied()},
+		{"another server", "http://localhost:" + c.Getenv("PORT3") + "/", "200", 404, nothing, harness.Copied()},
+		{"no success", "/alice/large.bin", "403", 403, nothing, harness.Copied()},
+		{"link", "/link", "200", 200, secret.Digest, harness.SentByKernel(secret.Size)},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			c.forEachProtocol(t, func(t *testing.T, client *http.Client) {
-				before := c.metrics(t)
-				resp := do(t, client, http.MethodGet, c.url("/"), "File", test.file, "Status", test.status)
+			c.ForEachProtocol(t, func(t *testing.T, client *http.Client) {
+				before := c.Metrics(t)
+				resp := harness.Get(t, client, c.URL("/"), "File", test.file, "Status", test.status)
 				client.CloseIdleConnections()
-				wantBody(t, resp, test.want, test.body)
+				harness.WantBody(t, resp, test.want, test.body)
 				if got := resp.Header.Values("X-Accel-Redirect"); got != nil {
 					t.Errorf("the client sees X-Accel-Redirect: %q", got)
 				}
-				c.expect(t, before, test.counts)
+				c.Expect(t, before, test.counts)
 			})
 		})
 	}
@@ -196,32 +182,32 @@ http://:{$PORT3} {
 
 // The page's commands do what it says they do.
 func TestAuthorisedDownloadPage(t *testing.T) {
-	requireKernelTLS(t)
-	requireProgram(t, "curl")
+	harness.RequireKernelTLS(t)
+	harness.RequireProgram(t, "curl")
 	const page = "docs/authorised-downloads.md"
-	text := source(t, page)
+	text := harness.Source(t, page)
 	for _, file := range []string{"examples/xaccel.Caddyfile", "examples/xaccel/main.go"} {
 		if !strings.Contains(text, "(../"+file+")") {
 			t.Errorf("%s does not name %s", page, file)
 		}
 	}
-	c := newCaddy(t)
-	f := c.addFile(t, "alice/large.bin", large)
-	c.addFile(t, "bob/large.bin", large)
-	c.startApplication(t)
-	c.start(t, xaccelSite(t))
+	c := harness.NewCaddy(t)
+	f := c.Root.AddFile(t, "alice/large.bin", harness.Large)
+	c.Root.AddFile(t, "bob/large.bin", harness.Large)
+	startApplication(t, c)
+	c.Start(t, xaccelSite(t))
 	want := []struct {
-		body digest
+		body harness.Digest
 		err  string
 	}{
-		{f.digest, ""}, {digest{}, "403"}, {digest{}, "401"},
+		{f.Digest, ""}, {harness.Digest{}, "403"}, {harness.Digest{}, "401"},
 	}
 	var commands []string
-	for _, block := range blocks(t, page, "sh") {
+	for _, block := range harness.Blocks(t, page, "sh") {
 		for line := range strings.Lines(block) {
 			if strings.HasPrefix(line, "curl ") {
-				commands = append(commands, replaced(t, line, "curl -f", "curl -sSf --noproxy '*' --cacert "+c.rootFile(),
-					"https://example.com", c.url("")))
+				commands = append(commands, harness.Replaced(t, line, "curl -f", "curl -sSf --noproxy '*' --cacert "+c.RootFile(),
+					"https://example.com", c.URL("")))
 			}
 		}
 	}
@@ -229,22 +215,18 @@ func TestAuthorisedDownloadPage(t *testing.T) {
 		t.Fatalf("%s has %d commands, want %d", page, len(commands), len(want))
 	}
 	for i, command := range commands {
-		out := filepath.Join(c.dir, "out")
-		_, err := run(t, "sh", "-c", replaced(t, command, "-o large.bin", "-o "+out))
+		out := filepath.Join(c.Dir, "out")
+		_, err := harness.RunProgram(t, "sh", "-c", harness.Replaced(t, command, "-o large.bin", "-o "+out))
 		if want[i].err != "" {
 			if err == nil || !strings.Contains(err.Error(), want[i].err) {
 				t.Errorf("%s: %v, want an error with %s", command, err, want[i].err)
 			}
 			continue
 		}
-		if err != nil {
-			t.Fatal(err)
-		}
+		harness.Must(t, err)
 		got, err := os.ReadFile(out)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if d := digestOf(got); d != want[i].body {
+		harness.Must(t, err)
+		if d := harness.DigestOf(got); d != want[i].body {
 			t.Errorf("%s: body has %v, want %v", command, d, want[i].body)
 		}
 	}

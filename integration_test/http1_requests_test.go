@@ -7,125 +7,110 @@ import (
 	"mime/multipart"
 	"net/http"
 	"testing"
+
+	"github.com/caddy-ktls/caddy-ktls/integration_test/harness"
 )
 
 func TestRequests(t *testing.T) {
-	requireKernelTLS(t)
-	c := newCaddy(t)
-	f := c.addFile(t, "f", large)
-	c.start(t, site)
-	etag := c.get(t, "/f").Header.Get("Etag")
+	harness.RequireKernelTLS(t)
+	c, f := harness.StartWithFile(t, harness.Large, harness.FileSite)
+	etag := c.Get(t, "/f").Header.Get("Etag")
 
-	nothing := digestOf(nil)
-	part := func(from, to int64) counts { return sentByKernel(to - from) }
+	nothing := harness.DigestOf(nil)
+	part := func(from, to int64) harness.Counts { return harness.SentByKernel(to - from) }
 	tests := []struct {
 		name    string
 		method  string
 		headers []string
 		status  int
-		body    digest
-		want    counts
+		body    harness.Digest
+		want    harness.Counts
 	}{
-		{"whole", "GET", nil, 200, f.digest, sentByKernel(large)},
-		{"range", "GET", []string{"Range", "bytes=1000-200999"}, 206, f.part(1000, 201000), part(1000, 201000)},
-		{"range at the start", "GET", []string{"Range", "bytes=0-131071"}, 206, f.part(0, 131072), part(0, 131072)},
-		{"range without an end", "GET", []string{"Range", "bytes=4097-"}, 206, f.part(4097, large), part(4097, large)},
-		{"range past the end", "GET", []string{"Range", "bytes=5-999999999"}, 206, f.part(5, large), part(5, large)},
-		{"suffix range", "GET", []string{"Range", "bytes=-170000"}, 206, f.part(large-170000, large), part(0, 170000)},
-		{"small range", "GET", []string{"Range", "bytes=7-1006"}, 206, f.part(7, 1007), copied()},
-		{"range of one byte", "GET", []string{"Range", "bytes=-1"}, 206, f.part(large-1, large), copied()},
-		{"If-Range fits", "GET", []string{"Range", "bytes=10-190009", "If-Range", etag}, 206, f.part(10, 190010), part(10, 190010)},
-		{"If-Range does not fit", "GET", []string{"Range", "bytes=10-190009", "If-Range", `"x"`}, 200, f.digest, sentByKernel(large)},
+		{"whole", "GET", nil, 200, f.Digest, harness.SentByKernel(harness.Large)},
+		{"range", "GET", []string{"Range", "bytes=1000-200999"}, 206, f.Part(1000, 201000), part(1000, 201000)},
+		{"range at the start", "GET", []string{"Range", "bytes=0-131071"}, 206, f.Part(0, 131072), part(0, 131072)},
+		{"range without an end", "GET", []string{"Range", "bytes=4097-"}, 206, f.Part(4097, harness.Large), part(4097, harness.Large)},
+		{"range past the end", "GET", []string{"Range", "bytes=5-999999999"}, 206, f.Part(5, harness.Large), part(5, harness.Large)},
+		{"suffix range", "GET", []string{"Range", "bytes=-170000"}, 206, f.Part(harness.Large-170000, harness.Large), part(0, 170000)},
+		{"small range", "GET", []string{"Range", "bytes=7-1006"}, 206, f.Part(7, 1007), harness.Copied()},
+		{"range of one byte", "GET", []string{"Range", "bytes=-1"}, 206, f.Part(harness.Large-1, harness.Large), harness.Copied()},
+		{"If-Range fits", "GET", []string{"Range", "bytes=10-190009", "If-Range", etag}, 206, f.Part(10, 190010), part(10, 190010)},
+		{"If-Range does not fit", "GET", []string{"Range", "bytes=10-190009", "If-Range", `"x"`}, 200, f.Digest, harness.SentByKernel(harness.Large)},
 		{"impossible range", "GET", []string{"Range", "bytes=999999999-"}, 416,
-			digestOf([]byte("invalid range: failed to overlap\n")), copied()},
-		{"not modified", "GET", []string{"If-None-Match", etag}, 304, nothing, copied()},
-		{"modified", "GET", []string{"If-None-Match", `"x"`}, 200, f.digest, sentByKernel(large)},
-		{"precondition fails", "GET", []string{"If-Match", `"x"`}, 412, nothing, copied()},
-		{"HEAD", "HEAD", nil, 200, nothing, copied()},
-		{"HEAD with range", "HEAD", []string{"Range", "bytes=0-99999"}, 206, nothing, copied()},
+			harness.DigestOf([]byte("invalid range: failed to overlap\n")), harness.Copied()},
+		{"not modified", "GET", []string{"If-None-Match", etag}, 304, nothing, harness.Copied()},
+		{"modified", "GET", []string{"If-None-Match", `"x"`}, 200, f.Digest, harness.SentByKernel(harness.Large)},
+		{"precondition fails", "GET", []string{"If-Match", `"x"`}, 412, nothing, harness.Copied()},
+		{"HEAD", "HEAD", nil, 200, nothing, harness.Copied()},
+		{"HEAD with range", "HEAD", []string{"Range", "bytes=0-99999"}, 206, nothing, harness.Copied()},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			before := c.metrics(t)
-			client := c.client(t, nil)
-			resp := do(t, client, test.method, c.url("/f"), test.headers...)
+			before := c.Metrics(t)
+			client := c.Client(t, nil)
+			resp := harness.Do(t, client, test.method, c.URL("/f"), test.headers...)
 			client.CloseIdleConnections()
-			wantBody(t, resp, test.status, test.body)
-			c.expect(t, before, test.want)
+			harness.WantBody(t, resp, test.status, test.body)
+			c.Expect(t, before, test.want)
 		})
 	}
 }
 
 // The parts of several ranges come through a pipe: they are copied.
 func TestMultipleRanges(t *testing.T) {
-	requireKernelTLS(t)
-	c := newCaddy(t)
-	f := c.addFile(t, "f", large)
-	c.start(t, site)
-	before := c.metrics(t)
-	client := c.client(t, nil)
-	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, c.url("/f"), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	harness.RequireKernelTLS(t)
+	c, f := harness.StartWithFile(t, harness.Large, harness.FileSite)
+	before := c.Metrics(t)
+	client := c.Client(t, nil)
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, c.URL("/f"), nil)
+	harness.Must(t, err)
 	r.Header.Set("Range", "bytes=0-99999,110000-189999")
 	resp, err := client.Do(r)
-	if err != nil {
-		t.Fatal(err)
-	}
+	harness.Must(t, err)
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusPartialContent {
 		t.Fatalf("status %s", resp.Status)
 	}
 	_, parameters, err := mime.ParseMediaType(resp.Header.Get("Content-Type"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	harness.Must(t, err)
 	parts := multipart.NewReader(resp.Body, parameters["boundary"])
-	for i, want := range []digest{f.part(0, 100000), f.part(110000, 190000)} {
+	for i, want := range []harness.Digest{f.Part(0, 100000), f.Part(110000, 190000)} {
 		part, err := parts.NextPart()
-		if err != nil {
-			t.Fatal(err)
-		}
-		got := newDigester()
-		if _, err := io.Copy(got, part); err != nil {
-			t.Fatal(err)
-		}
-		if got.digest() != want {
-			t.Errorf("part %d has %v, want %v", i, got.digest(), want)
+		harness.Must(t, err)
+		got := harness.NewDigester()
+		_, err = io.Copy(got, part)
+		harness.Must(t, err)
+		if got.Digest() != want {
+			t.Errorf("part %d has %v, want %v", i, got.Digest(), want)
 		}
 	}
 	if _, err := parts.NextPart(); err != io.EOF {
 		t.Errorf("after the last part: %v", err)
 	}
 	client.CloseIdleConnections()
-	c.expect(t, before, copied())
+	c.Expect(t, before, harness.Copied())
 }
 
 // HEAD and conditional requests must not disturb what follows on a connection
 // that has been moved.
 func TestBodilessAfterMove(t *testing.T) {
-	requireKernelTLS(t)
-	c := newCaddy(t)
-	f := c.addFile(t, "f", large)
-	c.start(t, site)
-	before := c.metrics(t)
-	client := c.client(t, nil)
+	harness.RequireKernelTLS(t)
+	c, f := harness.StartWithFile(t, harness.Large, harness.FileSite)
+	before := c.Metrics(t)
+	client := c.Client(t, nil)
 	const rounds = 3
 	for i := range rounds {
-		resp := do(t, client, http.MethodGet, c.url("/f"))
-		wantBody(t, resp, http.StatusOK, f.digest)
-		head := do(t, client, http.MethodHead, c.url("/f"))
-		wantBody(t, head, http.StatusOK, digestOf(nil))
-		if got := head.Header.Get("Content-Length"); got != fmt.Sprint(large) {
-			t.Errorf("round %d: HEAD: Content-Length %q, want %d", i, got, large)
+		resp := harness.Get(t, client, c.URL("/f"))
+		harness.WantBody(t, resp, http.StatusOK, f.Digest)
+		head := harness.Do(t, client, http.MethodHead, c.URL("/f"))
+		harness.WantBody(t, head, http.StatusOK, harness.DigestOf(nil))
+		if got := head.Header.Get("Content-Length"); got != fmt.Sprint(harness.Large) {
+			t.Errorf("round %d: HEAD: Content-Length %q, want %d", i, got, harness.Large)
 		}
-		wantBody(t, do(t, client, http.MethodGet, c.url("/f"), "If-None-Match", resp.Header.Get("Etag")),
-			http.StatusNotModified, digestOf(nil))
-		wantBody(t, do(t, client, http.MethodGet, c.url("/missing")), http.StatusNotFound, digestOf(nil))
+		harness.WantBody(t, harness.Get(t, client, c.URL("/f"), "If-None-Match", resp.Header.Get("Etag")),
+			http.StatusNotModified, harness.DigestOf(nil))
+		harness.WantBody(t, harness.Get(t, client, c.URL("/missing")), http.StatusNotFound, harness.DigestOf(nil))
 	}
 	client.CloseIdleConnections()
-	c.expect(t, before, counts{
-		"connections:offloaded": 1, "responses:sendfile": rounds, "sendfile_bytes": rounds * large,
-	})
+	c.Expect(t, before, harness.SentTimes(1, rounds, rounds*harness.Large))
 }

@@ -3,14 +3,17 @@ package integration_test
 import (
 	"bufio"
 	"bytes"
-	"crypto/sha256"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"slices"
+	"strings"
 	"testing"
 	"time"
+
+	"github.com/caddy-ktls/caddy-ktls/integration_test/harness"
 )
 
 // halfCloser is a backend that upgrades a connection, sends hello, closes its sending
@@ -18,101 +21,47 @@ import (
 // has read to the end goes to got.
 func halfCloser(t testing.TB, hello []byte) (addr string, got chan []byte) {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
-	t.Cleanup(func() { ln.Close() })
 	got = make(chan []byte, 10)
-	serve := func(conn net.Conn) {
-		defer conn.Close()
-		br := bufio.NewReader(conn)
-		if _, err := http.ReadRequest(br); err != nil {
-			return
-		}
-		_, _ = io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: raw\r\n\r\n")
+	addr = harness.UpgradingBackend(t, "raw", func(conn *net.TCPConn, r *bufio.Reader) {
 		_, _ = conn.Write(hello)
-		_ = conn.(*net.TCPConn).CloseWrite()
-		_ = conn.SetReadDeadline(time.Now().Add(patience))
-		b, _ := io.ReadAll(br)
+		_ = conn.CloseWrite()
+		_ = conn.SetReadDeadline(time.Now().Add(harness.Patience))
+		b, _ := io.ReadAll(r)
 		got <- b
-	}
-	go func() {
-		for {
-			conn, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			go serve(conn)
-		}
-	}()
-	return ln.Addr().String(), got
+	})
+	return addr, got
 }
 
 // An upgraded connection of which the backend closes one half carries data the other
 // way, as without the module. Caddy's access log hides the half in both cases.
 func TestUpgradeHalfClosed(t *testing.T) {
-	requireKernelTLS(t)
-	hello, answer := bytes.Repeat([]byte("hello "), 50_000), bytes.Repeat([]byte("answer "), 50_000)
+	harness.RequireKernelTLS(t)
+	u := upgrade{hello: bytes.Repeat([]byte("hello "), 50_000), answer: bytes.Repeat([]byte("answer "), 50_000)}
 	for _, accessLog := range []bool{false, true} {
-		addr, got := halfCloser(t, hello)
-		c := newCaddy(t)
-		f := c.addFile(t, "f", large)
-		var config, logs string
-		if accessLog {
-			logs = "log {\n output discard\n}\n"
-		}
-		for i, ktls := range []string{"", "ktls", "ktls {\n offload all\n}"} {
-			config += fmt.Sprintf("https://localhost:{$PORT%s} {\n%s\n%sroot {$ROOT}\n@up header Connection Upgrade\nreverse_proxy @up %s\nfile_server\n}\n",
-				[]string{"", "2", "3"}[i], ktls, logs, addr)
-		}
-		c.start(t, config)
+		var addr string
+		addr, u.got = halfCloser(t, u.hello)
+		c, f := harness.StartWithFile(t, harness.Large, upgradeSites(addr, accessLog))
 		var stock string
 		for i, name := range []string{"stock", "large", "all", "after a file"} {
 			t.Run(fmt.Sprintf("%s, access log %v", name, accessLog), func(t *testing.T) {
-				site := *c
-				site.port = c.getenv([]string{"PORT", "PORT2", "PORT3", "PORT2"}[i])
-				conn := site.dial(t, c.tlsConfig(t))
-				defer conn.Close()
-				must(t, conn.SetDeadline(time.Now().Add(patience)))
-				br := bufio.NewReader(conn)
+				conn := c.At([]string{"PORT", "PORT2", "PORT3", "PORT2"}[i]).Dial(t, c.TLSConfig(t))
+				harness.Must(t, conn.SetDeadline(time.Now().Add(harness.Patience)))
+				reader := bufio.NewReader(conn)
 				if name == "after a file" {
-					_, err := io.WriteString(conn, "GET /f HTTP/1.1\r\nHost: localhost\r\n\r\n")
-					must(t, err)
-					resp, err := http.ReadResponse(br, nil)
-					must(t, err)
-					hash := sha256.New()
-					_, err = io.Copy(hash, resp.Body)
-					must(t, err)
-					if fmt.Sprintf("%x", hash.Sum(nil)) != fmt.Sprintf("%x", sha256.Sum256(f.content)) {
-						t.Error("the file differs")
-					}
+					harness.SendGet(t, conn, "/f")
+					harness.WantBody(t, harness.ReadResponse(t, reader), http.StatusOK, f.Digest)
 				}
-				_, err := io.WriteString(conn, "GET / HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: raw\r\n\r\n")
-				must(t, err)
-				resp, err := http.ReadResponse(br, nil)
-				must(t, err)
-				if resp.StatusCode != http.StatusSwitchingProtocols {
-					t.Fatal(resp.Status)
-				}
-				end, err := io.ReadAll(br)
-				if err != nil || !bytes.Equal(end, hello) {
-					t.Errorf("%d bytes of %d, %v", len(end), len(hello), err)
-				}
-				_, _ = conn.Write(answer) // with the access log the connection may be closed
-				_ = conn.CloseWrite()
-				result := "nothing of the answer"
-				if b := <-got; bytes.Equal(b, answer) {
-					result = "the answer"
-				}
+				result := u.run(t, conn, reader)
 				switch {
 				case name == "stock":
 					stock = result
 				case result != stock:
 					t.Errorf("the backend has got %s; with stock Caddy: %s", result, stock)
 				}
-				if !accessLog && result != "the answer" {
+				if !accessLog && result != wholeAnswer {
 					t.Error("the backend has got " + result)
 				}
-				if want := i >= 2; c.wasOffloaded(conn) != want {
+				if want := i >= 2; wasOffloaded(c, conn) != want {
 					t.Errorf("offloaded: %v", !want)
 				}
 			})
@@ -120,9 +69,55 @@ func TestUpgradeHalfClosed(t *testing.T) {
 	}
 }
 
+// upgradeSites are three sites that are proxies for a backend where a connection is to
+// be upgraded: without the module, and with either option of offload.
+func upgradeSites(backend string, accessLog bool) string {
+	logs := ""
+	if accessLog {
+		logs = "log {\n output discard\n}\n"
+	}
+	var config strings.Builder
+	for i, ktls := range directives {
+		fmt.Fprintf(&config, "https://localhost:{$PORT%s} {\n%s\n%sroot {$ROOT}\n@up header Connection Upgrade\nreverse_proxy @up %s\nfile_server\n}\n",
+			[]string{"", "2", "3"}[i], ktls, logs, backend)
+	}
+	return config.String()
+}
+
+// An upgrade is what goes over upgraded connections.
+type upgrade struct {
+	hello, answer []byte
+	got           chan []byte // by the backend
+}
+
+const wholeAnswer = "the answer"
+
+// run has a connection upgraded, gets the backend's hello to its end, and says what
+// the backend has got of the answer.
+func (u upgrade) run(t testing.TB, conn *tls.Conn, reader *bufio.Reader) string {
+	t.Helper()
+	_, err := io.WriteString(conn, harness.UpgradeText("/", "raw"))
+	harness.Must(t, err)
+	resp, err := http.ReadResponse(reader, nil)
+	harness.Must(t, err)
+	if resp.StatusCode != http.StatusSwitchingProtocols {
+		t.Fatal(resp.Status)
+	}
+	hello, err := io.ReadAll(reader)
+	if err != nil || !bytes.Equal(hello, u.hello) {
+		t.Errorf("%d bytes of %d, %v", len(hello), len(u.hello), err)
+	}
+	_, _ = conn.Write(u.answer) // with the access log the connection may be closed
+	_ = conn.CloseWrite()
+	if b := <-u.got; bytes.Equal(b, u.answer) {
+		return wholeAnswer
+	}
+	return "nothing of the answer"
+}
+
 // wasOffloaded tells whether the log says that a client's connection was offloaded.
-func (c *caddy) wasOffloaded(conn net.Conn) bool {
-	return slices.ContainsFunc(c.log(), func(e logEntry) bool {
-		return e.message() == "connection offloaded" && e.text("remote") == conn.LocalAddr().String()
+func wasOffloaded(c *harness.Caddy, conn net.Conn) bool {
+	return slices.ContainsFunc(c.Log.WithMessage("connection offloaded"), func(e harness.LogEntry) bool {
+		return e.Text("remote") == conn.LocalAddr().String()
 	})
 }

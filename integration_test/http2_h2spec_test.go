@@ -1,5 +1,3 @@
-//go:build linux
-
 package integration_test
 
 import (
@@ -13,90 +11,109 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/caddy-ktls/caddy-ktls/integration_test/harness"
 )
+
+// h2specSites are Caddies with a site each: with the module, and, under the name
+// "without", without it.
+type h2specSites map[string]*harness.Caddy
+
+// startH2specSites starts the Caddies. What is posted is read: to an answer that comes
+// before it h2spec's verdicts are a matter of chance.
+func startH2specSites(t testing.TB) h2specSites {
+	t.Helper()
+	sites := h2specSites{}
+	for _, offload := range []string{"all", "large", without} {
+		c := harness.NewCaddy(t)
+		c.Root.AddFile(t, "index.html", harness.Large)
+		caddyfile := harness.OffloadSite(offload)
+		if offload == without {
+			caddyfile = strings.Replace(harness.FileSite, "ktls\n", "", 1)
+		}
+		c.Start(t, strings.Replace(caddyfile, "root", "@post method POST\n\trespond @post {http.request.body}\n\troot", 1))
+		sites[offload] = c
+	}
+	return sites
+}
+
+const without = "without"
+
+// run runs sections of h2spec for some of the sites, all at once: it waits a lot.
+func (s h2specSites) run(t testing.TB, names []string, sections ...string) map[string]h2specResults {
+	all := map[string]h2specResults{}
+	var mu sync.Mutex
+	var ended sync.WaitGroup
+	for _, name := range names {
+		ended.Go(func() {
+			results := h2spec(t, s[name], sections...)
+			mu.Lock()
+			defer mu.Unlock()
+			all[name] = results
+		})
+	}
+	ended.Wait()
+	return all
+}
 
 // h2spec finds the same, case for case, whether connections are in the kernel
 // or the site is without the module: what Go's HTTP/2 server gets wrong, it may.
 func TestH2spec(t *testing.T) {
-	onKernel(t, "7.2")
-	requireKernelTLS(t)
-	requireProgram(t, "h2spec")
+	harness.OnKernel(t, "7.2")
+	harness.RequireKernelTLS(t)
+	harness.RequireProgram(t, "h2spec")
 	const cases = 146 // that h2spec has
-	sites := []string{"all", "large", "without"}
-	caddies := map[string]*caddy{}
-	before := map[string]counts{}
-	for _, name := range sites {
-		c := newCaddy(t)
-		c.addFile(t, "index.html", large)
-		// What is posted is read: to an answer that comes before it
-		// h2spec's verdicts are a matter of chance.
-		caddyfile := strings.Replace(offloading(name), "root", "@post method POST\n\trespond @post {http.request.body}\n\troot", 1)
-		if name == "without" {
-			caddyfile = strings.Replace(caddyfile, "ktls {\n\t\toffload without\n\t}", "", 1)
-		}
-		c.start(t, caddyfile)
-		caddies[name], before[name] = c, c.metrics(t)
+	sites := startH2specSites(t)
+	before := map[string]harness.Counts{}
+	for name, c := range sites {
+		before[name] = c.Metrics(t)
 	}
-	// All at once: h2spec waits a lot.
-	h2spec := func(sites []string, sections ...string) map[string]h2specResults {
-		all := map[string]h2specResults{}
-		var mu sync.Mutex
-		var ended sync.WaitGroup
-		for _, name := range sites {
-			ended.Go(func() {
-				results := caddies[name].h2spec(t, sections...)
-				mu.Lock()
-				defer mu.Unlock()
-				all[name] = results
-			})
-		}
-		ended.Wait()
-		return all
-	}
-
-	found := h2spec(sites, "generic", "http2", "hpack")
-	want := found["without"]
+	found := sites.run(t, slices.Collect(maps.Keys(sites)), "generic", "http2", "hpack")
+	want := found[without]
 	if len(want) != cases {
 		t.Errorf("%d cases, want %d", len(want), cases)
 	}
-	ids := slices.Sorted(maps.Keys(want))
-	for _, id := range ids {
-		if want[id].verdict != "passed" {
-			t.Logf("without the module, %s: %s", id, want[id].verdict)
+	for id, result := range want {
+		if result.verdict != "passed" {
+			t.Logf("without the module, %s: %s", id, result.verdict)
 		}
 	}
-	for _, name := range sites[:2] {
+	for _, name := range []string{"all", "large"} {
 		t.Run(name, func(t *testing.T) {
-			c, before := caddies[name], before[name]
-			after := c.metrics(t)
+			before, after := before[name], sites[name].Metrics(t)
 			// Some cases open several connections.
 			if n := after["connections:offloaded"] - before["connections:offloaded"]; n == 0 || name == "all" && n < cases {
 				t.Errorf("%d connections are in the kernel", n)
 			}
-			if n := after["sendfile_bytes"] - before["sendfile_bytes"]; n < large {
+			if n := after["sendfile_bytes"] - before["sendfile_bytes"]; n < harness.Large {
 				t.Errorf("%d bytes have gone out by sendfile", n)
 			}
-			// Cases that depend on time are tried again.
-			got, want := found[name], want
-			differing := got.differing(want, ids)
-			for range 2 {
-				if len(differing) == 0 {
-					break
-				}
-				var sections []string
-				for _, id := range differing {
-					t.Logf("to be tried again, %s: %s, without the module %s", id, got[id], want[id])
-					section, _, _ := strings.Cut(id, ": ")
-					sections = append(sections, section)
-				}
-				again := h2spec([]string{name, "without"}, sections...)
-				got, want = again[name], again["without"]
-				differing = got.differing(want, differing)
-			}
-			for _, id := range differing {
-				t.Errorf("%s: %s, without the module %s", id, got[id], want[id])
-			}
+			sites.compare(t, name, found[name], want)
 		})
+	}
+}
+
+// compare compares the results of a site with those without the module. Cases that
+// depend on time are tried again.
+func (s h2specSites) compare(t testing.TB, name string, got, want h2specResults) {
+	t.Helper()
+	differing := got.differing(want, slices.Sorted(maps.Keys(want)))
+	for range 2 {
+		if len(differing) == 0 {
+			return
+		}
+		var sections []string
+		for _, id := range differing {
+			t.Logf("to be tried again, %s: %s, without the module %s", id, got[id], want[id])
+			section, _, _ := strings.Cut(id, ": ")
+			sections = append(sections, section)
+		}
+		again := s.run(t, []string{name, without}, sections...)
+		got, want = again[name], again[without]
+		differing = got.differing(want, differing)
+	}
+	for _, id := range differing {
+		t.Errorf("%s: %s, without the module %s", id, got[id], want[id])
 	}
 }
 
@@ -123,11 +140,11 @@ func (r h2specResults) differing(other h2specResults, cases []string) []string {
 }
 
 // h2spec runs sections of h2spec.
-func (c *caddy) h2spec(t testing.TB, sections ...string) h2specResults {
-	file := filepath.Join(c.dir, "h2spec.xml")
+func h2spec(t testing.TB, c *harness.Caddy, sections ...string) h2specResults {
+	file := filepath.Join(c.Dir, "h2spec.xml")
 	_ = os.Remove(file)
 	text, err := exec.CommandContext(t.Context(), "h2spec", append([]string{
-		"--tls", "--insecure", "--host", "localhost", "--port", c.port, "--strict", "--timeout", "3", "--junit-report", file,
+		"--tls", "--insecure", "--host", "localhost", "--port", c.Port, "--strict", "--timeout", "3", "--junit-report", file,
 	}, sections...)...).CombinedOutput()
 	// With the code 1 a case has failed, unless there is no report.
 	if exit := (*exec.ExitError)(nil); err != nil && !errors.As(err, &exit) {

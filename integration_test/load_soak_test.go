@@ -1,9 +1,6 @@
-//go:build linux
-
 package integration_test
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -17,6 +14,9 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/caddy-ktls/caddy-ktls/integration_test/harness"
+	"github.com/caddy-ktls/caddy-ktls/integration_test/results"
 )
 
 // soakSites have certificates that are renewed every 15 seconds.
@@ -56,9 +56,9 @@ https://localhost:{$PORT2} {
 // A soak is what clients of all kinds do to a server, and what they have seen.
 type soak struct {
 	t     *testing.T
-	c     *caddy
+	c     *harness.Caddy
 	seed  uint64
-	files []file
+	files []harness.File
 
 	requests, whole, wholeBytes, canceled, refused atomic.Int64
 
@@ -78,43 +78,43 @@ type soakClient struct {
 // bytes for as long as it takes, while configurations and certificates change;
 // and nothing piles up in the server.
 func TestSoak(t *testing.T) {
-	onKernel(t, "6.12")
-	requireKernelTLS(t)
-	duration, seed := time.Duration(shortOrLong(40, 3600))*time.Second, rand.Uint64()
+	harness.OnKernel(t, "6.12")
+	harness.RequireKernelTLS(t)
+	duration, seed := time.Duration(harness.ShortOrLong(40, 3600))*time.Second, rand.Uint64()
 	if text := os.Getenv("KTLS_SOAK"); text != "" {
 		var err error
 		duration, err = time.ParseDuration(text)
-		must(t, err)
+		harness.Must(t, err)
 	}
 	if text := os.Getenv("KTLS_SEED"); text != "" {
 		var err error
 		seed, err = strconv.ParseUint(text, 10, 64)
-		must(t, err)
+		harness.Must(t, err)
 	}
 	t.Logf("KTLS_SEED=%d", seed)
-	s := &soak{t: t, c: newCaddy(t), seed: seed, serials: map[string]bool{}, configurations: map[string]bool{}}
-	for i, size := range []int64{1000, 30_000, minSize, large, 2 << 20} {
-		s.files = append(s.files, s.c.addFile(t, fmt.Sprint(i), size))
+	s := &soak{t: t, c: harness.NewCaddy(t), seed: seed, serials: map[string]bool{}, configurations: map[string]bool{}}
+	for i, size := range []int64{1000, 30_000, harness.MinSize, harness.Large, 2 << 20} {
+		s.files = append(s.files, s.c.Root.AddFile(t, fmt.Sprint(i), size))
 	}
-	s.c.start(t, s.configuration(0))
+	s.c.Start(t, s.configuration(0))
 
 	warm := duration / 8
 	s.run(warm, 1) // what is made once is made before it is counted
-	before, counted := s.c.resources(t), s.c.metrics(t)
+	before, counted := harness.ResourcesOf(t, s.c), s.c.Metrics(t)
 	s.whole.Store(0)
 	s.wholeBytes.Store(0)
 	reloads := s.run(duration-warm, 100)
 	t.Logf("%d requests: %d bodies whole, %d canceled, %d refused; %d configurations, %d certificates, %d reloads",
 		s.requests.Load(), s.whole.Load(), s.canceled.Load(), s.refused.Load(), len(s.configurations), len(s.serials), reloads)
-	s.c.wantReturned(t, before)
-	if now := s.c.rss(t); now > 2*before.rss+64<<20 {
-		t.Errorf("the process has %d bytes of memory, before %d", now, before.rss)
+	harness.WantReturned(t, s.c, before)
+	if now := harness.RSS(t, s.c); now > 2*before.RSS+64<<20 {
+		t.Errorf("the process has %d bytes of memory, before %d", now, before.RSS)
 	}
-	now := s.c.metrics(t)
+	now := s.c.Metrics(t)
 	for name, n := range now {
 		switch name {
 		case "connections:offloaded", "connections:not_needed", "connections:closing", "responses:sendfile", "responses:closing",
-			"sendfile_bytes", "responses_failed", "connections_lost", kernelTaken:
+			"sendfile_bytes", "responses_failed", "connections_lost", harness.KernelTaken:
 		default:
 			if n > counted[name] {
 				t.Errorf("%s has changed by %d", name, n-counted[name])
@@ -124,19 +124,19 @@ func TestSoak(t *testing.T) {
 	if n := now["responses:sendfile"] - counted["responses:sendfile"]; n < s.whole.Load() || n == 0 {
 		t.Errorf("%d responses by sendfile, %d large bodies have come whole", n, s.whole.Load())
 	}
-	if n := now["sendfile_bytes"] - counted["sendfile_bytes"]; n < s.wholeBytes.Load()-s.whole.Load()*notByKernel {
+	if n := now["sendfile_bytes"] - counted["sendfile_bytes"]; n < s.wholeBytes.Load()-s.whole.Load()*harness.NotByKernel {
 		t.Errorf("%d bytes by sendfile, %d bytes of large bodies have come", n, s.wholeBytes.Load())
 	}
 	if len(s.configurations) < 3 || len(s.serials) < 2 || s.canceled.Load() == 0 {
 		t.Error("the soak shows too little")
 	}
-	fault(t, "Load", "Random requests, ranges and cancels for long, with reloads and renewed certificates",
+	results.Fault(t, "Load", "Random requests, ranges and cancels for long, with reloads and renewed certificates",
 		"HTTP/1.1 and HTTP/2, TLS 1.2 and 1.3; 40 s, an hour in the long form",
 		"every body right, the canceled ones as far as they came; memory, goroutines, descriptors as before")
 }
 
 func (s *soak) configuration(number int) string {
-	return replaced(s.t, soakSites, "NUMBER", fmt.Sprint(number))
+	return harness.Replaced(s.t, soakSites, "NUMBER", fmt.Sprint(number))
 }
 
 // run has clients work for so long, and until they have seen another certificate.
@@ -147,7 +147,7 @@ func (s *soak) run(duration time.Duration, first int) (reloads int) {
 	defer stop()
 	var all sync.WaitGroup
 	for i := range clients {
-		client := s.client(uint64(first+i), protocolsOverTLS[i%2])
+		client := s.client(uint64(first+i), harness.Protocols[i%2])
 		all.Go(func() {
 			for ctx.Err() == nil && !s.t.Failed() {
 				client.next()
@@ -158,9 +158,9 @@ func (s *soak) run(duration time.Duration, first int) (reloads int) {
 	random := rand.New(rand.NewPCG(s.seed, 0))
 	certificates, refused := s.certificates(), s.refused.Load()
 	end := time.Now().Add(duration)
-	for late := end.Add(patience); !s.t.Failed(); {
+	for late := end.Add(harness.Patience); !s.t.Failed(); {
 		time.Sleep(min(time.Duration(500+random.IntN(4000))*time.Millisecond, max(time.Until(end), 100*time.Millisecond)))
-		s.c.reload(s.t, s.configuration(first+reloads))
+		s.c.Reload(s.t, s.configuration(first+reloads))
 		reloads++
 		if now := time.Now(); now.After(end) && s.certificates() > certificates || now.After(late) {
 			break
@@ -187,10 +187,10 @@ func (s *soak) certificates() int {
 func (s *soak) client(number uint64, protocol string) *soakClient {
 	client := &soakClient{soak: s, random: rand.New(rand.NewPCG(s.seed, number))}
 	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
-		config := s.c.tlsConfig(s.t)
+		config := s.c.TLSConfig(s.t)
 		config.NextProtos, config.MaxVersion = []string{protocol}, version
 		config.ClientSessionCache = tls.NewLRUClientSessionCache(0)
-		client.clients = append(client.clients, s.c.client(s.t, config), s.c.narrowClient(s.t, config.Clone()))
+		client.clients = append(client.clients, s.c.Client(s.t, config), s.c.NarrowClient(s.t, config.Clone()))
 	}
 	return client
 }
@@ -210,18 +210,18 @@ func (s *soakClient) next() {
 	if s.random.IntN(8) == 0 {
 		client.CloseIdleConnections()
 	}
-	ctx, cancel := context.WithTimeout(s.t.Context(), patience)
+	ctx, cancel := context.WithTimeout(s.t.Context(), harness.Patience)
 	defer cancel()
-	port := s.c.getenv([]string{"PORT", "PORT2"}[s.random.IntN(2)])
+	port := s.c.Getenv([]string{"PORT", "PORT2"}[s.random.IntN(2)])
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("https://localhost:%s/%d", port, number), nil)
 	if err != nil {
 		s.t.Error(err)
 		return
 	}
-	from, to := int64(0), f.size
+	from, to := int64(0), f.Size
 	if s.random.IntN(3) == 0 {
-		from = s.random.Int64N(f.size)
-		to = from + 1 + s.random.Int64N(f.size-from)
+		from = s.random.Int64N(f.Size)
+		to = from + 1 + s.random.Int64N(f.Size-from)
 		r.Header.Set("Range", fmt.Sprintf("bytes=%d-%d", from, to-1))
 	}
 	wanted := to - from
@@ -245,19 +245,19 @@ func (s *soakClient) next() {
 	}
 	defer resp.Body.Close()
 	s.saw(resp)
-	body := &comparison{rest: f.content[from:to]}
+	body := &harness.Comparison{Rest: f.Content[from:to]}
 	_, err = io.CopyN(body, resp.Body, wanted)
 	if err == nil && wanted == to-from {
 		_, err = io.Copy(body, resp.Body) // to its end
 	}
 	switch {
-	case errors.Is(ctx.Err(), context.Canceled) && !errors.Is(err, errDiffers):
+	case errors.Is(ctx.Err(), context.Canceled) && !errors.Is(err, harness.ErrDiffers):
 		s.canceled.Add(1)
 	case err != nil:
-		s.t.Errorf("%s: %v, after %d bytes", what, err, to-from-int64(len(body.rest)))
+		s.t.Errorf("%s: %v, after %d bytes", what, err, to-from-int64(len(body.Rest)))
 	case wanted < to-from:
 		s.canceled.Add(1)
-	case wanted >= minSize:
+	case wanted >= harness.MinSize:
 		s.whole.Add(1)
 		s.wholeBytes.Add(wanted)
 	}
@@ -270,18 +270,4 @@ func (s *soakClient) saw(resp *http.Response) {
 		s.serials[resp.TLS.PeerCertificates[0].SerialNumber.String()] = true
 	}
 	s.configurations[resp.Header.Get("Configuration")] = true
-}
-
-// A comparison compares what is written to it with what is to come. It tells more
-// than a hash: also what is not whole has to be right.
-type comparison struct{ rest []byte }
-
-var errDiffers = errors.New("not what the file has")
-
-func (c *comparison) Write(p []byte) (int, error) {
-	if !bytes.HasPrefix(c.rest, p) {
-		return 0, errDiffers
-	}
-	c.rest = c.rest[len(p):]
-	return len(p), nil
 }

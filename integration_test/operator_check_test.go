@@ -1,34 +1,15 @@
 package integration_test
 
 import (
-	"bytes"
 	"encoding/json"
-	"errors"
 	"os"
-	"os/exec"
 	"regexp"
 	"runtime"
 	"strings"
 	"testing"
-)
 
-// command runs a command of Caddy and returns what it prints and its exit code.
-func (c *caddy) command(t testing.TB, args ...string) (stdout, stderr string, code int) {
-	t.Helper()
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	var out, complaint bytes.Buffer
-	cmd := exec.CommandContext(t.Context(), self, args...)
-	cmd.Env, cmd.Dir = c.env, c.dir
-	cmd.Stdout, cmd.Stderr = &out, &complaint
-	var exit *exec.ExitError
-	if err := cmd.Run(); err != nil && !errors.As(err, &exit) {
-		t.Fatal(err)
-	}
-	return out.String(), complaint.String(), cmd.ProcessState.ExitCode()
-}
+	"github.com/caddy-ktls/caddy-ktls/integration_test/harness"
+)
 
 // A checkResult is what `caddy ktls check --json` prints.
 type checkResult struct {
@@ -74,14 +55,14 @@ type checkResult struct {
 }
 
 // check runs the check in both forms and compares the verdicts.
-func (c *caddy) check(t testing.TB) (text string, result checkResult, code int) {
+func check(t testing.TB, c *harness.Caddy) (text string, result checkResult, code int) {
 	t.Helper()
-	text, complaint, code := c.command(t, "ktls", "check")
+	text, complaint, code := c.Command(t, "ktls", "check")
 	t.Log(text)
 	if complaint != "" {
 		t.Errorf("the check complains: %s", complaint)
 	}
-	out, complaint, jsonCode := c.command(t, "ktls", "check", "--json")
+	out, complaint, jsonCode := c.Command(t, "ktls", "check", "--json")
 	if complaint != "" || jsonCode != code {
 		t.Errorf("with --json exit code %d, want %d; complaint: %s", jsonCode, code, complaint)
 	}
@@ -102,20 +83,21 @@ func (c *caddy) check(t testing.TB) (text string, result checkResult, code int) 
 }
 
 func TestCheck(t *testing.T) {
-	requireKernelTLS(t)
-	before := tlsStat(t, "TlsTxSw")
-	text, result, code := newCaddy(t).check(t)
+	harness.RequireRealKernel(t, "looks for the module, and counts what Probe tries")
+	harness.RequireKernelTLS(t)
+	before := harness.TLSStat(t, "TlsTxSw")
+	text, result, code := check(t, harness.NewCaddy(t))
 	if code != 0 || !result.Works || result.Verdict != "kernel TLS works here" {
 		t.Errorf("exit code %d, %+v", code, result)
 	}
 	// Twice: each time 6 that only try the key, and 6 whole connections.
-	if n := tlsStat(t, "TlsTxSw") - before; n != 24 {
+	if n := harness.TLSStat(t, "TlsTxSw") - before; n != 24 {
 		t.Errorf("%d connections were moved to the kernel, want 24", n)
 	}
 	if state := result.Module.State; state != "loaded" && state != "built_in" {
 		t.Errorf("module %s", state)
 	}
-	if os.Getenv(envRequired) == "" {
+	if os.Getenv(harness.EnvRequired) == "" {
 		return // a kernel with some ciphers is fine
 	}
 	canRekey := regexp.MustCompile(`^(6\.1[4-9]|6\.[2-9]\d|[7-9]\.)`).MatchString(result.Kernel.Release)
@@ -132,8 +114,8 @@ func TestCheck(t *testing.T) {
 }
 
 func TestCheckWithoutKernelTLS(t *testing.T) {
-	requireNoKernelTLS(t)
-	text, result, code := newCaddy(t).check(t)
+	harness.RequireNoKernelTLS(t)
+	text, result, code := check(t, harness.NewCaddy(t))
 	if code != 1 || result.Works || !strings.HasPrefix(result.Verdict, "no kernel TLS: ") {
 		t.Errorf("exit code %d, %+v", code, result)
 	}
@@ -151,7 +133,7 @@ func TestCheckWithoutKernelTLS(t *testing.T) {
 
 // The command line is as that of Caddy's own commands.
 func TestCheckCommandLine(t *testing.T) {
-	c := newCaddy(t)
+	c := harness.NewCaddy(t)
 	for _, test := range []struct {
 		name string
 		args []string
@@ -168,7 +150,7 @@ func TestCheckCommandLine(t *testing.T) {
 		{"unknown flag", []string{"ktls", "check", "--jsno"}, 1, "unknown flag"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			stdout, stderr, code := c.command(t, test.args...)
+			stdout, stderr, code := c.Command(t, test.args...)
 			if code != test.code || !strings.Contains(stdout+stderr, test.want) {
 				t.Errorf("exit code %d, want %d, and %q in\n%s%s", code, test.code, test.want, stdout, stderr)
 			}

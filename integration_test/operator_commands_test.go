@@ -4,12 +4,13 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/caddy-ktls/caddy-ktls/integration_test/harness"
 )
 
 // notRun are the commands in README.md and docs/ that TestCommands does not run,
@@ -52,11 +53,11 @@ func commands(t testing.TB) map[string]string {
 		t.Fatal("no pages", err)
 	}
 	for _, page := range pages {
-		for _, block := range blocks(t, "docs/"+filepath.Base(page), "sh") {
+		for _, block := range harness.Blocks(t, "docs/"+filepath.Base(page), "sh") {
 			add(block)
 		}
 	}
-	for i, text := range strings.Split(source(t, "README.md"), "```") {
+	for i, text := range strings.Split(harness.Source(t, "README.md"), "```") {
 		if i%2 == 1 {
 			continue
 		}
@@ -84,7 +85,10 @@ func TestCommands(t *testing.T) {
 				t.Logf("not run here: %s", why)
 				return
 			}
-			requireKernelTLS(t)
+			if strings.Contains(first, "/proc/") {
+				harness.RequireRealKernel(t, "reads what the fake does not have")
+			}
+			harness.RequireKernelTLS(t)
 			if output := shell(t, "", block); output == "" {
 				t.Error("it prints nothing")
 			}
@@ -94,7 +98,7 @@ func TestCommands(t *testing.T) {
 
 func shell(t testing.TB, dir, script string) string {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 5*patience)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*harness.Patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "sh", "-e", "-c", script)
 	cmd.Dir = dir
@@ -109,18 +113,15 @@ func shell(t testing.TB, dir, script string) string {
 
 // What `make run` serves, and README.md's commands show what it says they show.
 func TestFirstMinutes(t *testing.T) {
-	requireKernelTLS(t)
-	requireProgram(t, "curl")
-	c := newCaddy(t)
-	c.root = filepath.Join(c.dir, "site")
-	if err := os.Mkdir(c.root, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	c.addFile(t, "large.bin", 100<<20)
-	c.startExactly(t, "8443", source(t, "examples/run.Caddyfile"))
+	harness.RequireKernelTLS(t)
+	harness.RequireProgram(t, "curl")
+	c := harness.NewCaddy(t)
+	c.Root = harness.Root(filepath.Join(c.Dir, "site"))
+	c.Root.AddFile(t, "large.bin", 100<<20)
+	c.StartExactly(t, harness.Source(t, "examples/run.Caddyfile"), func() error { return listensWithTLS("8443") })
 
 	found := commands(t)
-	output := shell(t, c.dir, found["curl -sk --http1.1 -o /dev/null https://localhost:8443/large.bin"])
+	output := shell(t, c.Dir, found["curl -sk --http1.1 -o /dev/null https://localhost:8443/large.bin"])
 	for line := range strings.Lines(found[`caddy_ktls_connections_total{cipher="TLS_AES_128_GCM_SHA256",outcome="offloaded",server="srv0",version="TLS 1.3"} 1`]) {
 		if !slices.Contains(strings.Split(output, "\n"), strings.TrimSpace(line)) {
 			t.Errorf("no line %q in\n%s", line, output)
@@ -128,37 +129,29 @@ func TestFirstMinutes(t *testing.T) {
 	}
 }
 
-// startExactly is start for a Caddyfile that is left as it is, of a site at this
-// port.
-func (c *caddy) startExactly(t testing.TB, port, caddyfile string) {
-	t.Helper()
-	file := filepath.Join(c.dir, "Caddyfile")
-	if err := os.WriteFile(file, []byte(caddyfile), 0o600); err != nil {
-		t.Fatal(err)
+// listensWithTLS returns an error until somebody serves TLS at a port.
+func listensWithTLS(port string) error {
+	conn, err := tls.Dial("tcp", "127.0.0.1:"+port, &tls.Config{ServerName: "localhost", InsecureSkipVerify: true})
+	if err == nil {
+		err = conn.Close()
 	}
-	c.run(t, file, func() error {
-		conn, err := tls.Dial("tcp", "127.0.0.1:"+port, &tls.Config{ServerName: "localhost", InsecureSkipVerify: true})
-		if err == nil {
-			err = conn.Close()
-		}
-		return err
-	})
+	return err
 }
 
 // A Caddy with its admin endpoint where it is by default shows the metrics there.
 func TestMetricsCommand(t *testing.T) {
-	requireKernelTLS(t)
-	requireProgram(t, "curl")
-	c := newCaddy(t)
-	f := c.addFile(t, "f", large)
-	c.startExactly(t, c.port, `
+	harness.RequireKernelTLS(t)
+	harness.RequireProgram(t, "curl")
+	c := harness.NewCaddy(t)
+	f := c.Root.AddFile(t, "f", harness.Large)
+	c.StartExactly(t, `
 {
 	skip_install_trust
 	auto_https disable_redirects
 	default_bind 127.0.0.1
 }
-`+site)
-	wantBody(t, c.get(t, "/f"), 200, f.digest)
+`+harness.FileSite, func() error { return listensWithTLS(c.Port) })
+	c.WantFile(t, "/f", f)
 	const command = "curl -s localhost:2019/metrics | grep ^caddy_ktls"
 	want := `caddy_ktls_responses_total{outcome="sendfile",server="srv0"} 1`
 	if output := shell(t, "", commands(t)[command]); !strings.Contains(output, want) {

@@ -1,68 +1,64 @@
 package integration_test
 
 import (
-	"context"
 	"net"
 	"net/http"
 	"strings"
 	"testing"
+
+	"github.com/caddy-ktls/caddy-ktls/integration_test/harness"
 )
 
 // The page's sites advertise HTTP/3, and listen on UDP, where they shall and only
 // there.
 func TestHTTP3Page(t *testing.T) {
-	requireKernelTLS(t)
+	harness.RequireKernelTLS(t)
 	const page = "docs/http3.md"
-	sites := blocks(t, page, "caddyfile")
+	sites := harness.Blocks(t, page, "caddyfile")
 	if len(sites) != 3 {
 		t.Fatalf("%s has %d Caddyfiles, want 3", page, len(sites))
 	}
 	for _, test := range []struct{ name, site, altSvc string }{
-		{"default", site, `h3=":`},
+		{"default", harness.FileSite, `h3=":`},
 		{"left out", sites[0], ""},
 		{"forgotten", sites[1], "clear"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			c := newCaddy(t)
-			f := c.addFile(t, "f", large)
+			c := harness.NewCaddy(t)
+			f := c.Root.AddFile(t, "f", harness.Large)
 			config := test.site
-			if config != site {
-				config = replaced(t, config, "example.com", "https://localhost:{$PORT}", "/srv/www", "{$ROOT}")
+			if config != harness.FileSite {
+				config = harness.Replaced(t, config, "example.com", "https://localhost:{$PORT}", "/srv/www", "{$ROOT}")
 			}
-			c.start(t, config)
-			before := c.metrics(t)
-			resp := c.get(t, "/f")
-			wantBody(t, resp, http.StatusOK, f.digest)
-			c.expect(t, before, sentByKernel(f.size))
+			c.Start(t, config)
+			before := c.Metrics(t)
+			resp := c.Get(t, "/f")
+			harness.WantBody(t, resp, http.StatusOK, f.Digest)
+			c.Expect(t, before, harness.SentByKernel(f.Size))
 			if got := resp.Header.Get("Alt-Svc"); !strings.HasPrefix(got, test.altSvc) || (test.altSvc == "") != (got == "") {
 				t.Errorf("Alt-Svc: %q, want %q", got, test.altSvc)
 			}
-			wantHTTP3(t, "127.0.0.1:"+c.port, test.name == "default")
+			wantHTTP3(t, c.Address(), test.name == "default")
 		})
 	}
 	t.Run("two addresses", func(t *testing.T) {
-		c := newCaddy(t)
-		f := c.addFile(t, "f", large)
-		c.start(t, replaced(t, sites[2], "192.0.2.2:443", "127.0.0.2:{$PORT}", "192.0.2.1", "127.0.0.1",
+		c, f := harness.StartWithFile(t, harness.Large, harness.Replaced(t, sites[2], "192.0.2.2:443", "127.0.0.2:{$PORT}", "192.0.2.1", "127.0.0.1",
 			"192.0.2.2\n", "127.0.0.2\n", "www.example.com", "https://www.localhost:{$PORT}",
 			"downloads.example.com", "https://downloads.localhost:{$PORT}", "/srv/www", "{$ROOT}", "/srv/downloads", "{$ROOT}"))
 		for _, test := range []struct {
 			host, address string
 			http3         bool
-			want          counts
+			want          harness.Counts
 		}{
-			{"www.localhost", "127.0.0.1", true, counts{}},
-			{"downloads.localhost", "127.0.0.2", false, sentByKernel(f.size)},
+			{"www.localhost", "127.0.0.1", true, harness.Counts{}},
+			{"downloads.localhost", "127.0.0.2", false, harness.SentByKernel(f.Size)},
 		} {
-			address := net.JoinHostPort(test.address, c.port)
-			before := c.metrics(t)
-			client := c.client(t, nil)
-			client.Transport.(*http.Transport).DialContext = func(ctx context.Context, network, _ string) (net.Conn, error) {
-				return new(net.Dialer).DialContext(ctx, network, address)
-			}
-			wantBody(t, do(t, client, http.MethodGet, "https://"+test.host+":"+c.port+"/f"), http.StatusOK, f.digest)
+			address := net.JoinHostPort(test.address, c.Port)
+			before := c.Metrics(t)
+			client := harness.OverAddress(c.Client(t, nil), "tcp", address)
+			harness.WantFile(t, client, "https://"+test.host+":"+c.Port+"/f", f)
 			client.CloseIdleConnections()
-			c.expect(t, before, test.want)
+			c.Expect(t, before, test.want)
 			wantHTTP3(t, address, test.http3)
 		}
 	})

@@ -6,6 +6,8 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"github.com/caddy-ktls/caddy-ktls/integration_test/harness"
 )
 
 const scalingPage = "docs/scaling.md"
@@ -14,7 +16,7 @@ const scalingPage = "docs/scaling.md"
 // certificate, and a session from either is resumed at the other. The resumed
 // connections are offloaded.
 func TestScaling(t *testing.T) {
-	requireKernelTLS(t)
+	harness.RequireKernelTLS(t)
 	var page struct {
 		Apps struct {
 			TLS struct {
@@ -22,36 +24,28 @@ func TestScaling(t *testing.T) {
 			}
 		}
 	}
-	if err := json.Unmarshal([]byte(blocks(t, scalingPage, "json")[0]), &page); err != nil {
-		t.Fatal(err)
-	}
-	config := replaced(t, blocks(t, scalingPage, "caddyfile")[0],
+	harness.Must(t, json.Unmarshal([]byte(harness.Blocks(t, scalingPage, "json")[0]), &page))
+	config := harness.Replaced(t, harness.Blocks(t, scalingPage, "caddyfile")[0],
 		"/mnt/caddy", "{$STORAGE}", "example.com", "https://localhost:{$PORT}", "/srv/www", "{$ROOT}")
 
-	one, two := newCaddy(t), newCaddy(t)
-	f := one.addFile(t, "f", large)
-	two.addFile(t, "f", large)
-	storage := filepath.Join(one.dir, "shared")
-	if err := os.MkdirAll(filepath.Join(storage, "pki"), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	for _, c := range []*caddy{one, two} {
-		c.env = append(c.env, "STORAGE="+storage)
+	one, two := harness.NewCaddy(t), harness.NewCaddy(t)
+	f := one.Root.AddFile(t, "f", harness.Large)
+	two.Root.AddFile(t, "f", harness.Large)
+	storage := filepath.Join(one.Dir, "shared")
+	harness.Must(t, os.MkdirAll(filepath.Join(storage, "pki"), 0o700))
+	for _, c := range []*harness.Caddy{one, two} {
+		c.Env = append(c.Env, "STORAGE="+storage)
 		// So that the test finds the authority's certificate.
-		if err := os.MkdirAll(c.storage(), 0o700); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.Symlink(filepath.Join(storage, "pki"), filepath.Join(c.storage(), "pki")); err != nil {
-			t.Fatal(err)
-		}
-		c.startWithTickets(t, config, string(page.Apps.TLS.Tickets))
+		harness.Must(t, os.MkdirAll(c.Storage(), 0o700))
+		harness.Must(t, os.Symlink(filepath.Join(storage, "pki"), filepath.Join(c.Storage(), "pki")))
+		harness.StartWithTickets(t, c, config, string(page.Apps.TLS.Tickets))
 	}
-	certificate := func(c *caddy) []byte {
-		return c.dial(t, c.tlsConfig(t)).ConnectionState().PeerCertificates[0].Raw
+	certificate := func(c *harness.Caddy) []byte {
+		return c.Dial(t, c.TLSConfig(t)).ConnectionState().PeerCertificates[0].Raw
 	}
 	if !bytes.Equal(certificate(one), certificate(two)) {
 		t.Error("the two have different certificates")
 	}
-	two.present(t, "from the first at the second", one.hold(t, f), f, true)
-	one.present(t, "from the second at the first", two.hold(t, f), f, true)
+	present(t, two, "from the first at the second", hold(t, one, f), f, true)
+	present(t, one, "from the second at the first", hold(t, two, f), f, true)
 }

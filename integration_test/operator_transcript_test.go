@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/caddy-ktls/caddy-ktls/integration_test/harness"
 	"github.com/caddy-ktls/caddy-ktls/integration_test/results"
 	"github.com/caddy-ktls/caddy-ktls/internal/telemetry"
 )
@@ -17,8 +18,8 @@ import (
 // shell. docs/transcript.md is what it writes, and what
 // TestTranscriptWithoutKernelTLS does. All of it has to be the same each time.
 func TestTranscript(t *testing.T) {
-	requireKernelTLS(t)
-	requireProgram(t, "curl")
+	harness.RequireKernelTLS(t)
+	harness.RequireProgram(t, "curl")
 	s := newTranscript(t)
 	s.say(`# Transcript
 
@@ -43,10 +44,10 @@ https://localhost {
 EOF`, `caddy start >caddy.log 2>&1`)
 	t.Cleanup(func() {
 		_ = s.shell(`caddy stop`).Run()
-		s.inspectLog(t)
+		s.Log.Inspect(t)
 	})
-	eventually(t, "Caddy serves", s.isReady)
-	taken := tlsStat(t, "TlsTxSw")
+	harness.Eventually(t, "Caddy serves", s.Ready)
+	taken := harness.TLSStat(t, "TlsTxSw")
 
 	s.say("The file, over HTTP/1.1 and over HTTP/2. The three hashes are the same.")
 	const form = `-w 'HTTP/%{http_version}, status %{http_code}, %{size_download} bytes\n'`
@@ -54,15 +55,15 @@ EOF`, `caddy start >caddy.log 2>&1`)
 		`curl -sk --http1.1 --output one.txt `+form+` https://localhost/large.txt`,
 		`curl -sk --http2 --output two.txt `+form+` https://localhost/large.txt`,
 		`sha256sum site/large.txt one.txt two.txt`)
-	large := newDigester()
+	large := harness.NewDigester()
 	for i := 1; i <= 2_000_000; i++ {
 		_, _ = fmt.Fprintln(large, i) // never fails
 	}
-	if n := strings.Count(sums, fmt.Sprintf("%x  ", large.Sum(nil))); n != 3 {
+	if n := strings.Count(sums, fmt.Sprintf("%x  ", large.Digest().Sum)); n != 3 {
 		t.Errorf("%d files are right, want 3:\n%s", n, sums)
 	}
-	eventually(t, "the connections have ended", func() error { return s.hasSent(t, 2*large.size) })
-	if n := tlsStat(t, "TlsTxSw") - taken; n != 2 {
+	harness.Eventually(t, "the connections have ended", func() error { return s.hasSent(t, 2*large.Digest().Size) })
+	if n := harness.TLSStat(t, "TlsTxSw") - taken; n != 2 {
 		t.Errorf("the kernel has taken %d connections, want 2", n)
 	}
 
@@ -75,7 +76,7 @@ EOF`, `caddy start >caddy.log 2>&1`)
 
 // TestTranscriptWithoutKernelTLS is the second part.
 func TestTranscriptWithoutKernelTLS(t *testing.T) {
-	requireNoKernelTLS(t)
+	harness.RequireNoKernelTLS(t)
 	s := newTranscript(t)
 	s.say(`## Without kernel TLS
 
@@ -86,7 +87,7 @@ The same kernel without its module ` + "`tls`" + `. The check names the cause, a
 
 // A transcript is a document with commands and what they print.
 type transcript struct {
-	*caddy
+	*harness.Caddy
 	paragraphs []string
 }
 
@@ -95,13 +96,13 @@ func newTranscript(t testing.TB) *transcript {
 	if os.Getenv(results.Env) == "" {
 		t.Skip("takes the ports 80, 443 and 2019: runs in virtual machines only")
 	}
-	s := &transcript{caddy: newCaddy(t)}
-	s.logFile = filepath.Join(s.dir, "caddy.log")
+	s := &transcript{Caddy: harness.NewCaddy(t)}
+	s.Log = harness.Log(filepath.Join(s.Dir, "caddy.log"))
 	self, err := os.Executable()
-	must(t, err)
+	harness.Must(t, err)
 	bin := t.TempDir()
-	must(t, os.Symlink(self, filepath.Join(bin, "caddy")))
-	s.env = append(s.env, "PATH="+bin+":"+os.Getenv("PATH"))
+	harness.Must(t, os.Symlink(self, filepath.Join(bin, "caddy")))
+	s.Env = append(s.Env, "PATH="+bin+":"+os.Getenv("PATH"))
 	return s
 }
 
@@ -109,7 +110,7 @@ func (s *transcript) say(text string) { s.paragraphs = append(s.paragraphs, text
 
 func (s *transcript) shell(command string) *exec.Cmd {
 	cmd := exec.Command("sh", "-c", command)
-	cmd.Env, cmd.Dir = s.env, s.dir
+	cmd.Env, cmd.Dir = s.Env, s.Dir
 	return cmd
 }
 
@@ -133,7 +134,7 @@ func (s *transcript) show(t testing.TB, commands ...string) string {
 // connections have ended.
 func (s *transcript) hasSent(t testing.TB, size int64) error {
 	t.Helper()
-	out, complaint, _ := s.command(t, "ktls", "status", "--json")
+	out, complaint, _ := s.Command(t, "ktls", "status", "--json")
 	var status telemetry.Status
 	if err := json.Unmarshal([]byte(out), &status); err != nil {
 		return fmt.Errorf("%w\n%s%s", err, out, complaint)
@@ -150,7 +151,7 @@ func (s *transcript) hasSent(t testing.TB, size int64) error {
 func (s *transcript) write(t testing.TB) {
 	t.Helper()
 	out, err := s.shell("uname -r").Output()
-	must(t, err)
+	harness.Must(t, err)
 	release := strings.TrimSpace(string(out))
 	version := strings.Join(strings.SplitN(release, ".", 3)[:2], ".")
 	text := strings.Join(s.paragraphs, "\n\n") + "\n"

@@ -1,5 +1,3 @@
-//go:build linux
-
 package integration_test
 
 import (
@@ -21,25 +19,28 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/caddy-ktls/caddy-ktls/integration_test/harness"
+	"github.com/caddy-ktls/caddy-ktls/integration_test/results"
 )
 
 // clientCertificates are what clients may show, by name: of an authority that
 // the site trusts, expired, or of nobody.
-func (c *caddy) clientCertificates(t testing.TB) map[string]*tls.Certificate {
+func clientCertificates(t testing.TB, c *harness.Caddy) map[string]*tls.Certificate {
 	t.Helper()
 	authorityKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	must(t, err)
+	harness.Must(t, err)
 	now := time.Now()
 	authority := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "authority"}, NotBefore: now.AddDate(-2, 0, 0),
 		NotAfter: now.AddDate(1, 0, 0), IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, authority, authority, authorityKey.Public(), authorityKey)
-	must(t, err)
-	must(t, os.WriteFile(filepath.Join(c.dir, "authority.pem"), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600))
+	harness.Must(t, err)
+	harness.Must(t, os.WriteFile(filepath.Join(c.Dir, "authority.pem"), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600))
 	issue := func(name string, notAfter time.Time) *tls.Certificate {
 		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-		must(t, err)
+		harness.Must(t, err)
 		template := &x509.Certificate{
 			SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: name, Organization: []string{"ktls"}},
 			NotBefore: now.AddDate(-1, 0, 0), NotAfter: notAfter,
@@ -48,10 +49,10 @@ func (c *caddy) clientCertificates(t testing.TB) map[string]*tls.Certificate {
 			IPAddresses: []net.IP{net.IPv4(192, 0, 2, 1)}, URIs: []*url.URL{{Scheme: "spiffe", Host: "x"}},
 		}
 		der, err := x509.CreateCertificate(rand.Reader, template, authority, key.Public(), authorityKey)
-		must(t, err)
+		harness.Must(t, err)
 		return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
 	}
-	unknown := selfSigned(t)
+	unknown := harness.SelfSigned(t)
 	return map[string]*tls.Certificate{
 		"good": issue("good", now.AddDate(0, 1, 0)), "expired": issue("expired", now.AddDate(0, -1, 0)),
 		"unknown": &unknown,
@@ -136,108 +137,132 @@ var clientModes = []struct {
 	{"open", "", false, "none", "none good"},
 }
 
+// A clientVisitor comes over a protocol and a version of TLS.
+type clientVisitor struct {
+	protocol string
+	version  uint16
+	shown    string // which certificates, if not all that the mode names
+}
+
+var visitors = []clientVisitor{
+	{harness.HTTP1, tls.VersionTLS13, ""},
+	{harness.HTTP2, tls.VersionTLS13, "none good"},
+	{harness.HTTP1, tls.VersionTLS12, "none good"},
+}
+
+// config returns the configuration of a client that shows a certificate to a host, or
+// none. Others than this way show one only to sites that trust it.
+func (v clientVisitor) config(t testing.TB, c *harness.Caddy, host string, certificate *tls.Certificate) *tls.Config {
+	t.Helper()
+	config := c.TLSConfig(t, v.protocol)
+	config.ServerName = host + ".localhost"
+	config.MinVersion, config.MaxVersion = v.version, v.version
+	if certificate != nil {
+		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return certificate, nil }
+	}
+	return config
+}
+
+// wantDecidedAlike fails the test unless a client gets from both sites with the module
+// what it gets from stock Caddy, which it returns.
+func wantDecidedAlike(t *testing.T, c *harness.Caddy, config *tls.Config, accepted bool) (stock []harness.Reply) {
+	t.Helper()
+	ask := sightings
+	if !accepted {
+		ask = refusal
+	}
+	stock = ask(t, c.Stock(), config)
+	for _, site := range []harness.Site{c.Site, c.At("PORT3")} {
+		if ours := ask(t, site, config); !slices.Equal(ours, stock) {
+			t.Errorf("%v\nstock Caddy: %v", ours, stock)
+		}
+	}
+	return stock
+}
+
 // The module decides nothing about who may have what: whether a connection has
 // been offloaded or not, handlers see what they see with stock Caddy, and
 // clients are refused alike.
 func TestAccessControl(t *testing.T) {
-	onKernel(t, "6.12")
-	requireKernelTLS(t)
-	c := newCaddy(t)
-	certificates := c.clientCertificates(t)
-	f := c.addFile(t, "f.bin", large)
-	c.start(t, guarded())
+	harness.OnKernel(t, "6.12")
+	harness.RequireKernelTLS(t)
+	c := harness.NewCaddy(t)
+	certificates := clientCertificates(t, c)
+	f := c.Root.AddFile(t, "f.bin", harness.Large)
+	c.Start(t, guarded())
 	for _, mode := range clientModes {
 		t.Run(mode.host, func(t *testing.T) {
-			before := c.metrics(t)
-			want := counts{}
-			for _, protocol := range []struct {
-				name    string
-				version uint16
-				shown   string // which certificates
-			}{
-				{"http/1.1", tls.VersionTLS13, mode.shown},
-				{"h2", tls.VersionTLS13, "none good"},
-				{"http/1.1", tls.VersionTLS12, "none good"},
-			} {
-				if protocol.version == tls.VersionTLS12 && !mode.verifies {
+			before := c.Metrics(t)
+			want := harness.Counts{}
+			for _, v := range visitors {
+				if v.version == tls.VersionTLS12 && !mode.verifies {
 					continue // it would take long, and show nothing new
 				}
-				for _, shown := range strings.Fields(protocol.shown) {
-					config := c.tlsConfig(t)
-					config.ServerName, config.NextProtos = mode.host+".localhost", []string{protocol.name}
-					config.MinVersion, config.MaxVersion = protocol.version, protocol.version
-					if shown != "none" { // Certificates are shown only to sites that trust them
-						config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
-							return certificates[shown], nil
-						}
-					}
+				all := v.shown
+				if all == "" {
+					all = mode.shown
+				}
+				for _, shown := range strings.Fields(all) {
 					accepted := strings.Contains(mode.accepts, shown)
-					name := fmt.Sprintf("%s, %s, certificate %s", protocol.name, tls.VersionName(protocol.version), shown)
-					ask := sightings
 					if accepted {
 						want["connections:offloaded"] += 2
 						want["responses:sendfile"] += 2
-						want["sendfile_bytes"] += 2 * f.size
+						want["sendfile_bytes"] += 2 * f.Size
 					} else {
-						ask = refusal
 						want["connections:not_needed"] += 2
 					}
-					stock := ask(t, c, c.getenv("PORT2"), config)
-					if accepted && shown == "good" && mode.mode != "" && !strings.Contains(stock[0].header, "Client-Is: good") {
-						t.Errorf("%s: stock Caddy does not see the certificate: %v", name, stock[0])
-					}
-					for _, port := range []string{c.port, c.getenv("PORT3")} {
-						ours := ask(t, c, port, config)
-						if !slices.Equal(ours, stock) {
-							t.Errorf("%s: %v\nstock Caddy: %v", name, ours, stock)
-						}
+					config := v.config(t, c, mode.host, certificates[shown])
+					t.Logf("%s, %s, certificate %s", v.protocol, tls.VersionName(v.version), shown)
+					stock := wantDecidedAlike(t, c, config, accepted)
+					if accepted && shown == "good" && mode.mode != "" && !strings.Contains(stock[0].Header, "Client-Is: good") {
+						t.Errorf("stock Caddy does not see the certificate: %v", stock[0])
 					}
 				}
 			}
-			c.expect(t, before, want)
+			c.Expect(t, before, want)
 		})
 	}
-	fault(t, "Access control", "Clients with a certificate that is good, expired or unknown, or with none",
+	results.Fault(t, "Access control", "Clients with a certificate that is good, expired or unknown, or with none",
 		"each mode of client_auth; TLS 1.3 and 1.2, HTTP/1.1 and HTTP/2, before and after the offload",
 		"accepted and refused as by stock Caddy; handlers see the same")
-	fault(t, "Access control", "Requests for another site's name, or with another client's address",
+	results.Fault(t, "Access control", "Requests for another site's name, or with another client's address",
 		"strict_sni_host, remote_ip and client_ip, on one connection before and after the offload", "decided as by stock Caddy")
 }
 
 // refusal returns how a client is refused.
-func refusal(t *testing.T, _ *caddy, port string, config *tls.Config) []reply {
+func refusal(t *testing.T, site harness.Site, config *tls.Config) []harness.Reply {
 	t.Helper()
-	conn, err := tls.Dial("tcp", "127.0.0.1:"+port, config)
+	conn, err := tls.Dial("tcp", site.Address(), config)
 	if err == nil { // TLS 1.3: the client is through first
 		defer conn.Close()
 		_, err = conn.Read(make([]byte, 1))
 	}
 	if err == nil || !strings.Contains(err.Error(), "tls: ") {
-		t.Fatalf("port %s: a client was not refused: %v", port, err)
+		t.Fatalf("port %s: a client was not refused: %v", site.Port, err)
 	}
-	return []reply{{text: err.Error()}}
+	return []harness.Reply{{Text: err.Error()}}
 }
 
 // sightings returns what handlers see on a connection that carries small
 // responses, then a file, then small ones again.
-func sightings(t *testing.T, c *caddy, port string, config *tls.Config) (all []reply) {
+func sightings(t *testing.T, site harness.Site, config *tls.Config) (all []harness.Reply) {
 	t.Helper()
-	v, host := c.visit(t, port, config), config.ServerName
+	v, host := harness.NewVisit(t, site, config), config.ServerName
 	ask := func(path, host string, status int, headers ...string) string {
 		t.Helper()
-		r := v.ask(http.MethodGet, path, append([]string{"Host", host}, headers...)...)
-		if r.status != status {
+		r := v.Ask(http.MethodGet, path, append([]string{"Host", host}, headers...)...)
+		if r.Status != status {
 			t.Errorf("%s of %s for a connection to %s: want status %d: %v", path, host, config.ServerName, status, r)
 		}
 		all = append(all, r)
-		return r.text
+		return r.Text
 	}
 	see := func() {
 		t.Helper()
 		text := ask("/see", host, http.StatusOK)
 		for _, want := range []string{
 			"tls.server_name=" + host + ";", "remote=127.0.0.1:CLIENT;",
-			fmt.Sprintf("tls.resumed=%t;", v.conn.ConnectionState().DidResume),
+			fmt.Sprintf("tls.resumed=%t;", v.Conn.ConnectionState().DidResume),
 		} {
 			if !strings.Contains(text, want) {
 				t.Errorf("the handler does not see %s but %s", want, text)
@@ -260,37 +285,37 @@ func sightings(t *testing.T, c *caddy, port string, config *tls.Config) (all []r
 	if host != "both.localhost" {
 		ask("/see", "both.localhost", http.StatusMisdirectedRequest)
 	}
-	v.leave()
+	v.Leave()
 	return all
 }
 
 // A client that resumes a session gets what it gets from stock Caddy: its own
 // site, but not, without a certificate, a site that asks for one.
 func TestAccessByResumption(t *testing.T) {
-	onKernel(t, "7.2")
-	requireKernelTLS(t)
-	c := newCaddy(t)
-	c.clientCertificates(t)
-	f := c.addFile(t, "f.bin", large)
-	c.start(t, guarded())
-	for _, version := range tlsVersions {
+	harness.OnKernel(t, "7.2")
+	harness.RequireKernelTLS(t)
+	c := harness.NewCaddy(t)
+	clientCertificates(t, c)
+	f := c.Root.AddFile(t, "f.bin", harness.Large)
+	c.Start(t, guarded())
+	for _, version := range harness.TLSVersions {
 		t.Run(tls.VersionName(version), func(t *testing.T) {
-			before := c.metrics(t)
-			var seen, refused [][]reply
-			for _, port := range []string{c.getenv("PORT2"), c.port, c.getenv("PORT3")} {
-				config := c.resuming(t, version, new(session))
+			before := c.Metrics(t)
+			var seen, refused [][]harness.Reply
+			for _, site := range []harness.Site{c.Stock(), c.Site, c.At("PORT3")} {
+				config := c.Resuming(t, version, new(harness.Session))
 				config.ServerName = "open.localhost"
 				// The client itself would not show the session to another site.
 				config.InsecureSkipVerify = true
-				first := c.visit(t, port, config)
-				first.ask(http.MethodGet, "/see", "Host", config.ServerName)
-				first.leave()
-				seen = append(seen, sightings(t, c, port, config))
+				first := harness.NewVisit(t, site, config)
+				first.Ask(http.MethodGet, "/see", "Host", config.ServerName)
+				first.Leave()
+				seen = append(seen, sightings(t, site, config))
 				config = config.Clone()
 				config.ServerName = "both.localhost"
-				refused = append(refused, refusal(t, c, port, config))
+				refused = append(refused, refusal(t, site, config))
 			}
-			if !strings.Contains(seen[0][0].text, "tls.resumed=true;") {
+			if !strings.Contains(seen[0][0].Text, "tls.resumed=true;") {
 				t.Errorf("the session was not resumed: %v", seen[0][0])
 			}
 			for i := 1; i < len(seen); i++ {
@@ -301,11 +326,11 @@ func TestAccessByResumption(t *testing.T) {
 					t.Errorf("a client is refused by %v\nby stock Caddy: %v", refused[i], refused[0])
 				}
 			}
-			c.expect(t, before, counts{
-				"connections:offloaded": 3, "connections:not_needed": 3, "responses:sendfile": 2, "sendfile_bytes": 2 * f.size,
+			c.Expect(t, before, harness.Counts{
+				"connections:offloaded": 3, "connections:not_needed": 3, "responses:sendfile": 2, "sendfile_bytes": 2 * f.Size,
 			})
 		})
 	}
-	fault(t, "Access control", "A session of a site that is open to all", "shown to a site with client_auth, without a certificate; TLS 1.3 and 1.2",
+	results.Fault(t, "Access control", "A session of a site that is open to all", "shown to a site with client_auth, without a certificate; TLS 1.3 and 1.2",
 		"refused as by stock Caddy; its own site resumes it")
 }

@@ -1,5 +1,3 @@
-//go:build linux
-
 package integration_test
 
 import (
@@ -12,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/caddy-ktls/caddy-ktls/integration_test/harness"
 	"github.com/caddy-ktls/caddy-ktls/integration_test/results"
 	"github.com/caddy-ktls/caddy-ktls/ktls"
 )
@@ -19,24 +18,20 @@ import (
 // TestCompatibility tries every cipher suite that Caddy speaks, with both kinds
 // of certificates. docs/compatibility.md shows what it finds.
 func TestCompatibility(t *testing.T) {
-	requireKernelTLS(t)
+	harness.RequireKernelTLS(t)
 	support, err := ktls.Probe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := newCaddy(t)
-	f := c.addFile(t, "f", 256<<10)
-	c.start(t, compatibilitySites("ecdsa", "p256")+compatibilitySites("rsa", "rsa2048"))
-	certificate := c.clientCertificate(t)
+	harness.Must(t, err)
+	c, f := harness.StartWithFile(t, 256<<10, compatibilitySites("ecdsa", "p256")+compatibilitySites("rsa", "rsa2048"))
+	certificate := clientCertificate(t, c)
 
 	var rows [][]string
 	for _, suite := range tls.CipherSuites() {
-		outcome, want := "offloaded", sentByKernel(f.size)
+		outcome, want := "offloaded", harness.SentByKernel(f.Size)
 		if !support.Has(suite.ID) {
-			outcome, want = "cipher", counts{"connections:cipher": 1, "responses:cipher": 1}
+			outcome, want = "cipher", harness.Counts{"connections:cipher": 1, "responses:cipher": 1}
 		}
 		for _, key := range []string{"ECDSA", "RSA"} {
-			if !isTLS13(suite) && !strings.Contains(suite.Name, key) {
+			if !harness.IsTLS13(suite) && !strings.Contains(suite.Name, key) {
 				continue
 			}
 			for _, connection := range []string{"fresh", "resumed", withCertificate} {
@@ -45,16 +40,16 @@ func TestCompatibility(t *testing.T) {
 					if connection == withCertificate {
 						host, args = "client."+host, []string{"-cert", certificate, "-key", certificate}
 					}
-					before, taken := c.metrics(t), tlsStat(t, "TlsTxSw")
-					p := c.connect(t, openssl, host, suite, args...)
-					r := p.wantFile(t, "/f", f)
-					p.leave(t)
+					before, taken := c.Metrics(t), harness.TLSStat(t, "TlsTxSw")
+					p := harness.Connect(t, c.Site, harness.OpenSSL, host, suite, args...)
+					r := p.WantFile(t, "/f", f)
+					p.Leave(t)
 					wantConnection(t, r, suite, connection == "resumed")
-					c.expect(t, before, want)
-					if n := tlsStat(t, "TlsTxSw") - taken; n != want["connections:offloaded"] {
+					c.Expect(t, before, want)
+					if n := harness.TLSStat(t, "TlsTxSw") - taken; n != want["connections:offloaded"] {
 						t.Errorf("TlsTxSw has grown by %d, want %d", n, want["connections:offloaded"])
 					}
-					_, err := os.Stat(c.sessionFile(host, suite))
+					_, err := os.Stat(c.SessionFile(host, suite))
 					if got, want := err == nil, connection != withCertificate; got != want {
 						t.Errorf("there is a session to resume: %t, want %t", got, want)
 					}
@@ -70,9 +65,9 @@ func TestCompatibility(t *testing.T) {
 	}
 	const update = "KeyUpdate by the peer during a download"
 	t.Run(update, func(t *testing.T) {
-		c.testKeyUpdateDuringDownload(t, "ecdsa.localhost", openssl.updateBoth, support.Rekey)
+		testKeyUpdateDuringDownload(t, c, "ecdsa.localhost", harness.OpenSSL.UpdateBoth, support.Rekey)
 	})
-	rows = append(rows, compatibilityRow(suiteByID(tls.TLS_AES_128_GCM_SHA256), "ECDSA", update, outcome))
+	rows = append(rows, compatibilityRow(harness.SuiteByID(tls.TLS_AES_128_GCM_SHA256), "ECDSA", update, outcome))
 
 	for _, row := range rows {
 		results.AddRow(t, results.Compatibility, row...)
@@ -88,7 +83,7 @@ const withCertificate = "client certificate"
 func compatibilitySites(name, keyType string) string {
 	var ciphers []string
 	for _, suite := range tls.CipherSuites() {
-		if !isTLS13(suite) {
+		if !harness.IsTLS13(suite) {
 			ciphers = append(ciphers, suite.Name)
 		}
 	}
@@ -118,18 +113,14 @@ func compatibilityRow(suite *tls.CipherSuite, key, connection, outcome string) [
 }
 
 // clientCertificate makes a file with a client's certificate and its key.
-func (c *caddy) clientCertificate(t testing.TB) string {
+func clientCertificate(t testing.TB, c *harness.Caddy) string {
 	t.Helper()
-	certificate := selfSigned(t)
+	certificate := harness.SelfSigned(t)
 	key, err := x509.MarshalPKCS8PrivateKey(certificate.PrivateKey)
-	if err != nil {
-		t.Fatal(err)
-	}
+	harness.Must(t, err)
 	text := append(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: certificate.Certificate[0]}),
 		pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key})...)
-	file := filepath.Join(c.dir, "client.pem")
-	if err := os.WriteFile(file, text, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	file := filepath.Join(c.Dir, "client.pem")
+	harness.Must(t, os.WriteFile(file, text, 0o600))
 	return file
 }

@@ -7,33 +7,33 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/http"
 	"os"
 	"strings"
 	"testing"
 	"time"
 
 	"golang.org/x/net/http2"
+
+	"github.com/caddy-ktls/caddy-ktls/integration_test/harness"
+	"github.com/caddy-ktls/caddy-ktls/integration_test/results"
 )
 
 // The module does the handshake in net/http's stead. What net/http does about it
 // must not be lost.
 
 func TestPlainHTTPToTLSPort(t *testing.T) {
-	requireKernelTLS(t)
-	c := startCaddy(t, site)
-	before := c.metrics(t)
+	harness.RequireKernelTLS(t)
+	c := harness.StartCaddy(t, harness.FileSite)
+	before := c.Metrics(t)
 	testPlainHTTPToTLSPort(t, c)
-	c.expect(t, before, copied())
-	fault(t, "Clients", "plain HTTP to the TLS port", "GET without TLS", "answered 400, as by stock Caddy")
+	c.Expect(t, before, harness.Copied())
+	results.Fault(t, "Clients", "plain HTTP to the TLS port", "GET without TLS", "answered 400, as by stock Caddy")
 }
 
-func testPlainHTTPToTLSPort(t *testing.T, c *caddy) {
+func testPlainHTTPToTLSPort(t *testing.T, c *harness.Caddy) {
 	t.Helper()
-	conn := c.dialTCP(t)
-	if _, err := io.WriteString(conn, "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"); err != nil {
-		t.Fatal(err)
-	}
+	conn := c.DialTCP(t)
+	harness.SendGet(t, conn, "/")
 	answer, err := io.ReadAll(conn)
 	if err != nil {
 		t.Logf("after the answer: %v", err) // RST, as with net/http
@@ -42,60 +42,32 @@ func testPlainHTTPToTLSPort(t *testing.T, c *caddy) {
 	if string(answer) != want {
 		t.Errorf("answer %q, want %q", answer, want)
 	}
-	c.expectHandshakeError(t, "client sent an HTTP request to an HTTPS server")
+	expectHandshakeError(t, c, "client sent an HTTP request to an HTTPS server")
 }
 
 func TestFailedHandshake(t *testing.T) {
-	requireKernelTLS(t)
-	c := startCaddy(t, site)
-	config := c.tlsConfig(t)
+	harness.RequireKernelTLS(t)
+	c := harness.StartCaddy(t, harness.FileSite)
+	config := c.TLSConfig(t)
 	config.MaxVersion, config.MinVersion = tls.VersionTLS11, tls.VersionTLS10
-	if _, err := tls.Dial("tcp", "127.0.0.1:"+c.port, config); err == nil {
+	if _, err := tls.Dial("tcp", c.Address(), config); err == nil {
 		t.Fatal("a handshake with TLS 1.1 works")
 	}
-	c.expectHandshakeError(t, "client offered only unsupported versions")
+	expectHandshakeError(t, c, "client offered only unsupported versions")
 
-	conn := c.dialTCP(t)
-	if _, err := conn.Write(bytes.Repeat([]byte{0xff}, 100)); err != nil {
-		t.Fatal(err)
-	}
+	conn := c.DialTCP(t)
+	_, err := conn.Write(bytes.Repeat([]byte{0xff}, 100))
+	harness.Must(t, err)
 	_, _ = io.Copy(io.Discard, conn)
-	c.expectHandshakeError(t, "first record does not look like a TLS handshake")
+	expectHandshakeError(t, c, "first record does not look like a TLS handshake")
 
-	_ = c.dialTCP(t).Close()
-	c.expectHandshakeError(t, "EOF")
-}
-
-// expectHandshakeError waits for the line that stock Caddy logs too.
-func (c *caddy) expectHandshakeError(t testing.TB, text string) {
-	t.Helper()
-	eventually(t, "a failed handshake is logged", func() error {
-		for _, entry := range c.log() {
-			if strings.HasPrefix(entry.message(), "http: TLS handshake error from 127.0.0.1:") &&
-				strings.Contains(entry.message(), text) &&
-				entry.text("logger") == "http.stdlib" && entry.text("level") == "debug" {
-				return nil
-			}
-		}
-		return fmt.Errorf("no line with %q", text)
-	})
-}
-
-func (c *caddy) dialTCP(t testing.TB) net.Conn {
-	t.Helper()
-	conn, err := net.Dial("tcp", "127.0.0.1:"+c.port)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = conn.Close() })
-	return conn
+	_ = c.DialTCP(t).Close()
+	expectHandshakeError(t, c, "EOF")
 }
 
 func TestHandshakeTimeout(t *testing.T) {
-	requireKernelTLS(t)
-	c := newCaddy(t)
-	f := c.addFile(t, "f", large)
-	c.start(t, `
+	harness.RequireKernelTLS(t)
+	c, f := harness.StartWithFile(t, harness.Large, `
 {
 	servers {
 		listener_wrappers {
@@ -106,57 +78,56 @@ func TestHandshakeTimeout(t *testing.T) {
 		}
 	}
 }
-`+site)
-	before, start := c.metrics(t), time.Now()
-	conn := c.dialTCP(t)
-	_ = conn.SetReadDeadline(start.Add(patience))
+`+harness.FileSite)
+	before, start := c.Metrics(t), time.Now()
+	conn := c.DialTCP(t)
+	_ = conn.SetReadDeadline(start.Add(harness.Patience))
 	if n, err := conn.Read(make([]byte, 1)); n > 0 || errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("read: %d bytes, %v", n, err)
 	}
-	if passed := time.Since(start); passed < 900*time.Millisecond || passed > patience/2 {
+	if passed := time.Since(start); passed < 900*time.Millisecond || passed > harness.Patience/2 {
 		t.Errorf("a silent client is cut after %v, want 1s", passed)
 	}
-	c.expectHandshakeError(t, "i/o timeout")
-	c.expect(t, before, copied()) // which comes after the line in the log
+	expectHandshakeError(t, c, "i/o timeout")
+	c.Expect(t, before, harness.Copied()) // which comes after the line in the log
 
 	// The limit ends with the handshake.
-	before = c.metrics(t)
-	wantBody(t, c.get(t, "/f"), http.StatusOK, f.digest)
-	c.expect(t, before, sentByKernel(f.size))
-	fault(t, "Clients", "silent client", "connects and sends nothing", "cut after read_header, as by stock Caddy")
+	before = c.Metrics(t)
+	c.WantFile(t, "/f", f)
+	c.Expect(t, before, harness.SentByKernel(f.Size))
+	results.Fault(t, "Clients", "silent client", "connects and sends nothing", "cut after read_header, as by stock Caddy")
 }
 
 const itWorks = "It works."
 
 // Clients have to speak what they negotiated.
 func TestProtocolIsEnforced(t *testing.T) {
-	requireKernelTLS(t)
-	c := newCaddy(t)
-	c.addContent(t, "small", []byte(itWorks))
-	c.start(t, site)
+	harness.RequireKernelTLS(t)
+	c := harness.NewCaddy(t)
+	c.Root.AddContent(t, "small", []byte(itWorks))
+	c.Start(t, harness.FileSite)
 	const get = "GET /small HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 	tests := []struct {
 		name, protocol, send string
 		answered             bool
 	}{
-		{"HTTP/1.1", "http/1.1", get, true},
+		{"HTTP/1.1", harness.HTTP1, get, true},
 		{"HTTP/1.1, none negotiated", "", get, true},
-		{"HTTP/2 on http/1.1", "http/1.1", http2.ClientPreface + "\x00\x00\x00\x04\x00\x00\x00\x00\x00", false},
+		{"HTTP/2 on http/1.1", harness.HTTP1, http2.ClientPreface + "\x00\x00\x00\x04\x00\x00\x00\x00\x00", false},
 		{"HTTP/2, none negotiated", "", http2.ClientPreface + "\x00\x00\x00\x04\x00\x00\x00\x00\x00", false},
-		{"HTTP/1.1 on h2", "h2", get, false},
+		{"HTTP/1.1 on h2", harness.HTTP2, get, false},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			config := c.tlsConfig(t)
+			config := c.TLSConfig(t)
 			config.NextProtos = nil
 			if test.protocol != "" {
 				config.NextProtos = []string{test.protocol}
 			}
-			conn := c.dial(t, config)
-			_ = conn.SetDeadline(time.Now().Add(patience))
-			if _, err := io.WriteString(conn, test.send); err != nil {
-				t.Fatal(err)
-			}
+			conn := c.Dial(t, config)
+			_ = conn.SetDeadline(time.Now().Add(harness.Patience))
+			_, err := io.WriteString(conn, test.send)
+			harness.Must(t, err)
 			answer, err := io.ReadAll(conn)
 			var timeout net.Error
 			if errors.As(err, &timeout) && timeout.Timeout() {
@@ -170,4 +141,56 @@ func TestProtocolIsEnforced(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A client of TLS 1.2 may ask for a new handshake.
+func TestRenegotiation(t *testing.T) {
+	harness.OnKernel(t, "6.1")
+	harness.RequireKernelTLS(t)
+	c := harness.NewCaddy(t)
+	f := c.Root.AddFile(t, "f", harness.Large)
+	small := c.Root.AddFile(t, "small", 1000)
+	c.Start(t, harness.FileSite+harness.StockSite)
+	suite := harness.SuiteByID(tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256)
+	for _, test := range []struct {
+		name, path string
+		file       harness.File
+		want       harness.Counts
+	}{
+		{"before the move", "/small", small, harness.Copied()},
+		{"after the move", "/f", f, harness.SentByKernel(f.Size)},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			before := c.Metrics(t)
+			result := c.SameAsStock(t, func(site harness.Site) string {
+				p := harness.Connect(t, site, harness.OpenSSL, "localhost", suite, "-legacy_renegotiation")
+				p.WantFile(t, test.path, test.file)
+				p.Send(t, "R\n")
+				rest, complaint, err := p.End()
+				_, complaint, _ = strings.Cut(complaint, "RENEGOTIATING")
+				alert := "no alert"
+				for _, text := range []string{"unexpected message", "no renegotiation"} {
+					if strings.Contains(complaint, text) {
+						alert = text
+					}
+				}
+				return fmt.Sprintf("%d bytes, %v, %s", len(rest), err != nil, alert)
+			})
+			if strings.Contains(result, "no alert") {
+				t.Error(result)
+			}
+			t.Log(result)
+			c.Expect(t, before, test.want)
+		})
+	}
+	results.Fault(t, "Clients", "renegotiation", "TLS 1.2, before and after the move", "connection ended by the alert that stock Caddy sends")
+}
+
+// expectHandshakeError waits for the line that stock Caddy logs too.
+func expectHandshakeError(t testing.TB, c *harness.Caddy, text string) {
+	t.Helper()
+	c.Log.Await(t, "a failed handshake with "+text, func(e harness.LogEntry) bool {
+		return strings.HasPrefix(e.Message(), "http: TLS handshake error from 127.0.0.1:") &&
+			strings.Contains(e.Message(), text) && e.Text("logger") == "http.stdlib" && e.Text("level") == "debug"
+	})
 }

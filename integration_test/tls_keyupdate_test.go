@@ -1,131 +1,134 @@
-//go:build linux
-
 package integration_test
 
 import (
 	"crypto/tls"
 	"io"
 	"net/http"
-	"os"
-	"syscall"
 	"testing"
 
-	"github.com/caddy-ktls/caddy-ktls/ktls"
+	"github.com/caddy-ktls/caddy-ktls/integration_test/harness"
 )
-
-// rekeys reports whether the kernel can follow a KeyUpdate.
-func rekeys(t testing.TB) bool {
-	t.Helper()
-	support, err := ktls.Probe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return support.Rekey
-}
 
 // A client may send a KeyUpdate on an offloaded connection. If it asks for one
 // in return, and the kernel can't follow, the server closes the connection as
 // soon as no response is under way.
 func TestKeyUpdateBetweenRequests(t *testing.T) {
-	requireKernelTLS(t)
-	const rounds = 3
-	c := newCaddy(t)
-	// No longer, since gnutls-cli prints every byte by a system call of its own.
-	f := c.addFile(t, "f", minSize)
-	small := c.addFile(t, "small", 1000)
-	c.start(t, "https://localhost:{$PORT} {"+reporting+"}")
-	for _, program := range programs {
-		start := func(t *testing.T) *peer {
-			return c.connect(t, program, "localhost", suiteByID(tls.TLS_AES_128_GCM_SHA256))
+	harness.RequireKernelTLS(t)
+	c := harness.NewCaddy(t)
+	// No longer, because gnutls-cli prints every byte by a system call of its own.
+	f := c.Root.AddFile(t, "f", harness.MinSize)
+	small := c.Root.AddFile(t, "small", 1000)
+	c.Start(t, "https://localhost:{$PORT} {"+reporting+"}")
+	for _, program := range harness.Programs {
+		u := updating{c, program, f, small}
+		t.Run(program.Name+", not requested", u.testNotRequested)
+		t.Run(program.Name+", before the offload", u.testBefore)
+		t.Run(program.Name+", requested", u.testRequested)
+		t.Run(program.Name+", requested with a request behind it", u.testRequestBehind)
+		t.Run(program.Name+", requested three times at once", u.testThrice)
+	}
+}
+
+// updating is a program that asks for files, and sends KeyUpdates between.
+type updating struct {
+	*harness.Caddy
+	program  *harness.Program
+	f, small harness.File
+}
+
+const updateRounds = 3
+
+func (u updating) connect(t testing.TB) *harness.Peer {
+	t.Helper()
+	return harness.Connect(t, u.Site, u.program, "localhost", harness.SuiteByID(tls.TLS_AES_128_GCM_SHA256))
+}
+
+func (u updating) testNotRequested(t *testing.T) {
+	before := u.Metrics(t)
+	p := u.connect(t)
+	for range updateRounds {
+		p.WantFile(t, "/f", u.f)
+		p.Update(t, u.program.Update)
+		p.WantFile(t, "/small", u.small)
+	}
+	p.Leave(t)
+	u.Expect(t, before, harness.SentTimes(1, updateRounds, updateRounds*u.f.Size))
+}
+
+func (u updating) testBefore(t *testing.T) {
+	before := u.Metrics(t)
+	p := u.connect(t)
+	for range updateRounds {
+		p.WantFile(t, "/small", u.small)
+		p.Update(t, u.program.UpdateBoth)
+	}
+	p.WantFile(t, "/f", u.f)
+	p.Leave(t)
+	u.Expect(t, before, harness.SentByKernel(u.f.Size))
+}
+
+func (u updating) testRequested(t *testing.T) {
+	before := u.Metrics(t)
+	p := u.connect(t)
+	want := answered(t, harness.SentByKernel(u.f.Size), 1)
+	p.WantFile(t, "/f", u.f)
+	p.Update(t, u.program.UpdateBoth)
+	if harness.Rekeys(t) {
+		for range updateRounds {
+			p.WantFile(t, "/small", u.small)
+			p.Update(t, u.program.UpdateBoth)
+			p.WantFile(t, "/f", u.f)
+			p.Update(t, u.program.UpdateBoth)
+			want["key_updates"] += 2
+			want.AddSent(u.f.Size)
 		}
-		t.Run(program.name+", not requested", func(t *testing.T) {
-			before := c.metrics(t)
-			p := start(t)
-			for range rounds {
-				p.wantFile(t, "/f", f)
-				p.update(t, program.update)
-				p.wantFile(t, "/small", small)
-			}
-			p.leave(t)
-			c.expect(t, before, counts{
-				"connections:offloaded": 1, "responses:sendfile": rounds, "sendfile_bytes": rounds * f.size,
-			})
-		})
-		t.Run(program.name+", before the offload", func(t *testing.T) {
-			before := c.metrics(t)
-			p := start(t)
-			for range rounds {
-				p.wantFile(t, "/small", small)
-				p.update(t, program.updateBoth)
-			}
-			p.wantFile(t, "/f", f)
-			p.leave(t)
-			c.expect(t, before, sentByKernel(f.size))
-		})
-		t.Run(program.name+", requested", func(t *testing.T) {
-			before := c.metrics(t)
-			p := start(t)
-			want := answered(t, sentByKernel(f.size), 1)
-			p.wantFile(t, "/f", f)
-			p.update(t, program.updateBoth)
-			if rekeys(t) {
-				for range rounds {
-					p.wantFile(t, "/small", small)
-					p.update(t, program.updateBoth)
-					p.wantFile(t, "/f", f)
-					p.update(t, program.updateBoth)
-				}
-				want["key_updates"] += 2 * rounds
-				want["responses:sendfile"] += rounds
-				want["sendfile_bytes"] += rounds * f.size
-				p.leave(t)
-			} else {
-				p.ended(t)
-			}
-			c.expect(t, before, want)
-		})
-		t.Run(program.name+", requested with a request behind it", func(t *testing.T) {
-			p := start(t)
-			p.wantFile(t, "/f", f)
-			c.whileStopped(t, func() {
-				p.update(t, program.updateBoth)
-				p.request(t, "/f")
-			})
-			resp := p.response(t)
-			body := newDigester()
-			if _, err := io.Copy(body, resp.Body); err != nil {
-				t.Fatal(err)
-			}
-			wantBody(t, response{resp, body.digest()}, http.StatusOK, f.digest)
-			if resp.Close == rekeys(t) {
-				t.Errorf("Connection: close is %v", resp.Close)
-			}
-			if rekeys(t) {
-				p.leave(t)
-			} else {
-				p.ended(t)
-			}
-		})
-		t.Run(program.name+", requested three times at once", func(t *testing.T) {
-			before := c.metrics(t)
-			p := start(t)
-			p.wantFile(t, "/f", f)
-			c.whileStopped(t, func() { p.updateThrice(t, program.updateBoth) })
-			if rekeys(t) {
-				p.wantFile(t, "/small", small)
-				p.leave(t)
-			} else {
-				p.ended(t)
-			}
-			c.expect(t, before, answered(t, sentByKernel(f.size), anyNumber))
-		})
+	}
+	leaveOrEnd(t, p)
+	u.Expect(t, before, want)
+}
+
+func (u updating) testRequestBehind(t *testing.T) {
+	p := u.connect(t)
+	p.WantFile(t, "/f", u.f)
+	u.WhileStopped(t, func() {
+		p.Update(t, u.program.UpdateBoth)
+		p.Request(t, "/f")
+	})
+	resp := harness.ReadBody(t, p.Response(t))
+	harness.WantBody(t, resp, http.StatusOK, u.f.Digest)
+	if resp.Close == harness.Rekeys(t) {
+		t.Errorf("Connection: close is %v", resp.Close)
+	}
+	leaveOrEnd(t, p)
+}
+
+func (u updating) testThrice(t *testing.T) {
+	before := u.Metrics(t)
+	p := u.connect(t)
+	p.WantFile(t, "/f", u.f)
+	u.WhileStopped(t, func() { p.UpdateThrice(t, u.program.UpdateBoth) })
+	if harness.Rekeys(t) {
+		p.WantFile(t, "/small", u.small)
+	}
+	leaveOrEnd(t, p)
+	u.Expect(t, before, answered(t, harness.SentByKernel(u.f.Size), harness.AnyNumber))
+}
+
+// leaveOrEnd ends a connection, or waits until the server has because the kernel can't
+// follow a KeyUpdate.
+func leaveOrEnd(t testing.TB, p *harness.Peer) {
+	t.Helper()
+	if harness.Rekeys(t) {
+		p.Leave(t)
+	} else {
+		p.WantEnd(t)
 	}
 }
 
 // answered adds what so many KeyUpdates change that ask for an answer.
-func answered(t testing.TB, want counts, updates int64) counts {
+func answered(t testing.TB, want harness.Counts, updates int64) harness.Counts {
 	t.Helper()
-	if rekeys(t) {
+	if harness.Rekeys(t) {
 		want["key_updates"] = updates
 	} else {
 		want["connections_retired"] = 1
@@ -134,36 +137,35 @@ func answered(t testing.TB, want counts, updates int64) counts {
 }
 
 func TestKeyUpdateDuringDownload(t *testing.T) {
-	requireKernelTLS(t)
-	c := startCaddy(t, "https://localhost:{$PORT} {"+reporting+"}")
+	harness.RequireKernelTLS(t)
+	c := harness.StartCaddy(t, "https://localhost:{$PORT} {"+reporting+"}")
 	t.Run("not requested", func(t *testing.T) {
-		c.testKeyUpdateDuringDownload(t, "localhost", openssl.update, true)
+		testKeyUpdateDuringDownload(t, c, "localhost", harness.OpenSSL.Update, true)
 	})
 	t.Run("requested", func(t *testing.T) {
-		c.testKeyUpdateDuringDownload(t, "localhost", openssl.updateBoth, rekeys(t))
+		testKeyUpdateDuringDownload(t, c, "localhost", harness.OpenSSL.UpdateBoth, harness.Rekeys(t))
 	})
 }
 
 // testKeyUpdateDuringDownload has openssl send KeyUpdates while it downloads. The
 // response has to be whole, and then the connection has to last, or to be closed.
-func (c *caddy) testKeyUpdateDuringDownload(t *testing.T, host, command string, lasts bool) {
+func testKeyUpdateDuringDownload(t *testing.T, c *harness.Caddy, host, command string, lasts bool) {
 	t.Helper()
-	f := c.addFile(t, "download", huge)
-	small := c.addFile(t, "small", 1000)
-	before := c.metrics(t)
-	p := c.connect(t, openssl, host, suiteByID(tls.TLS_AES_128_GCM_SHA256))
-	resp := p.get(t, "/download")
-	body := newDigester()
-	if _, err := io.CopyN(body, resp.Body, 100_000); err != nil {
-		t.Fatal(err)
-	}
+	f := c.Root.AddFile(t, "download", harness.Huge)
+	small := c.Root.AddFile(t, "small", 1000)
+	before := c.Metrics(t)
+	p := harness.Connect(t, c.Site, harness.OpenSSL, host, harness.SuiteByID(tls.TLS_AES_128_GCM_SHA256))
+	resp := p.Get(t, "/download")
+	body := harness.NewDigester()
+	_, err := io.CopyN(body, resp.Body, 100_000)
+	harness.Must(t, err)
 	rest := make(chan error, 1)
-	c.whileStopped(t, func() {
+	c.WhileStopped(t, func() {
 		go func() {
 			_, err := io.Copy(body, resp.Body)
 			rest <- err
 		}()
-		p.updateThrice(t, command)
+		p.UpdateThrice(t, command)
 		if len(rest) > 0 {
 			t.Error("the response was complete before the KeyUpdates: the test shows nothing")
 		}
@@ -171,33 +173,16 @@ func (c *caddy) testKeyUpdateDuringDownload(t *testing.T, host, command string, 
 	if err := <-rest; err != nil {
 		t.Error(err)
 	}
-	wantBody(t, response{resp, body.digest()}, http.StatusOK, f.digest)
+	harness.WantBody(t, harness.Response{Response: resp, Digest: body.Digest()}, http.StatusOK, f.Digest)
 	if lasts {
-		p.wantFile(t, "/small", small)
-		p.leave(t)
+		p.WantFile(t, "/small", small)
+		p.Leave(t)
 	} else {
-		p.ended(t)
+		p.WantEnd(t)
 	}
-	want := sentByKernel(f.size)
-	if command == openssl.updateBoth {
-		want = answered(t, want, anyNumber)
+	want := harness.SentByKernel(f.Size)
+	if command == harness.OpenSSL.UpdateBoth {
+		want = answered(t, want, harness.AnyNumber)
 	}
-	c.expect(t, before, want)
-}
-
-// whileStopped calls f while the server stands still. A program that gets nothing
-// more to receive comes to read commands, and the server gets at once what the
-// program sends meanwhile.
-func (c *caddy) whileStopped(t testing.TB, f func()) {
-	t.Helper()
-	c.signal(t, syscall.SIGSTOP)
-	f()
-	c.signal(t, syscall.SIGCONT)
-}
-
-func (c *caddy) signal(t testing.TB, signal os.Signal) {
-	t.Helper()
-	if err := c.cmd.Process.Signal(signal); err != nil {
-		t.Fatal(err)
-	}
+	c.Expect(t, before, want)
 }

@@ -1,0 +1,59 @@
+package harness
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+)
+
+// Admin asks the admin endpoint, and returns the answer, which has to be 200.
+func (c *Caddy) Admin(t testing.TB, method, path, contentType, body string) []byte {
+	t.Helper()
+	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", c.Socket)
+	}}
+	defer transport.CloseIdleConnections()
+	r, err := http.NewRequestWithContext(t.Context(), method, "http://127.0.0.1"+path, strings.NewReader(body))
+	Must(t, err)
+	r.Header.Set("Content-Type", contentType)
+	resp, err := transport.RoundTrip(r)
+	if err != nil {
+		t.Fatalf("admin endpoint: %v\n%s", err, c.Log.Tail())
+	}
+	defer resp.Body.Close()
+	answer, err := io.ReadAll(resp.Body)
+	Must(t, err)
+	if resp.StatusCode != http.StatusOK {
+		t.Fatalf("admin endpoint: %s %s: %s: %s", method, path, resp.Status, answer)
+	}
+	return answer
+}
+
+// Reload replaces the configuration. The Caddyfile needs no global options.
+func (c *Caddy) Reload(t testing.TB, caddyfile string) {
+	t.Helper()
+	c.Admin(t, http.MethodPost, "/load", "text/caddyfile", c.complete(caddyfile))
+}
+
+// Command runs a command of Caddy and returns what it prints and its exit code.
+func (c *Caddy) Command(t testing.TB, args ...string) (stdout, stderr string, code int) {
+	t.Helper()
+	self, err := os.Executable()
+	Must(t, err)
+	var out, complaint bytes.Buffer
+	cmd := exec.CommandContext(t.Context(), self, args...)
+	cmd.Env, cmd.Dir = c.Env, c.Dir
+	cmd.Stdout, cmd.Stderr = &out, &complaint
+	var exit *exec.ExitError
+	if err := cmd.Run(); err != nil && !errors.As(err, &exit) {
+		t.Fatal(err)
+	}
+	return out.String(), complaint.String(), cmd.ProcessState.ExitCode()
+}

@@ -1,0 +1,44 @@
+package harness
+
+import (
+	"bufio"
+	"io"
+	"net"
+	"net/http"
+	"testing"
+)
+
+// UpgradingBackend is a server that takes any request to upgrade to a protocol, and then
+// serves the connection, of which r has what the client sends. It returns its address.
+func UpgradingBackend(t testing.TB, protocol string, serve func(conn *net.TCPConn, r *bufio.Reader)) (address string) {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	Must(t, err)
+	t.Cleanup(func() { _ = ln.Close() })
+	upgrade := func(conn *net.TCPConn) {
+		defer conn.Close()
+		r := bufio.NewReader(conn)
+		if _, err := http.ReadRequest(r); err != nil {
+			return
+		}
+		_, err := io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: "+protocol+"\r\n\r\n")
+		if err == nil {
+			serve(conn, r)
+		}
+	}
+	go func() {
+		for {
+			conn, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			go upgrade(conn.(*net.TCPConn))
+		}
+	}()
+	return ln.Addr().String()
+}
+
+// UpgradeText is a request of HTTP/1.1 for a path of localhost, to upgrade to a protocol.
+func UpgradeText(path, protocol string) string {
+	return RequestText(path, "Connection: Upgrade", "Upgrade: "+protocol)
+}

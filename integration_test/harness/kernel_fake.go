@@ -1,0 +1,46 @@
+//go:build fakekernel && linux
+
+package harness
+
+import (
+	"os"
+	"testing"
+
+	"github.com/caddy-ktls/caddy-ktls/internal/fakekernel"
+)
+
+// RequireRealKernel skips, in the build with the fake kernel, a test that it can't
+// take, and says why. Nothing else leaves out something in this build but the end of
+// this file.
+func RequireRealKernel(t testing.TB, why string) {
+	t.Helper()
+	t.Skip("needs a kernel that is not fake: ", why)
+}
+
+// countTaken has this process and each Caddy count in one file what they give to the
+// fake kernel, as a real one counts for all. It returns how to end that.
+func countTaken() (end func(), err error) {
+	f, err := os.CreateTemp("", "ktls-taken-")
+	if err != nil {
+		return nil, err
+	}
+	_ = f.Close()
+	return func() { _ = os.Remove(f.Name()) }, os.Setenv(fakekernel.EnvTaken, f.Name())
+}
+
+// TLSStat reads a counter of the kernel, 0 if the fake does not keep it.
+func TLSStat(t testing.TB, name string) int64 {
+	t.Helper()
+	if name != "TlsTxSw" {
+		return 0
+	}
+	n, err := fakekernel.Taken()
+	Must(t, err)
+	return n
+}
+
+// WantInKernel does nothing: the fake does not tell how many connections it has now.
+func WantInKernel(testing.TB, int64, int64) {}
+
+// WantKernelMetric does nothing, for the same reason.
+func WantKernelMetric(testing.TB, *Caddy) {}

@@ -1,0 +1,91 @@
+// Package harness is what the tests of integration_test are made with: a Caddy
+// with this module as a process of its own, the clients that ask it for files, and
+// ways to see from outside who does the work, by Caddy's metrics, its log, and the
+// kernel's counters.
+//
+// It is for tests only. It links all of Caddy, because the binary of the tests is
+// that Caddy: it starts itself again, see [Main]. So it runs anywhere by itself, for
+// example in a virtual machine.
+package harness
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"testing"
+
+	caddycmd "github.com/caddyserver/caddy/v2/cmd"
+	_ "github.com/caddyserver/caddy/v2/modules/standard" // the modules of a Caddy
+	"github.com/smallstep/certificates/acme"
+
+	_ "github.com/caddy-ktls/caddy-ktls" // the module that is tested
+)
+
+// Environment variables that say how tests are to be run.
+const (
+	// EnvRequired, if not empty, makes every test fail that would be skipped because
+	// kernel TLS or a client program is missing.
+	EnvRequired = "KTLS_REQUIRED"
+	// EnvLong, if not empty, asks for the long forms of tests.
+	EnvLong = "KTLS_LONG"
+	// EnvKernel names the kernel of a run in which each of the longest tests takes
+	// its turn on one kernel only.
+	EnvKernel = "KTLS_KERNEL"
+)
+
+const (
+	// envCaddy makes the test binary be Caddy.
+	envCaddy = "KTLS_TEST_CADDY"
+	// EnvChallengePort is the port where Caddy's acme_server looks for clients that
+	// answer tls-alpn-01 challenges, instead of 443.
+	EnvChallengePort = "KTLS_TEST_CHALLENGE_PORT"
+)
+
+// Long tells whether tests take their long forms.
+func Long() bool { return os.Getenv(EnvLong) != "" }
+
+// ShortOrLong returns the second number if tests take their long forms, else the
+// first.
+func ShortOrLong(few, many int) int {
+	if Long() {
+		return many
+	}
+	return few
+}
+
+// Main is what TestMain calls: it runs the tests, or is Caddy in a process that a
+// test has started. It returns the exit code.
+func Main(m *testing.M) int {
+	if os.Getenv(envCaddy) == "" {
+		return runTests(m)
+	}
+	if err := prepareCaddy(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 2
+	}
+	caddycmd.Main()
+	return 0
+}
+
+func runTests(m *testing.M) int {
+	end, err := countTaken()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer end()
+	return m.Run()
+}
+
+// prepareCaddy does to the process of a Caddy what its test has asked for by the
+// environment.
+func prepareCaddy() error {
+	if port := os.Getenv(EnvChallengePort); port != "" {
+		n, err := strconv.Atoi(port)
+		if err != nil {
+			return err
+		}
+		acme.InsecurePortTLSALPN01 = n
+	}
+	return limitCalls()
+}

@@ -1,0 +1,102 @@
+package harness
+
+import (
+	"bytes"
+	"crypto/tls"
+	"fmt"
+	"net/http"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// NotByKernel is how much of a body that goes out by sendfile(2) may be copied all the
+// same: what net/http sniffs, and a tail that fits its buffer.
+const NotByKernel = 512 + 4096
+
+// Metrics reads the counters of Caddy and of the kernel.
+func (c *Caddy) Metrics(t testing.TB) Counts {
+	t.Helper()
+	m, err := ReadCounters(bytes.NewReader(c.Admin(t, http.MethodGet, "/metrics", "", "")))
+	Must(t, err)
+	m[KernelTaken] = TLSStat(t, "TlsTxSw") + TLSStat(t, "TlsTxDevice")
+	return m
+}
+
+// Expect waits until the counters have changed since before by exactly what is wanted,
+// and fails if they don't. Counters that are not named must not have changed. For
+// sendfile_bytes the length of the bodies is given.
+func (c *Caddy) Expect(t testing.TB, before, want Counts) {
+	t.Helper()
+	Eventually(t, "the counters show what was done", func() error {
+		now := c.Metrics(t)
+		var wrong []string
+		names := map[string]bool{}
+		for _, m := range []Counts{before, now, want} {
+			for name := range m {
+				names[name] = true
+			}
+		}
+		for name := range names {
+			got, least, most := now[name]-before[name], want[name], want[name]
+			if want[name] == AnyNumber {
+				continue
+			}
+			switch name {
+			case "sendfile_bytes":
+				least -= want["responses:sendfile"] * NotByKernel
+			case KernelTaken: // others may use kernel TLS too
+				least = want["connections:offloaded"]
+				most = got
+			}
+			if got > most {
+				t.Errorf("%s has changed by %d, want %d", name, got, want[name]) // and waiting is no use
+			} else if got < least {
+				wrong = append(wrong, fmt.Sprintf("%s: %d, want %d", name, got, want[name]))
+			}
+		}
+		if len(wrong) > 0 && !t.Failed() {
+			slices.Sort(wrong)
+			return fmt.Errorf("%s", strings.Join(wrong, "; "))
+		}
+		return nil
+	})
+}
+
+// Warm gets a file by sendfile(2) over a client's first connection, and waits until
+// that is counted: the client may have it before.
+func Warm(t testing.TB, c *Caddy, client *http.Client, path string, f File) {
+	t.Helper()
+	before := c.Metrics(t)
+	WantFile(t, client, c.URL(path), f)
+	c.Expect(t, before, SentByKernel(f.Size))
+}
+
+// WantOffloaded gets a file on a connection of its own, which has to be resumed, or not,
+// and to be offloaded.
+func WantOffloaded(t testing.TB, c *Caddy, config *tls.Config, path string, f File, resumed bool) {
+	t.Helper()
+	before := c.Metrics(t)
+	client := c.Client(t, config)
+	resp := Get(t, client, c.URL(path))
+	client.CloseIdleConnections()
+	WantBody(t, resp, http.StatusOK, f.Digest)
+	if resp.TLS.DidResume != resumed {
+		t.Errorf("resumed: %v, want %v", resp.TLS.DidResume, resumed)
+	}
+	c.Expect(t, before, SentByKernel(f.Size))
+}
+
+// Metric returns the values of a metric whose labels match, together.
+func (c *Caddy) Metric(t testing.TB, pattern string) (sum float64) {
+	t.Helper()
+	matcher := regexp.MustCompile(`(?m)^` + pattern + ` (\S+)$`)
+	for _, match := range matcher.FindAllStringSubmatch(string(c.Admin(t, http.MethodGet, "/metrics", "", "")), -1) {
+		var n float64
+		_, err := fmt.Sscan(match[1], &n)
+		Must(t, err)
+		sum += n
+	}
+	return sum
+}

@@ -1,0 +1,69 @@
+package harness
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// envInside says that the test runs in namespaces of its own.
+const envInside = "KTLS_TEST_INSIDE"
+
+// InOwnNetwork runs the test in user and network namespaces of its own, as in a
+// container without root, in another process; there it returns true. The test may
+// change the parameters of the network. It returns false when all is done.
+func InOwnNetwork(t *testing.T) bool {
+	t.Helper()
+	if os.Getenv(envInside) != "" {
+		loopbackUp(t)
+		return true
+	}
+	RequireKernelTLS(t)
+	self, err := os.Executable()
+	Must(t, err)
+	cmd := exec.Command(self, "-test.run", "^"+t.Name()+"$", "-test.v")
+	cmd.Env = append(os.Environ(), envInside+"=1")
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags:  unix.CLONE_NEWUSER | unix.CLONE_NEWNET,
+		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}},
+		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}},
+	}
+	output, err := cmd.CombinedOutput()
+	if _, exited := err.(*exec.ExitError); err != nil && !exited {
+		Missing(t, "needs user namespaces: "+err.Error())
+	}
+	if err != nil || !strings.Contains(string(output), "PASS: "+t.Name()) {
+		t.Errorf("in a network of its own: %v", err)
+	}
+	t.Logf("in a network of its own:\n%s", output)
+	return false
+}
+
+// Sysctl sets a parameter of the network, which has to be the test's own.
+func Sysctl(t testing.TB, name, value string) {
+	t.Helper()
+	file := filepath.Join("/proc/sys/net", name)
+	Must(t, os.WriteFile(file, []byte(value), 0))
+	got, err := os.ReadFile(file)
+	Must(t, err)
+	if got := strings.Join(strings.Fields(string(got)), " "); got != value {
+		t.Fatalf("%s is %s, want %s", name, got, value)
+	}
+}
+
+// loopbackUp starts the interface lo.
+func loopbackUp(t testing.TB) {
+	t.Helper()
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	Must(t, err)
+	defer unix.Close(fd)
+	lo, err := unix.NewIfreq("lo")
+	Must(t, err)
+	lo.SetUint16(unix.IFF_UP)
+	Must(t, unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, lo))
+}

@@ -1,0 +1,135 @@
+package harness
+
+import (
+	"bytes"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// A Trace is what a Caddy holds for its connections.
+type Trace struct {
+	Descriptors, Goroutines int
+	Kernel                  int64 // connections that the kernel encrypts
+	Gauge                   int64 // what the module says of that
+}
+
+// TraceOf returns what a Caddy holds now.
+func TraceOf(t testing.TB, c *Caddy) Trace {
+	t.Helper()
+	return Trace{Descriptors(t, c), Goroutines(t, c), TLSStat(t, "TlsCurrTxSw"), OffloadedNow(t, c)}
+}
+
+// exceeds reports whether it is more than before, but for some goroutines.
+func (now Trace) exceeds(before Trace, goroutines int) bool {
+	return now.Descriptors > before.Descriptors || now.Goroutines > before.Goroutines+goroutines ||
+		now.Kernel > before.Kernel || now.Gauge > before.Gauge
+}
+
+// WantNothingLeft waits until Caddy holds no more than it did.
+func WantNothingLeft(t testing.TB, c *Caddy, before Trace) {
+	t.Helper()
+	Eventually(t, "nothing is left of the connections", func() error {
+		if now := TraceOf(t, c); now.exceeds(before, 0) {
+			return fmt.Errorf("%+v, before %+v", now, before)
+		}
+		return nil
+	})
+}
+
+// WantDescriptors waits until Caddy has no more descriptors than so many.
+func WantDescriptors(t testing.TB, c *Caddy, most int) {
+	t.Helper()
+	Eventually(t, "descriptors are closed", func() error {
+		if n := Descriptors(t, c); n > most {
+			return fmt.Errorf("%d, before %d", n, most)
+		}
+		return nil
+	})
+}
+
+// Resources are what connections take of a server, and have to give back.
+type Resources struct {
+	Trace
+	Heap int64 // bytes in use after garbage collection
+	RSS  int64 // bytes of memory that the process has
+}
+
+// ResourcesOf returns what a Caddy has now.
+func ResourcesOf(t testing.TB, c *Caddy) Resources {
+	t.Helper()
+	return Resources{Heap: heap(t, c), RSS: RSS(t, c), Trace: TraceOf(t, c)}
+}
+
+// What varies by itself: the admin endpoint's own connections, and what Caddy and Go
+// have allocated for good meanwhile.
+const (
+	goroutineNoise = 5
+	heapNoise      = 6 << 20
+)
+
+// WantReturned waits until the server has no more resources than before.
+func WantReturned(t testing.TB, c *Caddy, before Resources) {
+	t.Helper()
+	var now Resources
+	Eventually(t, "the server has given everything back", func() error {
+		now = ResourcesOf(t, c)
+		if now.exceeds(before.Trace, goroutineNoise) || now.Heap > before.Heap+heapNoise {
+			return fmt.Errorf("%+v, before %+v", now, before)
+		}
+		return nil
+	})
+	t.Logf("before: %+v; afterwards: %+v", before, now)
+}
+
+// Descriptors returns how many file descriptors Caddy has.
+func Descriptors(t testing.TB, c *Caddy) int {
+	t.Helper()
+	list, err := os.ReadDir(filepath.Join("/proc", strconv.Itoa(c.PID()), "fd"))
+	Must(t, err)
+	return len(list)
+}
+
+// Goroutines returns how many goroutines Caddy has.
+func Goroutines(t testing.TB, c *Caddy) (n int) {
+	t.Helper()
+	text := c.Admin(t, http.MethodGet, "/debug/pprof/goroutine?debug=1", "", "")
+	_, err := fmt.Sscanf(string(text), "goroutine profile: total %d", &n)
+	Must(t, err)
+	return n
+}
+
+// OffloadedNow returns how many connections are offloaded now, as the module counts
+// them.
+func OffloadedNow(t testing.TB, c *Caddy) int64 {
+	t.Helper()
+	return int64(c.Metric(t, `caddy_ktls_offloaded_connections\{.*\}`))
+}
+
+// RSS returns how many bytes of memory Caddy's process has.
+func RSS(t testing.TB, c *Caddy) (bytes int64) {
+	t.Helper()
+	status, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(c.PID()), "status"))
+	Must(t, err)
+	_, value, _ := strings.Cut(string(status), "\nVmRSS:")
+	_, err = fmt.Sscan(value, &bytes)
+	Must(t, err)
+	return bytes << 10 // the file has KiB
+}
+
+// heap returns how many bytes Caddy has in use after garbage collection.
+func heap(t testing.TB, c *Caddy) (n int64) {
+	t.Helper()
+	var profile []byte
+	for range 2 { // what a sync.Pool has survives one
+		profile = c.Admin(t, http.MethodGet, "/debug/pprof/heap?gc=1&debug=1", "", "")
+	}
+	_, value, _ := bytes.Cut(profile, []byte("\n# HeapAlloc = "))
+	_, err := fmt.Sscan(string(value), &n)
+	Must(t, err)
+	return n
+}
