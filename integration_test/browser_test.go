@@ -1,7 +1,4 @@
-// Package browser_test has Chromium load a page over HTTP/2 from a Caddy with
-// this module: on this machine, and in virtual machines whose kernels have TLS.
-// The script run starts it.
-package browser_test
+package integration_test
 
 import (
 	"encoding/json"
@@ -17,31 +14,36 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddy-ktls/caddy-ktls/integration_test/harness"
 	"github.com/caddy-ktls/caddy-ktls/ktls"
 )
 
 const (
-	// envChromium is the browser's program.
+	// envChromium is the browser's program. Without it the test is skipped, also where
+	// kernel TLS is required: in virtual machines there is no browser.
 	envChromium = "KTLS_CHROMIUM"
 	// envKernels are the kernels of virtual machines to load the page from.
 	envKernels = "KTLS_KERNELS"
 )
 
 const (
-	minSize = 8 << 10 // as in the Caddyfile
-	images  = 200
-	// notByKernel is how much of a body that goes out by sendfile may be
-	// copied all the same: what net/http sniffs, and a tail.
-	notByKernel = 512 + 4096
+	browserMinSize = 8 << 10 // as in the Caddyfile
+	images         = 200
 	// part is how much of a file Caddy hands on at once, or less.
 	part = 64 << 10
 )
 
+// browserPatience bounds waits for what takes longer than other things. Emulated
+// machines are slow.
+const browserPatience = 2 * harness.Patience
+
+// Chromium loads a page over HTTP/2: from a Caddy on this machine, and from Caddies in
+// virtual machines whose kernels have TLS.
 func TestChromium(t *testing.T) {
 	if os.Getenv(envChromium) == "" {
-		t.Skipf("needs %s, which the script run sets", envChromium)
+		t.Skipf("needs %s, which the script browser/run sets", envChromium)
 	}
-	s := newSite(t)
+	s := newWebSite(t)
 	t.Run("native", func(t *testing.T) {
 		c := startNative(t, s)
 		c.visit(t)
@@ -83,7 +85,7 @@ type body struct {
 }
 
 // visit has Chromium load the page, and compares what it got.
-func (c *caddy) visit(t *testing.T) {
+func (c *browsedCaddy) visit(t *testing.T) {
 	t.Helper()
 	start := time.Now()
 	r := c.browse(t)
@@ -96,12 +98,12 @@ func (c *caddy) visit(t *testing.T) {
 			len(r.Images), len(r.Bodies), len(r.Frames), len(r.Ranges))
 	}
 	for i, size := range r.Images {
-		if got := image.Pt(size[0], size[1]); got != c.site.images[i] {
-			t.Errorf("image %d has the size %v, want %v", i, got, c.site.images[i])
+		if got := image.Pt(size[0], size[1]); got != c.images[i] {
+			t.Errorf("image %d has the size %v, want %v", i, got, c.images[i])
 		}
 	}
 	for i, got := range r.Bodies {
-		if want := (body{http.StatusOK, c.site.bodies[i]}); got != want {
+		if want := (body{http.StatusOK, c.bodies[i]}); got != want {
 			t.Errorf("body %d is %v, want %v", i, got, want)
 		}
 	}
@@ -115,7 +117,7 @@ func (c *caddy) visit(t *testing.T) {
 		}
 	}
 	for _, part := range r.Ranges {
-		want := body{http.StatusPartialContent, hash(c.site.video[part.From : part.To+1])}
+		want := body{http.StatusPartialContent, hash(c.video[part.From : part.To+1])}
 		if part.body != want {
 			t.Errorf("bytes %d to %d are %v, want %v", part.From, part.To, part.body, want)
 		}
@@ -127,7 +129,7 @@ func (c *caddy) visit(t *testing.T) {
 }
 
 // browse runs Chromium until the page has posted its report.
-func (c *caddy) browse(t *testing.T) report {
+func (c *browsedCaddy) browse(t *testing.T) report {
 	t.Helper()
 	posted := make(chan []byte, 1)
 	collector := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
@@ -141,27 +143,27 @@ func (c *caddy) browse(t *testing.T) report {
 	var r report
 	// A test of its own, so that Chromium has ended when the counters are read.
 	t.Run("browse", func(t *testing.T) {
-		profile, logFile := t.TempDir(), filepath.Join(t.TempDir(), "log")
+		profile, log := t.TempDir(), harness.Log(filepath.Join(t.TempDir(), "log"))
 		cmd := exec.Command(os.Getenv(envChromium), "--headless", "--no-sandbox",
 			"--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking", "--no-first-run",
 			"--no-proxy-server", "--autoplay-policy=no-user-gesture-required", "--enable-logging=stderr",
-			"--user-data-dir="+profile, "--ignore-certificate-errors-spki-list="+c.site.publicKey,
+			"--user-data-dir="+profile, "--ignore-certificate-errors-spki-list="+c.publicKey,
 			"--remote-debugging-pipe", "https://localhost:"+c.port+"/#"+collector.URL)
 		// Chromium ends when the one who could debug it has gone. Signals
 		// would end Debian's script only, and not the browser.
 		commands, answers := pipe(t), pipe(t)
 		cmd.ExtraFiles = []*os.File{commands.read, answers.write}
-		exited := runInBackground(t, cmd, logFile, func() { _ = commands.write.Close() })
+		chromium := harness.StartProcess(t, cmd, string(log), func(*os.Process) { _ = commands.write.Close() })
 		_ = commands.read.Close()
 		select {
 		case b := <-posted:
 			if err := json.Unmarshal(b, &r); err != nil {
 				t.Fatalf("report: %v\n%s", err, b)
 			}
-		case <-exited:
-			t.Fatalf("Chromium has ended:\n%s", tail(logFile))
-		case <-time.After(patience):
-			t.Fatalf("Chromium has not reported after %v:\n%s", patience, tail(logFile))
+		case <-chromium.Exited:
+			t.Fatalf("Chromium has ended:\n%s", log.Tail())
+		case <-time.After(browserPatience):
+			t.Fatalf("Chromium has not reported after %v:\n%s", browserPatience, log.Tail())
 		}
 	})
 	if t.Failed() {
@@ -175,30 +177,28 @@ type ends struct{ read, write *os.File }
 func pipe(t *testing.T) ends {
 	t.Helper()
 	read, write, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
+	harness.Must(t, err)
 	t.Cleanup(func() { _, _ = read.Close(), write.Close() })
 	return ends{read, write}
 }
 
 // expectRequests fails the test unless the access log has all requests, over
 // HTTP/2, and several ranges that the video element has asked for.
-func (c *caddy) expectRequests(t *testing.T) {
+func (c *browsedCaddy) expectRequests(t *testing.T) {
 	t.Helper()
 	count, starts := 0, map[string]bool{}
-	for _, a := range c.accesses(t) {
+	for _, a := range c.log.Accesses() {
 		count++
 		if a.Request.Proto != "HTTP/2.0" {
 			t.Errorf("%s was asked for over %s", a.Request.URI, a.Request.Proto)
 		}
-		if a.video() {
+		if byVideo(a) {
 			starts[a.Request.Headers.Get("Range")] = true
 			if a.Status != http.StatusPartialContent {
 				t.Errorf("the video's request for %s has status %d", a.Request.Headers["Range"], a.Status)
 			}
-		} else if a.Status/100 != 2 || a.Size != a.length() {
-			t.Errorf("%s has status %d and %d bytes of %d", a.Request.URI, a.Status, a.Size, a.length())
+		} else if a.Status/100 != 2 || a.Size != a.Length() {
+			t.Errorf("%s has status %d and %d bytes of %d", a.Request.URI, a.Status, a.Size, a.Length())
 		}
 	}
 	if count < 1+2*images+2 || len(starts) < 2 {
@@ -208,12 +208,10 @@ func (c *caddy) expectRequests(t *testing.T) {
 }
 
 // expectNothing fails the test unless the module has left everything alone.
-func (c *caddy) expectNothing(t *testing.T) {
+func (c *browsedCaddy) expectNothing(t *testing.T) {
 	t.Helper()
-	got, err := c.metrics()
-	if err != nil {
-		t.Fatal(err)
-	}
+	got, err := c.counters()
+	harness.Must(t, err)
 	if len(got) > 0 {
 		t.Errorf("the module has counted %v, want nothing", got)
 	}
@@ -221,13 +219,13 @@ func (c *caddy) expectNothing(t *testing.T) {
 
 // expectSendfile fails the test unless all that is worth it has gone out by
 // sendfile, over connections that were offloaded.
-func (c *caddy) expectSendfile(t *testing.T) {
+func (c *browsedCaddy) expectSendfile(t *testing.T) {
 	t.Helper()
-	eventually(t, "the counters agree with the access log", func() error {
+	harness.EventuallyWithin(t, browserPatience, "the counters agree with the access log", func() error {
 		var all, begun, videos, short, least, most int64
 		connections := map[string]bool{}
-		for _, a := range c.accesses(t) {
-			if a.length() < minSize {
+		for _, a := range c.log.Accesses() {
+			if a.Length() < browserMinSize {
 				continue
 			}
 			connections[a.Request.RemotePort] = true
@@ -235,17 +233,17 @@ func (c *caddy) expectSendfile(t *testing.T) {
 			if a.Size > 0 {
 				begun++
 			}
-			if a.Size < a.length() {
+			if a.Size < a.Length() {
 				short++
 			}
 			most += a.Size
-			if a.video() {
+			if byVideo(a) {
 				// It may give up what it has asked for. What had gone
 				// out of the last part is not in the log then.
 				videos++
 				most += part
 			} else {
-				least += a.Size - notByKernel
+				least += a.Size - harness.NotByKernel
 			}
 		}
 		offloaded := int64(len(connections))
@@ -256,7 +254,7 @@ func (c *caddy) expectSendfile(t *testing.T) {
 			"responses_failed":       {short, videos},
 			"sendfile_bytes":         {least, most},
 		}
-		got, err := c.metrics()
+		got, err := c.counters()
 		if err != nil {
 			return err
 		}

@@ -1,4 +1,4 @@
-package browser_test
+package integration_test
 
 import (
 	"bytes"
