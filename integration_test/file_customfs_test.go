@@ -91,7 +91,7 @@ func TestCustomFileSystem(t *testing.T) {
 	for i, b := range f.Content {
 		inverted[i] = ^b
 	}
-	const source = "tls_access_test.go"
+	const source = "file_conformance_requests_test.go"
 	text, err := embedded.ReadFile(source)
 	harness.Must(t, err)
 	tests := []struct {
