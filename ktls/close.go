@@ -63,7 +63,7 @@ func (c *Conn) Close() error {
 func (c *Conn) closeTLS() error {
 	// Nobody need know what crypto/tls still writes. If the connection is being
 	// offloaded at this moment, it will be of no use.
-	c.tap.counter.abandoned.Store(true)
+	c.tap.counter.abandon()
 	// crypto/tls waits for a reader that answers a KeyUpdate, without a bound of
 	// its own.
 	_ = c.raw.SetWriteDeadline(time.Now().Add(closeTimeout))

@@ -86,9 +86,9 @@ func scriptFlight(t testing.TB, s *suite, tickets int) flight {
 // replay gives a fresh tap the flight as a Conn does. It returns the crypto
 // info that the kernel would get, nil if none.
 func (f *flight) replay(t testing.TB) (info []byte) {
-	fresh := &tap{Conn: &discard{}}
+	fresh := newTap(&discard{}, nil)
 	counter := &fresh.counter
-	counter.key = writeKey{hellos: new(hellos), secret: bytes.Clone(f.counter.key.secret)}
+	counter.setSecret(bytes.Clone(f.counter.key.secret))
 	if f.counter.key.hellos != nil {
 		counter.key.hellos.client = f.counter.key.hellos.client
 	}

@@ -39,9 +39,8 @@ func newScript(t testing.TB, s *suite) *script {
 	sc := &script{t: t, suite: s, raw: &discard{}}
 	sc.hs.set(t, s, bytes.Repeat([]byte{1}, s.secretLen))
 	sc.app.set(t, s, bytes.Repeat([]byte{2}, s.secretLen))
-	sc.tap = &tap{Conn: sc.raw, flush: func() {}}
+	sc.tap = newTap(sc.raw, func() {})
 	sc.counter().capture = true
-	sc.counter().key.hellos = new(hellos)
 	if s.version == tls.VersionTLS12 {
 		sc.counter().read(testHello(handshakeClientHello))
 		sc.raw1(testHello(handshakeServerHello))

@@ -74,6 +74,9 @@ func (c *recordCounter) forget() {
 	c.last, c.capture = nil, false
 }
 
+// abandon rules the offload out, because the connection is closed. It takes no lock.
+func (c *recordCounter) abandon() { c.abandoned.Store(true) }
+
 // read takes note of what crypto/tls has read. Only the handshake matters, in which
 // nobody else looks at the hello: so it takes no lock.
 func (c *recordCounter) read(p []byte) {

@@ -119,7 +119,7 @@ func (s *Server) conn(raw net.Conn, http2 bool) *Conn {
 	c := &Conn{raw: raw, server: s}
 	c.handshake.ctx = context.Background()
 	c.key.limit = s.keyLimit
-	c.tap = &tap{Conn: raw, flush: c.flushInRead}
+	c.tap = newTap(raw, c.flushInRead)
 	_, state := s.supported()
 	if state == NotNeeded {
 		state = NotTCP
@@ -133,7 +133,6 @@ func (s *Server) conn(raw net.Conn, http2 bool) *Conn {
 		c.tellDecided(state, nil)
 		return c
 	}
-	c.tap.counter.key.hellos = new(hellos)
 	c.tls = tls.Server(c.tap, s.configFor(&c.tap.counter, http2))
 	c.asked.Store(s.options.OffloadAll)
 	return c

@@ -14,13 +14,22 @@ import (
 type tap struct {
 	net.Conn // the raw connection
 
-	writing sync.Mutex // held while crypto/tls writes, which may block, and by the offload. Close doesn't take it.
+	// writing is held while crypto/tls writes, which may block, and by the offload.
+	// Close doesn't take it.
+	writing sync.Mutex
+
 	counter recordCounter
 	relay   atomic.Pointer[controlRelay] // nil until the offload
 
 	// flush is called when the relay may have something to send, without a lock but
 	// those of crypto/tls.
 	flush func()
+}
+
+func newTap(raw net.Conn, flush func()) *tap {
+	t := &tap{Conn: raw, flush: flush}
+	t.counter.key.hellos = new(hellos)
+	return t
 }
 
 // Read implements net.Conn for crypto/tls.
