@@ -61,9 +61,6 @@ func (c *Conn) Close() error {
 
 // closeTLS closes a connection that is not offloaded.
 func (c *Conn) closeTLS() error {
-	// Nobody need know what crypto/tls still writes. If the connection is being
-	// offloaded at this moment, it will be of no use.
-	c.tap.counter.abandon()
 	// crypto/tls waits for a reader that answers a KeyUpdate, without a bound of
 	// its own.
 	_ = c.raw.SetWriteDeadline(time.Now().Add(closeTimeout))
@@ -134,7 +131,7 @@ func (c *Conn) finish() (done bool, err error) {
 		c.out.notified = !full
 	}
 	unsent, err := c.kernel.unsent()
-	return err == nil && !full && unsent <= c.key.suite.alertLen(), err
+	return err == nil && !full && unsent <= c.renewal.suite.alertLen(), err
 }
 
 // sendAlerts sends alerts that crypto/tls has left and nobody has sent yet, if it

@@ -30,8 +30,8 @@ type Conn struct {
 	asked    atomic.Bool   // the next write offloads the connection
 
 	// After the offload.
-	out outgoing
-	key keyRenewal
+	out     outgoing
+	renewal keyRenewal
 
 	// Close takes no lock that is held while something waits. These tell it what
 	// goes on.

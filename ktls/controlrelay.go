@@ -23,7 +23,7 @@ type controlRelay struct {
 	waiting   atomic.Bool // there is something to take: pending, or dead
 	interrupt atomic.Bool // Read is to return, for Conn.Read to return
 
-	renewal *keyRenewal // the kernel's key
+	renewal *keyRenewal // the kernel's key; nil if it is not known to have one, and dead is set then
 }
 
 // A control is a record other than application data.

@@ -32,7 +32,9 @@ package ktls
 //     crypto/tls has left a record that proves the number (prove). The kernel gets the
 //     key (setKey). Any failure until it has taken the key leaves the connection in
 //     user space for good, with a State that says why. Any failure afterwards closes
-//     it. From here on tap.relay is not nil.
+//     it. So does one after which the kernel may have the key or not (errDoubtful);
+//     the State is KernelUntrusted then. From here on tap.relay is not nil, and nothing
+//     that crypto/tls writes gets out.
 //  3. The key has to be replaced and can't be, after a KeyUpdate of the peer or very
 //     many records. Everything works as before, but the owner should close the
 //     connection soon (Retired).
@@ -51,7 +53,7 @@ package ktls
 //
 //   - Conn.out (outgoing) is held by whoever sends: by Write, SendFile, CloseWrite and
 //     the offload, also while they wait for the peer. It guards outgoing, keyRenewal.at
-//     and the kernel's methods that send.
+//     and all of the kernel's methods but acked.
 //   - crypto/tls's own locks.
 //   - tap.writing is held while crypto/tls writes, which may wait, and by the offload.
 //     No record comes between the proof and the relay, because of it.
@@ -64,10 +66,11 @@ package ktls
 // (flush). That is against the order, so it only tries to take Conn.out. Whoever has it
 // sends what is there when he has released it (unlock).
 //
-// Close takes no lock that is held while something waits: it tries Conn.out, and takes
-// those that are held for moments. No function of the Options is called with any held.
+// Close of an offloaded connection takes no lock that is held while something waits: it
+// tries Conn.out, and takes those that are held for moments. Before the offload it is
+// crypto/tls that closes, and may wait for its own locks and tap.writing, see Close. No function of the Options is called with any held.
 //
-// The rest is taken last, or alone: handshakeState.mu, held while the end of the
-// handshake is noted, which asks crypto/tls and takes recordCounter.mu; prober.probing,
-// held by a probe; writeDeadline.mu, Drain.mu, rekeys.mu, sendfileLimiter.mu and
+// handshakeState.mu is taken before all of these, or alone: it is held while the end of
+// the handshake is noted, which asks crypto/tls and takes recordCounter.mu. The rest is
+// taken last, or alone: prober.probing, held by a probe; writeDeadline.mu, Drain.mu, rekeys.mu, sendfileLimiter.mu and
 // uncorkTimer.mu, held for moments.

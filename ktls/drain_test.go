@@ -21,7 +21,7 @@ func TestDrainSeesProgress(t *testing.T) {
 		raw, other := net.Pipe()
 		defer other.Close()
 		k := &fakeKernel{}
-		c := &Conn{raw: raw, server: s, tap: &tap{Conn: raw}, key: keyRenewal{suite: &suites[0]}, kernel: k}
+		c := &Conn{raw: raw, server: s, tap: &tap{Conn: raw}, renewal: keyRenewal{suite: &suites[0]}, kernel: k}
 		c.out.Lock() // by the reader
 		c.drainInBackground()
 		for range 5 {
@@ -61,12 +61,12 @@ func TestCloseWithUnsentData(t *testing.T) {
 	// There is room for close_notify, but the peer hasn't got everything.
 	k.full.Store(false)
 	wantEnd(t, client) // close_notify; the socket is open yet
-	if secretsOf(conn)["secret"] == nil {
+	if secretsOf(conn)["relay's secret"] == nil {
 		t.Error("the connection was given up while data were unsent")
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- s.Wait(context.Background()) }()
-	unsent.Store(int64(conn.key.suite.alertLen()))
+	unsent.Store(int64(conn.renewal.suite.alertLen()))
 	if err := <-ended; err != nil {
 		t.Error("Wait:", err)
 	}
@@ -153,7 +153,7 @@ func TestDrainGivesUp(t *testing.T) {
 				s := &Server{options: Options{Drain: new(Drain), Lost: func(_ *Conn, err error) { lost = err }}}
 				raw, other := net.Pipe()
 				defer other.Close()
-				c := &Conn{raw: raw, server: s, tap: &tap{Conn: raw}, key: keyRenewal{suite: &suites[0]}, kernel: &stuck{err: tt.err}}
+				c := &Conn{raw: raw, server: s, tap: &tap{Conn: raw}, renewal: keyRenewal{suite: &suites[0]}, kernel: &stuck{err: tt.err}}
 				begin := time.Now()
 				c.drainInBackground()
 				if err := s.Wait(context.Background()); err != nil {

@@ -29,7 +29,7 @@ func TestKeyUpdateAfterOffload(t *testing.T) {
 			conn, p, k := s.connectPeer(t)
 			for range tt.rounds {
 				transfer(t, conn, p, testBody(70_000))
-				secret, sending := conn.tap.relay.Load().key.secret, conn.key.secret
+				secret, sending := conn.tap.relay.Load().key.secret, conn.renewal.secret
 				// The writer is busy until all of them are read.
 				conn.out.Lock()
 				for range tt.together {

@@ -65,7 +65,7 @@ func (c *Conn) tryOffload() (State, error) {
 	if !support.Has(cipherSuite) {
 		return Cipher, nil
 	}
-	state, err := c.tap.offload(&c.key, func(s *suite, info []byte) (bool, error) {
+	state, err := c.tap.offload(&c.renewal, func(s *suite, info []byte) (bool, error) {
 		return c.setKey(s, info, support.Rekey)
 	})
 	switch {
@@ -118,5 +118,5 @@ func (c *Conn) tellDecided(state State, err error) {
 // been, neither crypto/tls can write nor can the key be replaced.
 func (c *Conn) forget() {
 	c.tap.forget()
-	c.key.forget()
+	c.renewal.forget()
 }

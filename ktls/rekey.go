@@ -89,17 +89,17 @@ func firstRenewal(s *suite, first, limit uint64) uint64 {
 
 // needsRekey reports whether the key has protected enough records. Caller holds c.out.
 func (c *Conn) needsRekey() bool {
-	return c.key.at != math.MaxUint64 && c.kernel.records() >= c.key.at
+	return c.renewal.at != math.MaxUint64 && c.kernel.records() >= c.renewal.at
 }
 
 // renewKey replaces a key that has protected enough records, or retires the
 // connection. Caller holds c.out.
 func (c *Conn) renewKey() error {
-	if c.key.can {
+	if c.renewal.can {
 		return c.updateKey()
 	}
-	c.key.at = math.MaxUint64
-	if c.key.retire() {
+	c.renewal.at = math.MaxUint64
+	if c.renewal.retire() {
 		c.out.notices = append(c.out.notices, c.tellRetired)
 	}
 	return nil
@@ -112,17 +112,17 @@ func (c *Conn) updateKey() error {
 	if err := c.kernel.sendControl(recordHandshake, keyUpdate[:], true); err != nil {
 		return err
 	}
-	info, err := c.key.next()
+	info, err := c.renewal.next()
 	if err != nil {
 		return err
 	}
 	defer clear(info)
 	if err := c.kernel.rekey(info); err != nil {
-		c.server.rekeys.refused(c.raw.LocalAddr(), c.key.suite, err)
+		c.server.rekeys.refused(c.raw.LocalAddr(), c.renewal.suite, err)
 		return fmt.Errorf("%w: %w", errRekey, err)
 	}
-	if c.key.at != math.MaxUint64 {
-		c.key.at = c.kernel.records() + c.key.limit
+	if c.renewal.at != math.MaxUint64 {
+		c.renewal.at = c.kernel.records() + c.renewal.limit
 	}
 	if f := c.server.options.KeyUpdated; f != nil {
 		c.out.notices = append(c.out.notices, func() { f(c) })
@@ -138,7 +138,7 @@ var errRekey = errors.New("ktls: the kernel does not take another key")
 // happens with TLS 1.2 and before Linux 6.14. Until then everything works.
 //
 // With net/http the ConnState hook can do it, when a connection gets idle.
-func (c *Conn) Retired() bool { return c.key.retired.Load() }
+func (c *Conn) Retired() bool { return c.renewal.retired.Load() }
 
 func (c *Conn) tellRetired() {
 	if f := c.server.options.Retired; f != nil {

@@ -98,11 +98,11 @@ func TestKeyLimit(t *testing.T) {
 		s.keyLimit = limit
 		conn, p, k := s.connectPeer(t)
 		p.limit = limit + 5 // what one round makes, and those that close a record
-		if conn.key.suite.kernel == cipherChaCha20Poly1305 {
+		if conn.renewal.suite.kernel == cipherChaCha20Poly1305 {
 			t.Skip("crypto/tls has chosen ChaCha20-Poly1305, which has no limit")
 		}
-		if want := limit - k.Sequence(); conn.key.at != want {
-			t.Errorf("renewed after %d records, want %d", conn.key.at, want)
+		if want := limit - k.Sequence(); conn.renewal.at != want {
+			t.Errorf("renewed after %d records, want %d", conn.renewal.at, want)
 		}
 		if rekey {
 			p.limit = limit + 5
@@ -143,6 +143,7 @@ func TestKeyLimitOfJava(t *testing.T) {
 
 // ChaCha20-Poly1305 has no limit, and TLS 1.2 no KeyUpdate.
 func TestFirstRenewal(t *testing.T) {
+	keyLimit := NewServer(serverConfig(), nil).keyLimit
 	for i := range suites {
 		s := &suites[i]
 		want := uint64(1<<22 - 7)

@@ -10,30 +10,30 @@ import (
 // secretsOf returns what a connection knows that is secret. The slices are its own.
 func secretsOf(conn *Conn) map[string][]byte {
 	all := make(map[string][]byte)
-	of := func(k *writeKey) {
+	of := func(owner string, k *writeKey) {
 		if len(k.secret) > 0 {
-			all["secret"] = k.secret
+			all[owner+"'s secret"] = k.secret
 		}
 		if k.made != nil {
-			all["key"], all["IV"] = k.made.key, k.made.iv
+			all[owner+"'s key"], all[owner+"'s IV"] = k.made.key, k.made.iv
 		}
 	}
 	counter := &conn.tap.counter
 	counter.mu.Lock()
 	defer counter.mu.Unlock()
-	of(&counter.key)
+	of("counter", &counter.key)
 	if len(counter.last) > 0 {
 		all["last record"] = counter.last
 	}
 	if relay := conn.tap.relay.Load(); relay != nil {
 		relay.mu.Lock()
 		defer relay.mu.Unlock()
-		of(&relay.key)
+		of("relay", &relay.key)
 	}
-	conn.key.mu.Lock()
-	defer conn.key.mu.Unlock()
-	if len(conn.key.secret) > 0 {
-		all["kernel's secret"] = conn.key.secret
+	conn.renewal.mu.Lock()
+	defer conn.renewal.mu.Unlock()
+	if len(conn.renewal.secret) > 0 {
+		all["kernel's secret"] = conn.renewal.secret
 	}
 	return all
 }
@@ -61,24 +61,24 @@ func TestSecretsZeroed(t *testing.T) {
 		end     func(*testing.T, state)
 		want    []string // what there was to zero
 	}{
-		{name: "never offloaded", want: []string{"secret"}},
-		{name: "offloaded", mode: offloadAll, rekey: true, want: []string{"kernel's secret", "secret"}},
-		{name: "offloaded, no rekey", mode: offloadAll, want: []string{"secret"}},
-		{name: "TLS 1.2", mode: offloadAll, version: tls.VersionTLS12, want: []string{"secret"}},
+		{name: "never offloaded", want: []string{"counter's secret"}},
+		{name: "offloaded", mode: offloadAll, rekey: true, want: []string{"kernel's secret", "relay's secret"}},
+		{name: "offloaded, no rekey", mode: offloadAll, want: []string{"relay's secret"}},
+		{name: "TLS 1.2", mode: offloadAll, version: tls.VersionTLS12, want: []string{"relay's secret"}},
 		{name: "can't be offloaded", before: func(t *testing.T, s state) {
 			s.conn.tap.counter.unproven = true
 		}, end: func(t *testing.T, s state) {
 			s.conn.Offload()
 			transfer(t, s.conn, s.peer, testBody(70_000))
 			wantState(t, s.conn, SequenceUnproven)
-		}, want: []string{"secret"}},
-		{name: "after an alert", mode: offloadAll, rekey: true, before: alert, want: []string{"IV", "kernel's secret", "key", "secret"}},
-		{name: "TLS 1.2 after an alert", mode: offloadAll, version: tls.VersionTLS12, before: alert, want: []string{"IV", "key", "secret"}},
+		}, want: []string{"counter's secret"}},
+		{name: "after an alert", mode: offloadAll, rekey: true, before: alert, want: []string{"kernel's secret", "relay's IV", "relay's key", "relay's secret"}},
+		{name: "TLS 1.2 after an alert", mode: offloadAll, version: tls.VersionTLS12, before: alert, want: []string{"relay's IV", "relay's key", "relay's secret"}},
 		{name: "while a write is blocked", mode: offloadAll, rekey: true, end: func(t *testing.T, s state) {
 			s.conn.lock()
 			s.conn.Close()
 			s.conn.unlock()
-		}, want: []string{"kernel's secret", "secret"}},
+		}, want: []string{"kernel's secret", "relay's secret"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			s := newFakeServer(t, serverConfig(), tt.mode, nil)

@@ -91,6 +91,9 @@ func (c *Conn) SendFrames(header []byte, part filerange.Segment, payload int64) 
 	if c.State() != Offloaded {
 		return 0, errNotOffloaded
 	}
+	if payload <= 0 || part.Len%payload != 0 {
+		return 0, fmt.Errorf("ktls: %d bytes are no frames of %d bytes each", part.Len, payload)
+	}
 	if err := c.flush(); err != nil {
 		return 0, c.fail(err)
 	}

@@ -183,12 +183,31 @@ func (brokenFile) ReadAt([]byte, int64) (int, error) { return 0, errBroken }
 func TestSendFileReadError(t *testing.T) {
 	conn, p, k := offloaded(t, func(k *fakeKernel) { k.MaxFile = 5 * maxPayload / 2 })
 	go func() { _, _ = io.Copy(io.Discard, p) }()
-	conn.key.at = k.records() + 1
+	conn.renewal.at = k.records() + 1
 	f := brokenFile{testFile(t, testBody(100_000))}
 	_, err := conn.SendFile(nil, filerange.Segment{File: f, Len: 100_000})
 	wantError(t, err, errBroken)
 	_, err = conn.Write(bytes.Repeat([]byte("x"), 10))
 	wantError(t, err, errBroken)
+}
+
+// What goes ahead may end in a record that is open. Close sends no close_notify into it.
+func TestSendFileAhead(t *testing.T) {
+	conn, p, k := offloaded(t, func(k *fakeKernel) { k.MaxFile = 15_000 })
+	go func() { _, _ = io.Copy(io.Discard, p) }()
+	part := filerange.Segment{File: testFile(t, testBody(50_000)), Len: 10_000, Ahead: 20_000}
+	if n, err := conn.SendFile([]byte("header"), part); n != 15_000 || err != nil {
+		t.Errorf("%d bytes sent, %v; want 5,000 ahead", n, err)
+	}
+	if !conn.out.open {
+		t.Error("the last record is taken for closed")
+	}
+	conn.Close()
+	for _, c := range k.controls {
+		if c.typ == recordAlert {
+			t.Error("close_notify follows a part of a file")
+		}
+	}
 }
 
 // A file that has become shorter than what is to prove the number has an end, which

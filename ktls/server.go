@@ -27,7 +27,7 @@ type Options struct {
 
 	// The functions that follow are optional. They are called with no lock held
 	// and may use the connection. The goroutine in which it happens calls them, and
-	// waits for them to return: that of a Read, a Write, a handshake, Close or Accept
+	// waits for them to return: that of a Read, a Write, Close or Accept
 	// ([Server.Conn]), or one in the background. So several may run at the same
 	// time. None should call ConnectionState: the handshake may not have run, and
 	// Accept would wait for the client.
@@ -118,7 +118,7 @@ func (s *Server) Conn(raw net.Conn) *Conn { return s.conn(raw, true) }
 func (s *Server) conn(raw net.Conn, http2 bool) *Conn {
 	c := &Conn{raw: raw, server: s}
 	c.handshake.ctx = context.Background()
-	c.key.limit = s.keyLimit
+	c.renewal.limit = s.keyLimit
 	c.tap = newTap(raw, c.flushInRead)
 	_, state := s.supported()
 	if state == NotNeeded {

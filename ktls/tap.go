@@ -19,11 +19,17 @@ type tap struct {
 	writing sync.Mutex
 
 	counter recordCounter
-	relay   atomic.Pointer[controlRelay] // nil until the offload
+	relay   atomic.Pointer[controlRelay] // nil until the kernel has the key, or may have it
 
 	// flush is called when the relay may have something to send, without a lock but
 	// those of crypto/tls.
 	flush func()
+}
+
+// A handover is what the counter leaves behind when the kernel has taken the key.
+type handover struct {
+	key  writeKey
+	next uint64 // number of the kernel's first record, and of crypto/tls's next one
 }
 
 func newTap(raw net.Conn, flush func()) *tap {
@@ -64,8 +70,8 @@ func (t *tap) write(p []byte) (n int, relayed bool, err error) {
 }
 
 // offload proves the number of the next record, and lets setKey give it to the kernel
-// with the key, and tell whether the key can be replaced. The renewal is told so. The
-// error belongs to KernelRefused.
+// with the key, and tell whether the key can be replaced. The renewal is told so. An
+// error is that of setKey; the state is NotNeeded then.
 func (t *tap) offload(renewal *keyRenewal, setKey func(s *suite, info []byte) (rekey bool, err error)) (State, error) {
 	t.writing.Lock() // what is being written has to be counted
 	defer t.writing.Unlock()
@@ -80,9 +86,9 @@ func (t *tap) offload(renewal *keyRenewal, setKey func(s *suite, info []byte) (r
 	case errors.Is(err, errDoubtful):
 		// The kernel may encrypt what crypto/tls still has to write.
 		t.relay.Store(&controlRelay{dead: err})
-		return KernelRefused, err
+		return NotNeeded, err
 	case err != nil:
-		return KernelRefused, err
+		return NotNeeded, err
 	}
 	// The point of no return: from here on the kernel makes the records, and
 	// every error closes the connection.

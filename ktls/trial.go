@@ -106,7 +106,7 @@ func trialServer(s *suite, certificate tls.Certificate, decided func(*Conn, Deci
 func (t *Trial) run(s *suite, certificate tls.Certificate, prepare func(*Server)) error {
 	near, far, err := loopback()
 	if err != nil {
-		return fmt.Errorf("ktls: check: %w", err)
+		return fmt.Errorf("ktls: trial: %w", err)
 	}
 	defer near.Close()
 	defer far.Close()
@@ -142,9 +142,9 @@ func (t *Trial) run(s *suite, certificate tls.Certificate, prepare func(*Server)
 	case sendErr != nil:
 		return sendErr
 	case err != nil:
-		return fmt.Errorf("ktls: check: receive: %w", err)
+		return fmt.Errorf("ktls: trial: receive: %w", err)
 	case !bytes.Equal(got, want):
-		return fmt.Errorf("ktls: check: the client has received other data than were sent (%d bytes, %d sent)", len(got), len(want))
+		return fmt.Errorf("ktls: trial: the client has received other data than were sent (%d bytes, %d sent)", len(got), len(want))
 	}
 	return nil
 }
@@ -166,7 +166,7 @@ func (t *Trial) send(c *Conn, s *suite) (body []byte, err error) {
 		return nil, err
 	}
 	if got := c.ConnectionState().CipherSuite; got != s.id {
-		return nil, fmt.Errorf("ktls: check: crypto/tls has chosen %s", tls.CipherSuiteName(got))
+		return nil, fmt.Errorf("ktls: trial: crypto/tls has chosen %s", tls.CipherSuiteName(got))
 	}
 	write := func(b byte) error {
 		body = append(body, b)
@@ -196,7 +196,7 @@ func (t *Trial) send(c *Conn, s *suite) (body []byte, err error) {
 func (t *Trial) replaceKey(c *Conn) error {
 	c.lock()
 	defer c.unlock()
-	if t.Version < tls.VersionTLS13 || !c.key.can {
+	if t.Version < tls.VersionTLS13 || !c.renewal.can {
 		return nil
 	}
 	err := c.updateKey()
