@@ -82,7 +82,7 @@ func defaults(mode string) Parameters {
 		p.Sizes, p.ProxySizes = []int64{1 << 10, 1 << 20, 4 << 20}, []int64{4 << 20}
 		p.Connections, p.Ciphers = []int{4}, p.Ciphers[:1]
 		p.Connects, p.RunBytes = 64, 8<<20
-		p.MemoryBytes, p.MemoryRepetitions = 4<<20, 1
+		p.MemoryBytes, p.MemoryRepetitions = 4<<20, 2
 	}
 	return p
 }

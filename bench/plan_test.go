@@ -161,7 +161,7 @@ func TestEstimates(t *testing.T) {
 	if seconds := hour(defaults("counted")); seconds > 70*60 {
 		t.Errorf("%.0f minutes", seconds/60)
 	}
-	if seconds := hour(defaults("check")); seconds > 4*60 {
+	if seconds := hour(defaults("check")); seconds > 5*60 {
 		t.Errorf("check: %.0f s", seconds)
 	}
 }

@@ -25,7 +25,7 @@ func TestLoadDownloads(t *testing.T) {
 	for _, protocol := range harness.Protocols {
 		t.Run(protocol, func(t *testing.T) { testLoadDownloads(t, c, protocol, files, n) })
 	}
-	results.Fault(t, "Load", "Many downloads in parallel", "sizes from 0 to 500,000 bytes over HTTP/1.1 and HTTP/2; make long: 1,000",
+	results.Fault(t, "Load", "Many downloads in parallel", "sizes from 0 to 500,000 bytes over HTTP/1.1 and HTTP/2; 1,000 in the long form",
 		"all whole, everything is given back")
 }
 

@@ -12,7 +12,7 @@ import (
 )
 
 // A connection that the kernel refuses to take works in user space.
-func TestKernelInstallFails(t *testing.T) {
+func TestKernelSetKeyFails(t *testing.T) {
 	requireKernelTLS(t)
 	keepsNothing(t)
 	for _, step := range []struct {
@@ -54,7 +54,7 @@ func TestKernelInstallFails(t *testing.T) {
 		fault(t, kernelFailures, "setsockopt of "+step+" fails (ENOENT, ENOPROTOOPT, EBUSY, ENOMEM, EINVAL, EPERM)", bySeam,
 			"stays in user space, reason `kernel_refused`; bodies whole")
 	}
-	fault(t, kernelFailures, "getsockopt of TCP_INFO fails before the switch (ENOMEM, EINVAL)", bySeam,
+	fault(t, kernelFailures, "getsockopt of TCP_INFO fails before the offload (ENOMEM, EINVAL)", bySeam,
 		"stays in user space, reason `kernel_refused`; bodies whole")
 }
 
@@ -95,9 +95,9 @@ func TestKernelConfirmFails(t *testing.T) {
 			})
 		}
 	}
-	fault(t, kernelFailures, "getsockopt of TCP_ULP fails before the switch (EPERM, EINVAL, ENOMEM)", bySeam,
+	fault(t, kernelFailures, "getsockopt of TCP_ULP fails before the offload (EPERM, EINVAL, ENOMEM)", bySeam,
 		"stays in user space, reason `kernel_refused`; bodies whole")
-	fault(t, kernelFailures, "getsockopt of TLS_TX fails after the switch (EPERM, EINVAL, ENOMEM)", bySeam,
+	fault(t, kernelFailures, "getsockopt of TLS_TX fails after the offload (EPERM, EINVAL, ENOMEM)", bySeam,
 		"connection closed, reason `kernel_untrusted`; no other is offered until the next reload")
 }
 

@@ -184,7 +184,7 @@ func TestKeyUpdatesBetweenData(t *testing.T) {
 }
 
 // KeyUpdates that come while the connection is offloaded, at any moment.
-func TestKeyUpdateAtSwitch(t *testing.T) {
+func TestKeyUpdateAtOffload(t *testing.T) {
 	for i := range 200 {
 		rekey := i%2 == 0
 		s := newFakeServer(t, serverConfig(), onDemand, nil)

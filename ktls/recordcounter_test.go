@@ -105,7 +105,7 @@ func testHello(messageType byte) []byte {
 }
 
 // Records that may be an alert or a KeyUpdate by their length are opened before the
-// switch, by a key that is derived once.
+// offload, by a key that is derived once.
 func TestShortWriteAllocations(t *testing.T) {
 	for _, n := range []int{2, 5} {
 		t.Run(fmt.Sprint(n), func(t *testing.T) {
