@@ -6,9 +6,10 @@ import (
 	"testing"
 
 	"github.com/caddy-ktls/caddy-ktls/internal/filerange"
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
-func needsKernel(t testing.TB) { t.Helper(); requireKernelTLS(t) }
+func needsKernel(t testing.TB) { t.Helper(); testutil.RequireKernelTLS(t, Probe) }
 
 // kernelMaker makes connections that the kernel can encrypt.
 func kernelMaker(name string, mode mode) maker {
@@ -50,7 +51,7 @@ func BenchmarkSendFile(b *testing.B) {
 		b.Run("with="+m.name, func(b *testing.B) {
 			p := newBenchPair(b, m, clientConfig())
 			p.drain()
-			f := testFile(b, testBody(size))
+			f := testutil.OpenFile(b, testutil.Body(size))
 			buf := make([]byte, 32<<10)
 			offset := int64(0)
 			b.SetBytes(part)

@@ -7,6 +7,8 @@ import (
 	"net"
 	"testing"
 	"time"
+
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 // A maker makes the server's side of connections for benchmarks. Its name is the
@@ -91,11 +93,7 @@ func benchHandshake(b *testing.B, makers ...maker) {
 					if session == "resumed" {
 						config.ClientSessionCache = tls.NewLRUClientSessionCache(1)
 					}
-					ln, err := net.Listen("tcp", "127.0.0.1:0")
-					if err != nil {
-						b.Fatal(err)
-					}
-					defer ln.Close()
+					ln := testutil.Listen(b)
 					connectOnce(b, ln, m, config) // for the ticket
 					b.ReportAllocs()
 					for b.Loop() {
@@ -154,7 +152,7 @@ func reverse(conn *Conn) {
 // BenchmarkOffload is a response's header, and with ktls the offload behind it:
 // copy of the record, proof, keys.
 func BenchmarkOffload(b *testing.B) {
-	header := testBody(300)
+	header := testutil.Body(300)
 	for _, version := range []uint16{tls.VersionTLS13, tls.VersionTLS12} {
 		config := clientConfig()
 		config.MaxVersion = version
@@ -196,7 +194,7 @@ func benchWrite(b *testing.B, makers ...maker) {
 			b.Run(fmt.Sprintf("size=%d/with=%s", size, m.name), func(b *testing.B) {
 				p := newBenchPair(b, m, clientConfig())
 				p.drain()
-				body := testBody(size)
+				body := testutil.Body(size)
 				b.SetBytes(int64(size))
 				b.ReportAllocs()
 				for b.Loop() {
@@ -216,7 +214,7 @@ func BenchmarkRead(b *testing.B) {
 		for _, m := range []maker{stockMaker(config), serverMaker("ktls", recordingServer(config))} {
 			b.Run(fmt.Sprintf("size=%d/with=%s", size, m.name), func(b *testing.B) {
 				p := newBenchPair(b, m, clientConfig())
-				body, got := testBody(size), make([]byte, size)
+				body, got := testutil.Body(size), make([]byte, size)
 				b.SetBytes(int64(size))
 				b.ReportAllocs()
 				for b.Loop() {

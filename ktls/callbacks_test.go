@@ -7,6 +7,8 @@ import (
 	"net"
 	"testing"
 	"time"
+
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 // The functions of the Options may use the connection in whatever way they like.
@@ -41,7 +43,7 @@ func TestCallbacksUseConnection(t *testing.T) {
 						conn.Offload()
 					}
 					for range 10 {
-						_, _ = conn.Write(testBody(1000))
+						_, _ = conn.Write(testutil.Body(1000))
 					}
 					_ = conn.Close()
 				}()
@@ -87,7 +89,7 @@ func TestReaderErrorIsTold(t *testing.T) {
 	inner := s.newKernel
 	s.newKernel = func(tcp *net.TCPConn) kernel { return &failingControl{inner(tcp), broken} }
 	conn, p, _ := s.connectPeer(t)
-	transfer(t, conn, p, testBody(70_000))
+	transfer(t, conn, p, testutil.Body(70_000))
 	p.keyUpdate(true)
 	readBack(t, conn, p)
 	conn.Close()

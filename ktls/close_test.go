@@ -11,11 +11,12 @@ import (
 	"time"
 
 	"github.com/caddy-ktls/caddy-ktls/internal/filerange"
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 func TestClose(t *testing.T) {
 	conn, client, k := offloaded(t, nil)
-	transfer(t, conn, client, testBody(70_000))
+	transfer(t, conn, client, testutil.Body(70_000))
 	secret := conn.tap.relay.Load().key.secret
 	wantZero(t, "crypto info", k.lastInfo)
 	// net/http leaves such deadlines behind; they are not about close_notify.
@@ -28,16 +29,16 @@ func TestClose(t *testing.T) {
 	wantEnd(t, client)
 	wantZero(t, "traffic secret", secret)
 	wantZeroed(t, conn)
-	wantError(t, conn.Close(), net.ErrClosed)
+	testutil.WantError(t, conn.Close(), net.ErrClosed)
 	_, err := conn.Write([]byte("x"))
-	wantError(t, err, net.ErrClosed)
+	testutil.WantError(t, err, net.ErrClosed)
 	_, err = conn.Read(make([]byte, 1))
-	wantError(t, err, net.ErrClosed)
+	testutil.WantError(t, err, net.ErrClosed)
 }
 
 func TestCloseWrite(t *testing.T) {
 	conn, client, k := offloaded(t, nil)
-	transfer(t, conn, client, testBody(70_000))
+	transfer(t, conn, client, testutil.Body(70_000))
 	for range 2 {
 		if err := conn.CloseWrite(); err != nil {
 			t.Error("CloseWrite:", err)
@@ -45,9 +46,9 @@ func TestCloseWrite(t *testing.T) {
 	}
 	wantEnd(t, client)
 	_, err := conn.Write([]byte("x"))
-	wantError(t, err, errWriteShut)
-	_, err = conn.SendFile(nil, filerange.Segment{File: testFile(t, testBody(10)), Len: 10})
-	wantError(t, err, errWriteShut)
+	testutil.WantError(t, err, errWriteShut)
+	_, err = conn.SendFile(nil, filerange.Segment{File: testutil.OpenFile(t, testutil.Body(10)), Len: 10})
+	testutil.WantError(t, err, errWriteShut)
 	// The other direction goes on.
 	if _, err := client.Write([]byte("request")); err != nil {
 		t.Fatal(err)
@@ -67,7 +68,7 @@ func TestCloseWrite(t *testing.T) {
 func TestCloseWriteBeforeOffload(t *testing.T) {
 	s := newFakeServer(t, serverConfig(), onDemand, nil)
 	conn, client, k := s.connect(t, clientConfig())
-	transfer(t, conn, client, testBody(70_000))
+	transfer(t, conn, client, testutil.Body(70_000))
 	if err := conn.CloseWrite(); err != nil {
 		t.Error("CloseWrite:", err)
 	}
@@ -89,13 +90,13 @@ func TestStickyError(t *testing.T) {
 	if err := conn.SetWriteDeadline(time.Unix(1, 0)); err != nil {
 		t.Fatal(err)
 	}
-	_, err := conn.Write(testBody(100))
-	wantError(t, err, os.ErrDeadlineExceeded)
+	_, err := conn.Write(testutil.Body(100))
+	testutil.WantError(t, err, os.ErrDeadlineExceeded)
 	if err := conn.SetWriteDeadline(time.Time{}); err != nil {
 		t.Fatal(err)
 	}
-	_, err = conn.Write(testBody(100))
-	wantError(t, err, os.ErrDeadlineExceeded)
+	_, err = conn.Write(testutil.Body(100))
+	testutil.WantError(t, err, os.ErrDeadlineExceeded)
 	conn.Close()
 	<-done
 	wantZeroed(t, conn)
@@ -108,7 +109,7 @@ func TestCloseDuringWrite(t *testing.T) {
 	go func() {
 		var err error
 		for err == nil { // the client does not read
-			_, err = conn.Write(testBody(1 << 20))
+			_, err = conn.Write(testutil.Body(1 << 20))
 		}
 		result <- err
 	}()
@@ -146,20 +147,20 @@ func testHalfClosed(t *testing.T, newServer newShapes) {
 					t.Fatal(err)
 				}
 				if tcpToo {
-					_ = client.NetConn().(*recording).Conn.(*net.TCPConn).CloseWrite()
+					_ = client.NetConn().(*testutil.Recording).Conn.(*net.TCPConn).CloseWrite()
 				}
 				if got, err := io.ReadAll(conn); string(got) != "request" || err != nil {
 					t.Errorf("read %q, %v", got, err)
 				}
 				conn.Offload()
-				transfer(t, conn, client, testBody(70_000))
+				transfer(t, conn, client, testutil.Body(70_000))
 				if tcpToo && mode == onDemand && k == nil {
 					// Linux takes established connections only.
 					wantState(t, conn, Closing)
 				} else {
 					wantState(t, conn, Offloaded)
 				}
-				transferFrom(t, conn, client, testFile(t, testBody(300_000)), testBody(300_000))
+				transferFrom(t, conn, client, testutil.OpenFile(t, testutil.Body(300_000)), testutil.Body(300_000))
 				s.end(t, conn, client)
 			})
 		}

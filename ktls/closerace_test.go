@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/caddy-ktls/caddy-ktls/internal/filerange"
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 // Close comes while another goroutine's Write is offloading the connection: Decided
@@ -73,7 +74,7 @@ func TestSecretAfterClose(t *testing.T) {
 	}
 	wantZeroed(t, conn)
 	// What crypto/tls logs even later is forgotten too.
-	late := testBody(32)
+	late := testutil.Body(32)
 	conn.tap.counter.setSecret(late)
 	wantZero(t, "late secret", late)
 	wantZeroed(t, conn)
@@ -84,7 +85,7 @@ func TestSecretAfterClose(t *testing.T) {
 func TestCloseWhileReaderSends(t *testing.T) {
 	s, k := slowServer(t)
 	conn, p, _ := s.connectPeer(t)
-	transfer(t, conn, p, testBody(70_000))
+	transfer(t, conn, p, testutil.Body(70_000))
 	reader := make(chan error, 1)
 	go func() { _, err := conn.Read(make([]byte, 1)); reader <- err }()
 	p.keyUpdate(true)
@@ -92,7 +93,7 @@ func TestCloseWhileReaderSends(t *testing.T) {
 	if err := conn.Close(); err != nil {
 		t.Error("Close:", err)
 	}
-	wantError(t, <-reader, net.ErrClosed)
+	testutil.WantError(t, <-reader, net.ErrClosed)
 	wantEnd(t, p) // with close_notify
 	waitFor(t, s.Server)
 	s.wantNoneLost(t)
@@ -158,7 +159,7 @@ func TestCloseDuringTrailingControl(t *testing.T) {
 func TestCloseAfterStaleDeadline(t *testing.T) {
 	s, k := slowServer(t)
 	conn, p, _ := s.connectPeer(t)
-	transfer(t, conn, p, testBody(70_000))
+	transfer(t, conn, p, testutil.Body(70_000))
 	if err := conn.SetWriteDeadline(time.Unix(1, 0)); err != nil {
 		t.Fatal(err)
 	}
@@ -173,11 +174,11 @@ func TestCloseAfterStaleDeadline(t *testing.T) {
 func TestFileCutByControl(t *testing.T) {
 	s, k := slowServer(t)
 	conn, p, _ := s.connectPeer(t)
-	body := testBody(900_000)
+	body := testutil.Body(900_000)
 	conn.lock() // until SendFile waits and the request for a key is there
 	sent := make(chan error, 1)
 	go func() {
-		_, err := conn.SendFile(nil, filerange.Segment{File: testFile(t, body), Len: int64(len(body))})
+		_, err := conn.SendFile(nil, filerange.Segment{File: testutil.OpenFile(t, body), Len: int64(len(body))})
 		sent <- err
 	}()
 	p.keyUpdate(true)
@@ -186,7 +187,7 @@ func TestFileCutByControl(t *testing.T) {
 	conn.calls.Add(-1)
 	<-k.waiting
 	_ = conn.SetWriteDeadline(time.Unix(1, 0))
-	wantError(t, <-sent, os.ErrDeadlineExceeded)
+	testutil.WantError(t, <-sent, os.ErrDeadlineExceeded)
 	conn.Close()
 	got, err := io.ReadAll(p)
 	if !errors.Is(err, io.ErrUnexpectedEOF) || !bytes.HasPrefix(body, got) {
@@ -198,10 +199,10 @@ func TestFileCutByControl(t *testing.T) {
 func TestCloseAfterCloseWrite(t *testing.T) {
 	s, full := fullServer(t)
 	conn, client, _ := s.connect(t, clientConfig())
-	transfer(t, conn, client, testBody(70_000))
-	wantError(t, conn.CloseWrite(), os.ErrDeadlineExceeded)
+	transfer(t, conn, client, testutil.Body(70_000))
+	testutil.WantError(t, conn.CloseWrite(), os.ErrDeadlineExceeded)
 	_, err := conn.Write([]byte("x"))
-	wantError(t, err, errWriteShut)
+	testutil.WantError(t, err, errWriteShut)
 	if err := conn.Close(); err != nil {
 		t.Error("Close:", err)
 	}
@@ -215,15 +216,15 @@ func TestCloseAfterCloseWrite(t *testing.T) {
 func TestCallsAfterClose(t *testing.T) {
 	s, full := fullServer(t)
 	conn, client, _ := s.connect(t, clientConfig())
-	transfer(t, conn, client, testBody(70_000))
+	transfer(t, conn, client, testutil.Body(70_000))
 	if err := conn.Close(); err != nil {
 		t.Error("Close:", err)
 	}
 	_, err := conn.Write([]byte("x"))
-	wantError(t, err, net.ErrClosed)
-	_, err = conn.SendFile([]byte("x"), filerange.Segment{File: testFile(t, testBody(10)), Len: 10})
-	wantError(t, err, net.ErrClosed)
-	wantError(t, conn.CloseWrite(), net.ErrClosed)
+	testutil.WantError(t, err, net.ErrClosed)
+	_, err = conn.SendFile([]byte("x"), filerange.Segment{File: testutil.OpenFile(t, testutil.Body(10)), Len: 10})
+	testutil.WantError(t, err, net.ErrClosed)
+	testutil.WantError(t, conn.CloseWrite(), net.ErrClosed)
 	full.on.Store(false)
 	wantEnd(t, client)
 	waitFor(t, s.Server)
@@ -264,7 +265,7 @@ func TestCloseBehindReader(t *testing.T) {
 	s := newFakeServer(t, serverConfig(), onDemand, nil)
 	conn, p, _ := s.connectPeer(t)
 	_ = conn.SetWriteDeadline(time.Now().Add(300 * time.Millisecond))
-	wantError(t, fill(conn.raw.Write), os.ErrDeadlineExceeded)
+	testutil.WantError(t, fill(conn.raw.Write), os.ErrDeadlineExceeded)
 	_ = conn.SetWriteDeadline(time.Time{})
 	go func() { _, _ = conn.Read(make([]byte, 1)) }()
 	p.keyUpdate(true)

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 // resumes makes a connection and reports whether it resumes a session.
@@ -13,7 +15,7 @@ func resumes(t testing.TB, server func(net.Conn) net.Conn, client *tls.Config) b
 	t.Helper()
 	clientEnd, serverEnd := tcpPair(t)
 	s, c := server(serverEnd), tls.Client(clientEnd, client)
-	body := testBody(70_000)
+	body := testutil.Body(70_000)
 	wait := receiving(t, c, body) // a ticket comes before it
 	if _, err := s.Write(body); err != nil {
 		t.Error("Write:", err)

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/caddy-ktls/caddy-ktls/internal/filerange"
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 // wantControl checks the next record that the peer gets.
@@ -90,7 +91,7 @@ func TestAlertAfterOffload(t *testing.T) {
 			s := newFakeServer(t, serverConfig(), offloadAll, nil)
 			conn, p, k := s.connectPeerOf(t, map[uint16]uint16{12: tls.VersionTLS12, 13: tls.VersionTLS13}[tt.version])
 			wantState(t, conn, Offloaded)
-			transfer(t, conn, p, testBody(70_000))
+			transfer(t, conn, p, testutil.Body(70_000))
 			tt.send(p)
 			if _, err := conn.Read(make([]byte, 1)); err == nil {
 				t.Error("Read succeeded")
@@ -100,12 +101,12 @@ func TestAlertAfterOffload(t *testing.T) {
 				t.Errorf("record %d, %x, %v; want alert %d", typ, content, err, tt.want)
 			}
 			_, err = conn.Write([]byte("x"))
-			wantError(t, err, errAlertSent)
-			_, err = conn.SendFile(nil, filerange.Segment{File: testFile(t, testBody(1000)), Len: 1000})
-			wantError(t, err, errAlertSent)
-			wantError(t, conn.CloseWrite(), errAlertSent)
+			testutil.WantError(t, err, errAlertSent)
+			_, err = conn.SendFile(nil, filerange.Segment{File: testutil.OpenFile(t, testutil.Body(1000)), Len: 1000})
+			testutil.WantError(t, err, errAlertSent)
+			testutil.WantError(t, conn.CloseWrite(), errAlertSent)
 			_, err = conn.tap.Write([]byte("x")) // crypto/tls has nothing to add
-			wantError(t, err, errAlertSent)
+			testutil.WantError(t, err, errAlertSent)
 			conn.Close()
 			if typ, content, err := p.next(); err != io.EOF {
 				t.Errorf("after the alert: %d, %x, %v", typ, content, err)
@@ -146,22 +147,22 @@ func TestAlertDuringFile(t *testing.T) {
 					t.Error("garbage was read")
 				}
 			}
-			body := testBody(total)
+			body := testutil.Body(total)
 			received := make(chan []byte, 1)
 			go func() {
 				b, err := io.ReadAll(p)
-				wantError(t, err, tls.AlertError(20))
+				testutil.WantError(t, err, tls.AlertError(20))
 				received <- b
 			}()
-			sent, err := conn.SendFile([]byte("header"), filerange.Segment{File: testFile(t, body), Len: total})
+			sent, err := conn.SendFile([]byte("header"), filerange.Segment{File: testutil.OpenFile(t, body), Len: total})
 			if sent != int64(tt.sent) {
 				t.Errorf("%d bytes sent, want %d", sent, tt.sent)
 			}
-			wantError(t, err, tt.err)
-			sameBody(t, <-received, append([]byte("header"), body[:sent]...))
+			testutil.WantError(t, err, tt.err)
+			testutil.SameBody(t, <-received, append([]byte("header"), body[:sent]...))
 			k.wantSent(t, len("header")+tt.sent, tt.file)
 			_, err = conn.Write([]byte("x"))
-			wantError(t, err, errAlertSent)
+			testutil.WantError(t, err, errAlertSent)
 		})
 	}
 }
@@ -171,7 +172,7 @@ func TestAlertAtClose(t *testing.T) {
 	for _, full := range []bool{false, true} {
 		s := newFakeServer(t, serverConfig(), offloadAll, nil)
 		conn, p, k := s.connectPeer(t)
-		transfer(t, conn, p, testBody(70_000))
+		transfer(t, conn, p, testutil.Body(70_000))
 		conn.out.Lock() // as if something were being sent
 		p.garbage()
 		if _, err := conn.Read(make([]byte, 1)); err == nil {
@@ -182,7 +183,7 @@ func TestAlertAtClose(t *testing.T) {
 		conn.Close()
 		k.full.Store(false)
 		_, err := io.ReadAll(p)
-		wantError(t, err, tls.AlertError(20))
+		testutil.WantError(t, err, tls.AlertError(20))
 	}
 }
 
@@ -196,16 +197,16 @@ func TestForeignRecord(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			s := newFakeServer(t, serverConfig(), offloadAll, nil)
 			conn, p, k := s.connectPeer(t)
-			transfer(t, conn, p, testBody(70_000))
+			transfer(t, conn, p, testutil.Body(70_000))
 			n, err := conn.tap.Write([]byte(tt.record))
 			if n != 0 {
 				t.Errorf("%d bytes accepted", n)
 			}
-			wantError(t, err, errForeignRecord)
+			testutil.WantError(t, err, errForeignRecord)
 			_, err = conn.Write([]byte("x"))
-			wantError(t, err, errForeignRecord)
+			testutil.WantError(t, err, errForeignRecord)
 			_, err = conn.tap.Write([]byte(tt.record))
-			wantError(t, err, errForeignRecord)
+			testutil.WantError(t, err, errForeignRecord)
 			conn.Close()
 			if b, err := io.ReadAll(p); len(b) > 0 || err != io.ErrUnexpectedEOF {
 				t.Errorf("the peer got %d bytes, %v; want the end without close_notify", len(b), err)

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 // A client that takes what was sent, however slowly, is not given up while a reader
@@ -32,7 +34,7 @@ func TestDrainSeesProgress(t *testing.T) {
 		if len(lost) > 0 {
 			t.Error("given up though the client makes progress:", <-lost)
 		}
-		wantError(t, <-lost, errStalled)
+		testutil.WantError(t, <-lost, errStalled)
 		c.out.Unlock()
 	})
 }
@@ -46,17 +48,17 @@ func TestCloseWithUnsentData(t *testing.T) {
 		k.queued = func() (int, error) { return int(unsent.Load()), nil }
 	})
 	conn, client, k := s.connect(t, clientConfig())
-	transfer(t, conn, client, testBody(70_000))
+	transfer(t, conn, client, testutil.Body(70_000))
 	reader := make(chan error, 1)
 	go func() { _, err := conn.Read(make([]byte, 1)); reader <- err }()
 
 	if err := conn.Close(); err != nil {
 		t.Error("Close:", err)
 	}
-	wantError(t, <-reader, net.ErrClosed) // to its user it is closed
+	testutil.WantError(t, <-reader, net.ErrClosed) // to its user it is closed
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
 	defer cancel()
-	wantError(t, s.Wait(ctx), context.DeadlineExceeded)
+	testutil.WantError(t, s.Wait(ctx), context.DeadlineExceeded)
 
 	// There is room for close_notify, but the peer hasn't got everything.
 	k.full.Store(false)
@@ -93,7 +95,7 @@ func TestCloseAfterAlert(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
 	defer cancel()
-	wantError(t, s.Wait(ctx), context.DeadlineExceeded)
+	testutil.WantError(t, s.Wait(ctx), context.DeadlineExceeded)
 	unsent.Store(0)
 	waitFor(t, s.Server)
 	if len(k.controls) != 1 || !bytes.Equal(k.controls[0].body, []byte{2, 20}) {
@@ -159,7 +161,7 @@ func TestDrainGivesUp(t *testing.T) {
 				if err := s.Wait(context.Background()); err != nil {
 					t.Error("Wait:", err)
 				}
-				wantError(t, lost, tt.want)
+				testutil.WantError(t, lost, tt.want)
 				if d := time.Since(begin); d < tt.min || d > tt.min+2*drainTimeout {
 					t.Errorf("given up after %v", d)
 				}

@@ -12,6 +12,7 @@ import (
 	"github.com/caddy-ktls/caddy-ktls/internal/fakekernel"
 
 	"github.com/caddy-ktls/caddy-ktls/internal/filerange"
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 // A fakeKernel makes records in user space, so that the offload can be tested
@@ -200,7 +201,7 @@ func (s *fakeServer) connect(t testing.TB, config *tls.Config) (*Conn, *tls.Conn
 	t.Helper()
 	clientEnd, serverEnd := tcpPair(t)
 	conn := s.Conn(serverEnd)
-	client := tls.Client(&recording{Conn: clientEnd}, config)
+	client := tls.Client(&testutil.Recording{Conn: clientEnd}, config)
 	handshake(t, conn, client)
 	s.writeFirst(t, conn, client)
 	return conn, client, s.last

@@ -3,6 +3,7 @@ package ktls
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -12,14 +13,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/caddy-ktls/caddy-ktls/integration_test/results"
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
-
-// fault adds a row to docs/testing.md: see results.Fault.
-func fault(t testing.TB, kind, what, how, result string) {
-	t.Helper()
-	results.Fault(t, kind, what, how, result)
-}
 
 const (
 	kernelFailures = "Kernel failures"
@@ -77,7 +72,7 @@ func wantGone(t testing.TB, s *fakeServer, conn *Conn) {
 	t.Helper()
 	waitFor(t, s.Server)
 	wantZeroed(t, conn)
-	wantError(t, conn.raw.SetDeadline(time.Time{}), net.ErrClosed)
+	testutil.WantError(t, conn.raw.SetDeadline(time.Time{}), net.ErrClosed)
 }
 
 // currentTx tells how many connections the kernel encrypts.
@@ -103,15 +98,13 @@ func keepsNothing(t testing.TB) {
 	}
 	before, open := descriptors(), currentTx(t)
 	t.Cleanup(func() {
-		deadline := time.Now().Add(testTimeout)
-		for descriptors() > before || currentTx(t) > open {
-			if time.Now().After(deadline) {
-				t.Errorf("%d descriptors, before %d; %d connections in the kernel, before %d",
+		testutil.EventuallyWithin(t, testTimeout, "nothing is left", func() error {
+			if descriptors() > before || currentTx(t) > open {
+				return fmt.Errorf("%d descriptors, before %d; %d connections in the kernel, before %d",
 					descriptors(), before, currentTx(t), open)
-				return
 			}
-			time.Sleep(time.Millisecond)
-		}
+			return nil
+		})
 	})
 }
 
@@ -124,6 +117,6 @@ func wantCut(t testing.TB, p *peer, body []byte) {
 		t.Errorf("the client's error after %d bytes: %v", len(got), err)
 	}
 	if !bytes.HasPrefix(body, got) {
-		sameBody(t, got, body)
+		testutil.SameBody(t, got, body)
 	}
 }

@@ -9,11 +9,14 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/caddy-ktls/caddy-ktls/integration_test/results"
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 // A connection that the kernel refuses to take works in user space.
 func TestKernelSetKeyFails(t *testing.T) {
-	requireKernelTLS(t)
+	testutil.RequireKernelTLS(t, Probe)
 	keepsNothing(t)
 	for _, step := range []struct {
 		call   string
@@ -38,10 +41,10 @@ func TestKernelSetKeyFails(t *testing.T) {
 				config.MaxVersion = tt.version
 				conn, client, _ := s.connect(t, config)
 				conn.Offload()
-				transfer(t, conn, client, testBody(70_000))
+				transfer(t, conn, client, testutil.Body(70_000))
 				wantState(t, conn, KernelRefused)
-				transferFrom(t, conn, client, testFile(t, testBody(70_001)), testBody(70_001))
-				transferBack(t, conn, client, testBody(70_002))
+				transferFrom(t, conn, client, testutil.OpenFile(t, testutil.Body(70_001)), testutil.Body(70_001))
+				transferBack(t, conn, client, testutil.Body(70_002))
 				s.end(t, conn, client)
 				wantGone(t, s, conn)
 				b.wantDone(t)
@@ -51,10 +54,10 @@ func TestKernelSetKeyFails(t *testing.T) {
 		}
 	}
 	for _, step := range []string{"TCP_ULP", "TLS_TX"} {
-		fault(t, kernelFailures, "setsockopt of "+step+" fails (ENOENT, ENOPROTOOPT, EBUSY, ENOMEM, EINVAL, EPERM)", bySeam,
+		results.Fault(t, kernelFailures, "setsockopt of "+step+" fails (ENOENT, ENOPROTOOPT, EBUSY, ENOMEM, EINVAL, EPERM)", bySeam,
 			"stays in user space, reason `kernel_refused`; bodies whole")
 	}
-	fault(t, kernelFailures, "getsockopt of TCP_INFO fails before the offload (ENOMEM, EINVAL)", bySeam,
+	results.Fault(t, kernelFailures, "getsockopt of TCP_INFO fails before the offload (ENOMEM, EINVAL)", bySeam,
 		"stays in user space, reason `kernel_refused`; bodies whole")
 }
 
@@ -62,7 +65,7 @@ func TestKernelSetKeyFails(t *testing.T) {
 // in user space. After one that does not confirm the key it ends, because it may be
 // encrypted or not, and that kernel gets no other.
 func TestKernelConfirmFails(t *testing.T) {
-	requireKernelTLS(t)
+	testutil.RequireKernelTLS(t, Probe)
 	keepsNothing(t)
 	for _, errno := range []unix.Errno{unix.EPERM, unix.EINVAL, unix.ENOMEM} {
 		for _, tt := range []struct {
@@ -75,14 +78,14 @@ func TestKernelConfirmFails(t *testing.T) {
 				s := brokenServer(t, onDemand, b)
 				conn, p, _ := s.connectPeer(t)
 				conn.Offload()
-				transfer(t, conn, p, testBody(70_000))
+				transfer(t, conn, p, testutil.Body(70_000))
 				wantState(t, conn, tt.state)
 				s.wantDecidedBy(t, errno)
 				if tt.state == KernelRefused {
-					transferFrom(t, conn, p, testFile(t, testBody(70_001)), testBody(70_001))
+					transferFrom(t, conn, p, testutil.OpenFile(t, testutil.Body(70_001)), testutil.Body(70_001))
 					s.end(t, conn, p)
 				} else {
-					if _, err := conn.Write(testBody(70_000)); err == nil {
+					if _, err := conn.Write(testutil.Body(70_000)); err == nil {
 						t.Error("Write succeeded")
 					}
 					if n, err := p.Read(make([]byte, 1)); n > 0 || err == nil {
@@ -95,9 +98,9 @@ func TestKernelConfirmFails(t *testing.T) {
 			})
 		}
 	}
-	fault(t, kernelFailures, "getsockopt of TCP_ULP fails before the offload (EPERM, EINVAL, ENOMEM)", bySeam,
+	results.Fault(t, kernelFailures, "getsockopt of TCP_ULP fails before the offload (EPERM, EINVAL, ENOMEM)", bySeam,
 		"stays in user space, reason `kernel_refused`; bodies whole")
-	fault(t, kernelFailures, "getsockopt of TLS_TX fails after the offload (EPERM, EINVAL, ENOMEM)", bySeam,
+	results.Fault(t, kernelFailures, "getsockopt of TLS_TX fails after the offload (EPERM, EINVAL, ENOMEM)", bySeam,
 		"connection closed, reason `kernel_untrusted`; no other is offered until the next reload")
 }
 
@@ -121,7 +124,7 @@ func TestProbeFails(t *testing.T) {
 	} {
 		t.Run(tt.call+"/"+unix.ErrnoName(tt.errno), func(t *testing.T) {
 			if tt.call != "TCP_ULP" {
-				requireKernelTLS(t)
+				testutil.RequireKernelTLS(t, Probe)
 			}
 			b := newBreakdown(tt.call, tt.errno)
 			b.arm(0)
@@ -140,7 +143,7 @@ func TestProbeFails(t *testing.T) {
 				}
 				return
 			}
-			wantError(t, err, tt.errno)
+			testutil.WantError(t, err, tt.errno)
 			if support.Any() || errors.Is(err, errors.ErrUnsupported) != tt.unsupported || errors.Is(err, errNoULP) != tt.missingModul {
 				t.Errorf("%v, %v", support, err)
 			}
@@ -151,7 +154,7 @@ func TestProbeFails(t *testing.T) {
 // A kernel that can replace keys refuses it for one connection, as with a
 // network card that encrypts, or for want of memory.
 func TestKernelRekeyRefused(t *testing.T) {
-	requireKernelTLS(t)
+	testutil.RequireKernelTLS(t, Probe)
 	keepsNothing(t)
 	for _, errno := range []unix.Errno{unix.EBUSY, unix.ENOMEM, unix.EINVAL, unix.EOPNOTSUPP} {
 		t.Run(unix.ErrnoName(errno), func(t *testing.T) {
@@ -163,13 +166,13 @@ func TestKernelRekeyRefused(t *testing.T) {
 			if s.support.Rekey {
 				b.wantDone(t)
 			}
-			transfer(t, conn, p, testBody(70_000))
+			transfer(t, conn, p, testutil.Body(70_000))
 			p.keyUpdate(true)
 			p.write(recordApplicationData, []byte("request"))
 			if _, err := io.ReadFull(conn, make([]byte, 7)); err != nil {
 				t.Error("Read:", err)
 			}
-			transferFrom(t, conn, p, testFile(t, testBody(70_001)), testBody(70_001))
+			transferFrom(t, conn, p, testutil.OpenFile(t, testutil.Body(70_001)), testutil.Body(70_001))
 			if !conn.Retired() || p.updates > 0 {
 				t.Errorf("retired: %v, %d KeyUpdates", conn.Retired(), p.updates)
 			}
@@ -177,13 +180,13 @@ func TestKernelRekeyRefused(t *testing.T) {
 			wantGone(t, s, conn)
 		})
 	}
-	fault(t, kernelFailures, "the second setsockopt of TLS_TX fails (EBUSY, ENOMEM, EINVAL, EOPNOTSUPP)", bySeam,
+	results.Fault(t, kernelFailures, "the second setsockopt of TLS_TX fails (EBUSY, ENOMEM, EINVAL, EOPNOTSUPP)", bySeam,
 		"offloaded; a KeyUpdate of the client retires the connection after its response")
 }
 
 // If the key can't be replaced after all, no record may follow the KeyUpdate.
 func TestKernelRekeyFails(t *testing.T) {
-	if !requireKernelTLS(t).Rekey {
+	if !testutil.RequireKernelTLS(t, Probe).Rekey {
 		t.Skip("needs a kernel that can replace keys (6.14)")
 	}
 	keepsNothing(t)
@@ -193,7 +196,7 @@ func TestKernelRekeyFails(t *testing.T) {
 				b := newBreakdown(call, errno)
 				s := brokenServer(t, offloadAll, b)
 				conn, p, _ := s.connectPeer(t)
-				body := testBody(70_000)
+				body := testutil.Body(70_000)
 				transfer(t, conn, p, body)
 				b.arm(0)
 				p.keyUpdate(true)
@@ -201,13 +204,13 @@ func TestKernelRekeyFails(t *testing.T) {
 				if _, err := io.ReadFull(conn, make([]byte, 7)); err != nil {
 					t.Error("Read:", err)
 				}
-				sent, err := conn.ReadFrom(testFile(t, body))
+				sent, err := conn.ReadFrom(testutil.OpenFile(t, body))
 				if sent != 0 {
 					t.Errorf("%d bytes were sent", sent)
 				}
-				wantError(t, err, errno)
+				testutil.WantError(t, err, errno)
 				_, err = conn.Write(body)
-				wantError(t, err, errno)
+				testutil.WantError(t, err, errno)
 				conn.Close()
 				wantCut(t, p, nil)
 				wantGone(t, s, conn)
@@ -215,7 +218,7 @@ func TestKernelRekeyFails(t *testing.T) {
 			})
 		}
 	}
-	fault(t, kernelFailures, "a KeyUpdate can't be sent, or its key not be set (EBUSY, ENOMEM, EINVAL)", bySeam,
+	results.Fault(t, kernelFailures, "a KeyUpdate can't be sent, or its key not be set (EBUSY, ENOMEM, EINVAL)", bySeam,
 		"connection closed before another byte; the client sees it")
 }
 

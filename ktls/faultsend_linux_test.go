@@ -9,7 +9,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/caddy-ktls/caddy-ktls/integration_test/results"
 	"github.com/caddy-ktls/caddy-ktls/internal/filerange"
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 // What becomes of a transfer when a call fails that sends.
@@ -37,10 +39,10 @@ var sendFailures = []struct {
 // A call that sends fails at the beginning, between pieces, within one, and in the
 // last piece. No byte comes twice or is wrong.
 func TestKernelSendFails(t *testing.T) {
-	requireKernelTLS(t)
+	testutil.RequireKernelTLS(t, Probe)
 	keepsNothing(t)
 	const pieces, piece = 4, 20_000
-	body := testBody(pieces * piece)
+	body := testutil.Body(pieces * piece)
 	for _, f := range sendFailures {
 		for _, errno := range f.errnos {
 			for _, at := range []struct {
@@ -60,7 +62,7 @@ func TestKernelSendFails(t *testing.T) {
 					sent := make(chan error, 1)
 					go func() {
 						defer close(sent)
-						file := testFile(t, body)
+						file := testutil.OpenFile(t, body)
 						for i := range pieces {
 							if i == at.piece {
 								b.arm(at.skip)
@@ -75,7 +77,7 @@ func TestKernelSendFails(t *testing.T) {
 							}
 							if err != nil {
 								_, again := conn.Write([]byte("x"))
-								wantError(t, again, err)
+								testutil.WantError(t, again, err)
 								sent <- err
 								break
 							}
@@ -92,7 +94,7 @@ func TestKernelSendFails(t *testing.T) {
 						wantEnd(t, p)
 					} else {
 						wantCut(t, p, body)
-						wantError(t, <-sent, errno)
+						testutil.WantError(t, <-sent, errno)
 					}
 					for err := range sent {
 						t.Error("sending:", err)
@@ -103,7 +105,7 @@ func TestKernelSendFails(t *testing.T) {
 				})
 			}
 		}
-		fault(t, kernelFailures, f.what+" at the first call, in the middle or in the last piece", bySeam, f.result)
+		results.Fault(t, kernelFailures, f.what+" at the first call, in the middle or in the last piece", bySeam, f.result)
 	}
 }
 
@@ -129,22 +131,22 @@ func (p *peer) wake(t testing.TB, conn *Conn) (stop func()) {
 
 // An alert that can't be sent ends the connection without it.
 func TestKernelAlertFails(t *testing.T) {
-	requireKernelTLS(t)
+	testutil.RequireKernelTLS(t, Probe)
 	keepsNothing(t)
 	for _, errno := range []unix.Errno{unix.EIO, unix.ENOMEM, unix.EPIPE, unix.EINVAL} {
 		t.Run(unix.ErrnoName(errno), func(t *testing.T) {
 			b := newBreakdown("sendmsg", errno)
 			s := brokenServer(t, offloadAll, b)
 			conn, p, _ := s.connectPeer(t)
-			transfer(t, conn, p, testBody(70_000))
+			transfer(t, conn, p, testutil.Body(70_000))
 			b.arm(0)
 			p.garbage()
 			if _, err := conn.Read(make([]byte, 1)); err == nil {
 				t.Error("garbage was read")
 			}
 			_, err := conn.Write([]byte("x"))
-			wantError(t, err, errno)
-			if n, err := conn.SendFile(nil, filerange.Segment{File: testFile(t, testBody(70_000)), Len: 70_000}); n != 0 || !errors.Is(err, errno) {
+			testutil.WantError(t, err, errno)
+			if n, err := conn.SendFile(nil, filerange.Segment{File: testutil.OpenFile(t, testutil.Body(70_000)), Len: 70_000}); n != 0 || !errors.Is(err, errno) {
 				t.Errorf("SendFile = %d, %v", n, err)
 			}
 			conn.Close()
@@ -153,16 +155,16 @@ func TestKernelAlertFails(t *testing.T) {
 			b.wantDone(t)
 		})
 	}
-	fault(t, kernelFailures, "sendmsg of an alert fails (EIO, ENOMEM, EPIPE, EINVAL)", bySeam,
+	results.Fault(t, kernelFailures, "sendmsg of an alert fails (EIO, ENOMEM, EPIPE, EINVAL)", bySeam,
 		"no data follow; connection closed")
 }
 
 // Without a close_notify what the TLS layer holds is not sent: if it can't be
 // sent, that is told.
 func TestKernelCloseNotifyFails(t *testing.T) {
-	requireKernelTLS(t)
+	testutil.RequireKernelTLS(t, Probe)
 	keepsNothing(t)
-	body := testBody(70_000)
+	body := testutil.Body(70_000)
 	for _, tt := range []struct {
 		errno       unix.Errno
 		whole, lost bool
@@ -197,22 +199,22 @@ func TestKernelCloseNotifyFails(t *testing.T) {
 			case len(s.lost) != 1:
 				t.Errorf("lost: %v, want one", s.lost)
 			default:
-				wantError(t, s.lost[0], tt.errno)
+				testutil.WantError(t, s.lost[0], tt.errno)
 			}
 		})
 	}
-	fault(t, kernelFailures, "sendmsg of close_notify fails (EIO, ENOMEM, EINVAL)", bySeam,
+	results.Fault(t, kernelFailures, "sendmsg of close_notify fails (EIO, ENOMEM, EINVAL)", bySeam,
 		"connection closed, and counted as lost; the client sees no orderly end")
-	fault(t, kernelFailures, "sendmsg of close_notify fails (EAGAIN, EINTR)", bySeam,
+	results.Fault(t, kernelFailures, "sendmsg of close_notify fails (EAGAIN, EINTR)", bySeam,
 		"tried again in the background; the client gets everything, and close_notify")
 
 	b := newBreakdown("sendmsg", unix.EIO)
 	s := brokenServer(t, offloadAll, b)
 	conn, p, _ := s.connectPeer(t)
 	b.arm(0)
-	wantError(t, conn.CloseWrite(), unix.EIO)
+	testutil.WantError(t, conn.CloseWrite(), unix.EIO)
 	_, err := conn.Write(body)
-	wantError(t, err, unix.EIO)
+	testutil.WantError(t, err, unix.EIO)
 	conn.Close()
 	wantCut(t, p, nil)
 	wantGone(t, s, conn)

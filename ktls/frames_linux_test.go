@@ -8,16 +8,17 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/caddy-ktls/caddy-ktls/internal/filerange"
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 // Frames arrive whole through a socket that takes a few bytes at a time, and the kernel
 // makes a record of each. If sendfile(2) is refused the rest can be written; after
 // another failure the connection is cut off.
 func TestKernelSendFrames(t *testing.T) {
-	requireKernelTLS(t)
+	testutil.RequireKernelTLS(t, Probe)
 	keepsNothing(t)
 	const n, count, turns = 16_368, 4, 8
-	body := testBody(turns * n * count)
+	body := testutil.Body(turns * n * count)
 	for _, tt := range []struct {
 		call  string
 		errno unix.Errno
@@ -39,7 +40,7 @@ func TestKernelSendFrames(t *testing.T) {
 				go func() {
 					defer close(failed)
 					defer conn.Close()
-					f := testFile(t, body)
+					f := testutil.OpenFile(t, body)
 					for i := range turns {
 						if i == 2 && tt.call != "" {
 							b.arm(skip)
@@ -71,7 +72,7 @@ func TestKernelSendFrames(t *testing.T) {
 					wantEnd(t, p)
 				} else {
 					wantCut(t, p, want)
-					wantError(t, <-failed, tt.errno)
+					testutil.WantError(t, <-failed, tt.errno)
 				}
 				for err := range failed {
 					t.Error(err)

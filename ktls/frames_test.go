@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/caddy-ktls/caddy-ktls/internal/filerange"
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 // framed returns what SendFrames makes of a body.
@@ -19,11 +20,11 @@ func framed(header string, body []byte, n, count int) (all []byte) {
 // Each header shares a record with its part, however the kernel takes the file.
 func TestSendFrames(t *testing.T) {
 	const n, count = 16_368, 4
-	body := testBody(100 + n*count)
+	body := testutil.Body(100 + n*count)
 	for _, most := range []int64{0, 100, 10_001} {
 		conn, client, k := offloaded(t, func(k *fakeKernel) { k.MaxFile = most })
 		wait := receiving(t, client, append(framed("header", body[100:], n, count), "end"...))
-		f := testFile(t, body)
+		f := testutil.OpenFile(t, body)
 		if sent, err := conn.SendFrames([]byte("header"), filerange.Segment{File: f, Offset: 100, Len: n * count}, n); sent != n*count || err != nil {
 			t.Errorf("SendFrames = %d, %v", sent, err)
 		}
@@ -43,14 +44,14 @@ func TestSendFrames(t *testing.T) {
 
 // What the kernel refuses can be written behind the header that is out.
 func TestSendFramesRefused(t *testing.T) {
-	body := testBody(20_000)
+	body := testutil.Body(20_000)
 	conn, client, _ := offloaded(t, func(k *fakeKernel) { k.noSendFile = true })
 	wait := receiving(t, client, framed("header", body, 10_000, 2))
-	sent, err := conn.SendFrames([]byte("header"), filerange.Segment{File: testFile(t, body), Len: 20_000}, 10_000)
+	sent, err := conn.SendFrames([]byte("header"), filerange.Segment{File: testutil.OpenFile(t, body), Len: 20_000}, 10_000)
 	if sent != 0 {
 		t.Errorf("%d bytes sent", sent)
 	}
-	wantError(t, err, ErrNoSendfile)
+	testutil.WantError(t, err, ErrNoSendfile)
 	for _, p := range [][]byte{body[:10_000], []byte("header"), body[10_000:]} {
 		if _, err := conn.Write(p); err != nil {
 			t.Error(err)
@@ -66,15 +67,15 @@ func TestSendFramesShort(t *testing.T) {
 		conn, p, _ := s.connectPeer(t)
 		done := make(chan error, 1)
 		go func() { _, err := io.Copy(io.Discard, p); done <- err }()
-		sent, err := conn.SendFrames([]byte("header"), filerange.Segment{File: testFile(t, testBody(size)), Len: 30_000}, 10_000)
+		sent, err := conn.SendFrames([]byte("header"), filerange.Segment{File: testutil.OpenFile(t, testutil.Body(size)), Len: 30_000}, 10_000)
 		if sent != int64(size) {
 			t.Errorf("%d bytes sent of %d", sent, size)
 		}
-		wantError(t, err, io.ErrUnexpectedEOF)
+		testutil.WantError(t, err, io.ErrUnexpectedEOF)
 		_, err = conn.Write(bytes.Repeat([]byte("x"), 10))
-		wantError(t, err, io.ErrUnexpectedEOF)
+		testutil.WantError(t, err, io.ErrUnexpectedEOF)
 		conn.Close()
-		wantError(t, <-done, io.ErrUnexpectedEOF)
+		testutil.WantError(t, <-done, io.ErrUnexpectedEOF)
 	}
 }
 
@@ -82,9 +83,9 @@ func TestSendFramesNotOffloaded(t *testing.T) {
 	s := newFakeServer(t, serverConfig(), onDemand, nil)
 	conn, client, k := s.connect(t, clientConfig())
 	conn.Cork(true)
-	_, err := conn.SendFrames([]byte("x"), filerange.Segment{File: testFile(t, testBody(10)), Len: 10}, 10)
-	wantError(t, err, errNotOffloaded)
-	transfer(t, conn, client, testBody(70_000))
+	_, err := conn.SendFrames([]byte("x"), filerange.Segment{File: testutil.OpenFile(t, testutil.Body(10)), Len: 10}, 10)
+	testutil.WantError(t, err, errNotOffloaded)
+	transfer(t, conn, client, testutil.Body(70_000))
 	if k != nil && k.Corked() {
 		t.Error("a connection that is not offloaded is corked")
 	}
@@ -98,6 +99,6 @@ func TestCorkOfConn(t *testing.T) {
 		if k.Corked() != on {
 			t.Errorf("corked: %v, want %v", !on, on)
 		}
-		transfer(t, conn, client, testBody(1000))
+		transfer(t, conn, client, testutil.Body(1000))
 	}
 }

@@ -8,6 +8,8 @@ import (
 	"net"
 	"testing"
 	"time"
+
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 // ConnectionState runs the handshake with the connection's context.
@@ -24,7 +26,7 @@ func TestConnectionState(t *testing.T) {
 		clientEnd, serverEnd := tcpPair(t)
 		conn, client := s.Conn(serverEnd), tls.Client(clientEnd, clientConfig())
 		conn.SetContext(context.WithValue(context.Background(), key{}, "value"))
-		body := testBody(70_000)
+		body := testutil.Body(70_000)
 		wait := receiving(t, client, body) // runs the handshake
 		if state := conn.ConnectionState(); !state.HandshakeComplete || state.ServerName != testName {
 			t.Errorf("state %+v", state)
@@ -64,9 +66,9 @@ func TestConnectionStateClosed(t *testing.T) {
 			states <- conn.ConnectionState()
 		}
 		_, err := conn.Read(make([]byte, 1))
-		wantError(t, err, net.ErrClosed)
+		testutil.WantError(t, err, net.ErrClosed)
 		_, err = conn.Write(make([]byte, 1))
-		wantError(t, err, net.ErrClosed)
+		testutil.WantError(t, err, net.ErrClosed)
 	})
 }
 
@@ -119,7 +121,7 @@ func TestCloseWriteDuringHandshake(t *testing.T) {
 		s := newFakeServer(t, serverConfig(), offloadAll, nil)
 		clientEnd, serverEnd := tcpPair(t)
 		conn := s.Conn(serverEnd)
-		client := tls.Client(&recording{Conn: clientEnd}, clientConfig())
+		client := tls.Client(&testutil.Recording{Conn: clientEnd}, clientConfig())
 		done := make(chan struct{})
 		go func() { defer close(done); _, _ = conn.Write([]byte("x")) }() // offloads it, if it is in time
 		go func() {

@@ -3,17 +3,13 @@ package ktls
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"crypto/tls"
-	"crypto/x509"
-	"errors"
 	"io"
-	mathrand "math/rand/v2"
 	"net"
-	"os"
-	"path/filepath"
 	"testing"
 	"time"
+
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 const testName = "ktls.test"
@@ -26,9 +22,7 @@ func serverConfig() *tls.Config {
 }
 
 func clientConfig() *tls.Config {
-	roots := x509.NewCertPool()
-	roots.AddCert(testCertificate().Leaf)
-	return &tls.Config{RootCAs: roots, ServerName: testName}
+	return &tls.Config{RootCAs: poolOf(testCertificate()), ServerName: testName}
 }
 
 // tcpPair returns the two ends of a TCP connection.
@@ -40,10 +34,7 @@ func tcpPair(t testing.TB) (client, server *net.TCPConn) {
 // dialPair is tcpPair with a dialer for the client's end.
 func dialPair(t testing.TB, dialer *net.Dialer) (client, server *net.TCPConn) {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	ln := testutil.Listen(t)
 	defer ln.Close()
 	c, err := dialer.Dial("tcp", ln.Addr().String())
 	if err != nil {
@@ -72,40 +63,6 @@ func handshake(t testing.TB, conn *Conn, client *tls.Conn) {
 	}
 }
 
-// testBody returns n bytes that no two offsets have in common.
-func testBody(n int) []byte {
-	b := make([]byte, n)
-	_, _ = mathrand.NewChaCha8([32]byte{byte(n), byte(n >> 8)}).Read(b)
-	return b
-}
-
-// testFile returns an open file with a body.
-func testFile(t testing.TB, body []byte) *os.File {
-	t.Helper()
-	name := filepath.Join(t.TempDir(), "body")
-	if err := os.WriteFile(name, body, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	f, err := os.Open(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { f.Close() })
-	return f
-}
-
-func sameBody(t testing.TB, got, want []byte) {
-	t.Helper()
-	if g, w := sha256.Sum256(got), sha256.Sum256(want); g == w {
-		return
-	}
-	n := 0
-	for n < min(len(got), len(want)) && got[n] == want[n] {
-		n++
-	}
-	t.Errorf("got %d bytes, want %d, which differ from offset %d on", len(got), len(want), n)
-}
-
 // receiving reads len(want) bytes from r in the background and compares. The
 // function that it returns waits for that.
 func receiving(t testing.TB, r io.Reader, want []byte) (wait func()) {
@@ -126,7 +83,7 @@ func receiving(t testing.TB, r io.Reader, want []byte) (wait func()) {
 		if r.err != nil {
 			t.Errorf("receive: %v", r.err)
 		}
-		sameBody(t, got[:r.n], want)
+		testutil.SameBody(t, got[:r.n], want)
 	}
 }
 
@@ -181,21 +138,9 @@ type patient struct{}
 
 func (patient) wait(ready <-chan struct{}) error { <-ready; return nil }
 
-// A recording keeps what was read.
-type recording struct {
-	net.Conn
-	read bytes.Buffer
-}
-
-func (c *recording) Read(p []byte) (int, error) {
-	n, err := c.Conn.Read(p)
-	c.read.Write(p[:n])
-	return n, err
-}
-
 // wantEnd checks that nothing but close_notify follows. crypto/tls takes an end
 // without one for an orderly end if it is between records, so the client's
-// connection must be on a recording, unless it is a *peer, which is strict.
+// connection must be on a testutil.Recording, unless it is a *peer, which is strict.
 func wantEnd(t testing.TB, client io.Reader) {
 	t.Helper()
 	rest, err := io.ReadAll(client)
@@ -211,7 +156,7 @@ func wantEnd(t testing.TB, client io.Reader) {
 // length of an alert.
 func endsWithAlert(client *tls.Conn) bool {
 	var last []byte
-	for rest := client.NetConn().(*recording).read.Bytes(); len(rest) > 0; {
+	for rest := client.NetConn().(*testutil.Recording).Got.Bytes(); len(rest) > 0; {
 		record, tail, ok := cutRecord(rest)
 		if !ok {
 			return false
@@ -237,12 +182,5 @@ func wantZero(t testing.TB, what string, secret []byte) {
 	t.Helper()
 	if len(secret) == 0 || !bytes.Equal(secret, make([]byte, len(secret))) {
 		t.Errorf("%s (%d bytes) is not zeroed", what, len(secret))
-	}
-}
-
-func wantError(t testing.TB, err, want error) {
-	t.Helper()
-	if !errors.Is(err, want) {
-		t.Errorf("error %v, want %v", err, want)
 	}
 }

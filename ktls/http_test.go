@@ -12,6 +12,8 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 // A handler learns who the client is, and what was negotiated.
@@ -22,8 +24,8 @@ func TestRequestTLS(t *testing.T) {
 		return c
 	}
 	eachKernel(t, config, func(t *testing.T, s *fakeServer) {
-		body := testBody(200_000)
-		name := testFile(t, body).Name()
+		body := testutil.Body(200_000)
+		name := testutil.OpenFile(t, body).Name()
 		w := newWeb(t, s.Server, func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("State", describeState(r.TLS))
 			http.ServeFile(w, r, name)
@@ -34,7 +36,7 @@ func TestRequestTLS(t *testing.T) {
 		client := webClient(t, own)
 		for range 2 { // on one connection
 			response, got := w.get(t, client)
-			sameBody(t, got, body)
+			testutil.SameBody(t, got, body)
 			// Both sides have the same certificate.
 			want := describeState(response.TLS)
 			if state := response.Header.Get("State"); state != want {
@@ -77,8 +79,8 @@ func TestHTTP2(t *testing.T) {
 	for name, config := range map[string]func() *tls.Config{"acme": acmeConfig, "GetConfigForClient": chosen} {
 		t.Run(name, func(t *testing.T) {
 			eachKernel(t, config, func(t *testing.T, s *fakeServer) {
-				body := testBody(3_000_000)
-				name := testFile(t, body).Name()
+				body := testutil.Body(3_000_000)
+				name := testutil.OpenFile(t, body).Name()
 				w := newWeb(t, s.Server, func(w http.ResponseWriter, r *http.Request) {
 					w.Header().Set("Spoken", r.Proto)
 					w.Header().Set("Negotiated", r.TLS.NegotiatedProtocol)
@@ -92,7 +94,7 @@ func TestHTTP2(t *testing.T) {
 				client := webClient(t, clientConfig())
 				for range 2 {
 					response, got := w.get(t, client)
-					sameBody(t, got, body)
+					testutil.SameBody(t, got, body)
 					if h := response.Header; response.Proto != want || h.Get("Spoken") != want || h.Get("Negotiated") != negotiated {
 						t.Errorf("client speaks %s, server %q, negotiated is %q; want %s", response.Proto, h.Get("Spoken"), h.Get("Negotiated"), want)
 					}
@@ -125,7 +127,7 @@ func TestHTTP2WithoutListener(t *testing.T) {
 		own := clientConfig()
 		own.NextProtos = []string{protocolHTTP2}
 		conn, client, _ := s.connect(t, own)
-		transfer(t, conn, client, testBody(70_000))
+		transfer(t, conn, client, testutil.Body(70_000))
 		if got := conn.ConnectionState().NegotiatedProtocol; got != protocolHTTP2 {
 			t.Errorf("negotiated %q", got)
 		}

@@ -13,9 +13,9 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
-	"math/big"
 	"sync"
-	"time"
+
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 // shapeConfigs returns configurations of server and client, changed as told.
@@ -99,13 +99,11 @@ var (
 	})
 
 	// largeIdentity has a certificate of about 20 KiB.
-	largeIdentity = identity(newP256Key, largeNames()...)
+	largeIdentity = identity(testutil.NewKey, largeNames()...)
 
 	// testCertificate is what servers have if nothing else is said.
-	testCertificate = identity(newP256Key)
+	testCertificate = identity(testutil.NewKey)
 )
-
-func newP256Key() (crypto.Signer, error) { return ecdsa.GenerateKey(elliptic.P256(), rand.Reader) }
 
 func largeNames() (names []string) {
 	for i := range 930 {
@@ -121,23 +119,11 @@ func identity(newKey func() (crypto.Signer, error), names ...string) func() tls.
 		if err != nil {
 			panic(err)
 		}
-		template := &x509.Certificate{
-			SerialNumber:          big.NewInt(1),
-			DNSNames:              append([]string{testName, echName}, names...),
-			NotBefore:             time.Now().Add(-time.Hour),
-			NotAfter:              time.Now().Add(time.Hour),
-			IsCA:                  true,
-			BasicConstraintsValid: true,
-		}
-		der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+		certificate, err := testutil.Certify(key, append([]string{testName, echName}, names...)...)
 		if err != nil {
 			panic(err)
 		}
-		leaf, err := x509.ParseCertificate(der)
-		if err != nil {
-			panic(err)
-		}
-		return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}
+		return certificate
 	})
 }
 

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/caddy-ktls/caddy-ktls/internal/filerange"
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 // A slowFile is on a disk that takes its time.
@@ -57,7 +58,7 @@ func brimful(t *testing.T) *Conn {
 	// What is on its way makes room again for a while.
 	for full := 0; full < 5; {
 		_ = conn.raw.SetWriteDeadline(time.Now().Add(100 * time.Millisecond))
-		n, _ := conn.raw.Write(testBody(1000))
+		n, _ := conn.raw.Write(testutil.Body(1000))
 		if full++; n > 0 {
 			full = 0
 		}
@@ -80,12 +81,12 @@ var socketCalls = []blockedCall{
 	{name: "SendFile at a full socket",
 		begin: func(t *testing.T) (net.Conn, func() error, <-chan struct{}) {
 			conn := brimful(t)
-			return conn, sending(conn, testFile(t, testBody(3<<20)), 3<<20), settled()
+			return conn, sending(conn, testutil.OpenFile(t, testutil.Body(3<<20)), 3<<20), settled()
 		}},
 	{name: "SendFrames at a full socket",
 		begin: func(t *testing.T) (net.Conn, func() error, <-chan struct{}) {
 			conn := brimful(t)
-			f := testFile(t, testBody(3<<20))
+			f := testutil.OpenFile(t, testutil.Body(3<<20))
 			return conn, func() error {
 				_, err := conn.SendFrames([]byte("header"), filerange.Segment{File: f, Len: 16_000 * 190}, 16_000)
 				return err
@@ -101,7 +102,7 @@ var socketCalls = []blockedCall{
 			conn := plainOffloaded(t)
 			release := make(chan struct{})
 			t.Cleanup(func() { close(release) })
-			f := &slowFile{testFile(t, testBody(100_000)), make(chan struct{}), release}
+			f := &slowFile{testutil.OpenFile(t, testutil.Body(100_000)), make(chan struct{}), release}
 			return conn, sending(conn, f, 100_000), f.begun
 		}},
 	{name: "SendFile without a place",
@@ -129,7 +130,7 @@ var socketCalls = []blockedCall{
 					t.Errorf("%d places are taken, %d wait; want none", l.taken, len(l.waiting))
 				}
 			})
-			return conn, sending(conn, testFile(t, testBody(1<<20)), 1<<20), waits
+			return conn, sending(conn, testutil.OpenFile(t, testutil.Body(1<<20)), 1<<20), waits
 		}},
 }
 
@@ -144,7 +145,7 @@ func TestCloseWriteBound(t *testing.T) {
 	go func() { result <- conn.CloseWrite() }()
 	select {
 	case err := <-result:
-		wantError(t, err, os.ErrDeadlineExceeded)
+		testutil.WantError(t, err, os.ErrDeadlineExceeded)
 	case <-time.After(closeTimeout + 4*soon):
 		t.Error("CloseWrite waits for ever")
 	}
@@ -159,7 +160,7 @@ func TestCloseAtSlowDisk(t *testing.T) {
 	s.options.Closed = func(*Conn) { close(closed) }
 	conn, client, _ := s.connect(t, clientConfig())
 	release := make(chan struct{})
-	f := &slowFile{testFile(t, testBody(100_000)), make(chan struct{}), release}
+	f := &slowFile{testutil.OpenFile(t, testutil.Body(100_000)), make(chan struct{}), release}
 	sent := make(chan error, 1)
 	go func() { sent <- sending(conn, f, 100_000)() }()
 	<-f.begun

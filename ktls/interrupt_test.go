@@ -7,6 +7,8 @@ import (
 	"os"
 	"testing"
 	"time"
+
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 // A blockedCall is a call on a connection that waits, and may wait for ever.
@@ -26,7 +28,7 @@ const soon = 15 * time.Second
 
 // fill sends until the connection takes no more.
 func fill(write func([]byte) (int, error)) error {
-	body := testBody(1 << 20)
+	body := testutil.Body(1 << 20)
 	for {
 		if _, err := write(body); err != nil {
 			return err
@@ -93,7 +95,7 @@ var portableCalls = []blockedCall{
 		begin: func(t *testing.T) (net.Conn, func() error, <-chan struct{}) {
 			conn, _, _ := newFakeServer(t, serverConfig(), onDemand, nil).connect(t, clientConfig())
 			conn.Offload()
-			return conn, func() error { _, err := conn.Write(testBody(64 << 20)); return err }, settled()
+			return conn, func() error { _, err := conn.Write(testutil.Body(64 << 20)); return err }, settled()
 		}},
 	{name: "Write after the offload",
 		begin: func(t *testing.T) (net.Conn, func() error, <-chan struct{}) {
@@ -159,7 +161,7 @@ func testInterrupt(t *testing.T, calls []blockedCall) {
 			}
 			select {
 			case err := <-ended:
-				wantError(t, err, os.ErrDeadlineExceeded)
+				testutil.WantError(t, err, os.ErrDeadlineExceeded)
 			case <-time.After(soon):
 				t.Error("the call goes on after its deadline")
 			}

@@ -7,13 +7,13 @@ import (
 	"fmt"
 	"io"
 	mathrand "math/rand/v2"
-	"os"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/caddy-ktls/caddy-ktls/internal/filerange"
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 func TestProbe(t *testing.T) {
@@ -25,8 +25,8 @@ func TestProbe(t *testing.T) {
 	if support.Any() != (err == nil) {
 		t.Errorf("%v with error %v", support, err)
 	}
-	requireKernelTLS(t)
-	if os.Getenv("KTLS_REQUIRED") == "" {
+	testutil.RequireKernelTLS(t, Probe)
+	if !testutil.Required() {
 		return
 	}
 	var name unix.Utsname
@@ -45,25 +45,25 @@ func TestProbe(t *testing.T) {
 
 // Go can't be told which suite of TLS 1.3 to negotiate, so this goes below it.
 func TestKernelCiphers(t *testing.T) {
-	requireKernelTLS(t)
+	testutil.RequireKernelTLS(t, Probe)
 	for i := range suites {
 		s := &suites[i]
 		t.Run(s.String(), func(t *testing.T) {
 			clientEnd, serverEnd := tcpPair(t)
 			p := &peer{t: t, conn: clientEnd, r: bufio.NewReader(clientEnd), suite: s}
-			p.in.set(t, s, testBody(s.secretLen))
+			p.in.set(t, s, testutil.Body(s.secretLen))
 			p.in.sequence = 1<<40 + 3
 			before := txSockets(t)
 			k := newSocket(serverEnd)
 			if err := k.setKey(cryptoInfo(p.in.key, p.in.sequence), s.overhead()); err != nil {
 				t.Fatal(err)
 			}
-			body := testBody(300_000)
+			body := testutil.Body(300_000)
 			wait := receiving(t, p, body)
 			if n, err := k.send(body[:100_000], true); n != 100_000 || err != nil {
 				t.Errorf("send = %d, %v", n, err)
 			}
-			f := testFile(t, body[100_000:])
+			f := testutil.OpenFile(t, body[100_000:])
 			for rest := int64(200_000); rest > 0; {
 				n, err := k.sendFile(filerange.Segment{File: f, Offset: 200_000 - rest, Len: rest}, patient{})
 				if n == 0 || err != nil {
@@ -94,10 +94,10 @@ func TestKernelTransfer(t *testing.T) {
 						offload(t, conn, client)
 					}
 					wantTxSockets(t, before, 1)
-					body := testBody(n)
+					body := testutil.Body(n)
 					if file {
 						wait := receiving(t, client, body)
-						if sent, err := conn.ReadFrom(testFile(t, body)); sent != int64(n) || err != nil {
+						if sent, err := conn.ReadFrom(testutil.OpenFile(t, body)); sent != int64(n) || err != nil {
 							t.Errorf("ReadFrom = %d, %v", sent, err)
 						}
 						wait()
@@ -121,9 +121,9 @@ func TestKernelReadFromOnDemand(t *testing.T) {
 	s := realServer(t, onDemand)
 	before := txSockets(t)
 	conn, client, _ := s.connect(t, clientConfig())
-	body := testBody(200_000)
+	body := testutil.Body(200_000)
 	wait := receiving(t, client, body)
-	if n, err := conn.ReadFrom(io.LimitReader(testFile(t, body), 200_000)); n != 200_000 || err != nil {
+	if n, err := conn.ReadFrom(io.LimitReader(testutil.OpenFile(t, body), 200_000)); n != 200_000 || err != nil {
 		t.Errorf("ReadFrom = %d, %v", n, err)
 	}
 	wait()
@@ -140,18 +140,18 @@ func TestKernelCloseWithSmallWindow(t *testing.T) {
 				t.Run(fmt.Sprintf("%d/%d/%v", sndbuf, n, file), func(t *testing.T) {
 					s := realServer(t, offloadAll)
 					clientEnd, serverEnd := smallPair(t, sndbuf)
-					conn, client := s.Conn(serverEnd), tls.Client(&recording{Conn: clientEnd}, clientConfig())
+					conn, client := s.Conn(serverEnd), tls.Client(&testutil.Recording{Conn: clientEnd}, clientConfig())
 					handshake(t, conn, client)
 					s.writeFirst(t, conn, client)
 					wantState(t, conn, Offloaded)
-					body := testBody(n)
+					body := testutil.Body(n)
 					closed := make(chan struct{})
 					go func() {
 						defer close(closed)
 						var sent int64
 						var err error
 						if file {
-							sent, err = conn.ReadFrom(testFile(t, body))
+							sent, err = conn.ReadFrom(testutil.OpenFile(t, body))
 						} else {
 							m, writeErr := conn.Write(body)
 							sent, err = int64(m), writeErr
@@ -187,11 +187,11 @@ func TestKernelCloseWithSmallWindow(t *testing.T) {
 func TestKernelMixed(t *testing.T) {
 	s := realServer(t, offloadAll)
 	clientEnd, serverEnd := smallPair(t, 8192)
-	conn, client := s.Conn(serverEnd), tls.Client(&recording{Conn: clientEnd}, clientConfig())
+	conn, client := s.Conn(serverEnd), tls.Client(&testutil.Recording{Conn: clientEnd}, clientConfig())
 	handshake(t, conn, client)
 	s.writeFirst(t, conn, client)
-	body := testBody(2_000_000)
-	f := testFile(t, body)
+	body := testutil.Body(2_000_000)
+	f := testutil.OpenFile(t, body)
 	wait := receiving(t, client, body)
 	random := mathrand.New(mathrand.NewPCG(1, 2))
 	for rest := len(body); rest > 0; {
@@ -230,12 +230,12 @@ func TestKernelShortFile(t *testing.T) {
 	s := realServer(t, offloadAll)
 	conn, p, _ := s.connectPeer(t)
 	go func() {
-		sent, err := conn.SendFile(nil, filerange.Segment{File: testFile(t, testBody(70_000)), Len: 80_000})
+		sent, err := conn.SendFile(nil, filerange.Segment{File: testutil.OpenFile(t, testutil.Body(70_000)), Len: 80_000})
 		if sent != 70_000 || !errors.Is(err, io.ErrUnexpectedEOF) {
 			t.Errorf("SendFile = %d, %v", sent, err)
 		}
 		conn.Close()
 	}()
 	_, err := io.ReadAll(p)
-	wantError(t, err, io.ErrUnexpectedEOF)
+	testutil.WantError(t, err, io.ErrUnexpectedEOF)
 }

@@ -7,6 +7,8 @@ import (
 	"os"
 	"testing"
 	"time"
+
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 // fillKernel sends until the kernel takes no more at once, and returns how much of the
@@ -31,14 +33,14 @@ func fillKernel(t testing.TB, conn *Conn, body []byte) (sent int) {
 // has given up for want of room, or a deadline has passed before an answer to a
 // KeyUpdate could be sent.
 func TestKernelCloseWhenFull(t *testing.T) {
-	requireKernelTLS(t)
+	testutil.RequireKernelTLS(t, Probe)
 	for _, sndbuf := range []int{0, 4096} {
 		for _, tt := range []struct {
 			name   string
 			before func(*testing.T, *Conn, *peer)
 		}{
 			{"CloseWrite", func(t *testing.T, conn *Conn, _ *peer) {
-				wantError(t, conn.CloseWrite(), os.ErrDeadlineExceeded)
+				testutil.WantError(t, conn.CloseWrite(), os.ErrDeadlineExceeded)
 			}},
 			{"KeyUpdate", func(t *testing.T, conn *Conn, p *peer) {
 				_ = conn.SetWriteDeadline(time.Unix(1, 0))
@@ -51,7 +53,7 @@ func TestKernelCloseWhenFull(t *testing.T) {
 				s := realServer(t, offloadAll)
 				clientEnd, serverEnd := smallPair(t, sndbuf)
 				conn, p, _ := s.connectPeerOver(t, tls.VersionTLS13, clientEnd, serverEnd)
-				body := testBody(16 << 20)
+				body := testutil.Body(16 << 20)
 				sent := fillKernel(t, conn, body)
 				tt.before(t, conn, p)
 				if err := conn.Close(); err != nil {

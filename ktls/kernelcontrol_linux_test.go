@@ -12,20 +12,22 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 // Alerts of crypto/tls become control records of the kernel.
 func TestKernelAlert(t *testing.T) {
 	s := realServer(t, offloadAll)
 	conn, p, _ := s.connectPeer(t)
-	transfer(t, conn, p, testBody(100_000))
+	transfer(t, conn, p, testutil.Body(100_000))
 	p.garbage()
 	if _, err := conn.Read(make([]byte, 1)); err == nil {
 		t.Error("garbage was read")
 	}
 	p.wantControl(t, recordAlert, 2, 20)
 	_, err := conn.Write([]byte("x"))
-	wantError(t, err, errAlertSent)
+	testutil.WantError(t, err, errAlertSent)
 	conn.Close()
 	if typ, content, err := p.next(); err != io.EOF {
 		t.Errorf("after the alert: %d, %x, %v", typ, content, err)
@@ -40,9 +42,9 @@ func TestKernelKeyUpdate(t *testing.T) {
 	conn, p, _ := s.connectPeer(t)
 	read := make(chan error, 1)
 	go func() { _, err := io.ReadFull(conn, make([]byte, 8*4)); read <- err }()
-	body := testBody(8_000_000)
+	body := testutil.Body(8_000_000)
 	sent := make(chan error, 1)
-	go func() { _, err := conn.ReadFrom(testFile(t, body)); sent <- err }()
+	go func() { _, err := conn.ReadFrom(testutil.OpenFile(t, body)); sent <- err }()
 	for part := range slices.Chunk(body, len(body)/8) {
 		p.keyUpdate(true)
 		p.write(recordApplicationData, []byte("next"))
@@ -54,7 +56,7 @@ func TestKernelKeyUpdate(t *testing.T) {
 	if err := <-sent; err != nil {
 		t.Error("ReadFrom:", err)
 	}
-	transfer(t, conn, p, testBody(70_000))
+	transfer(t, conn, p, testutil.Body(70_000))
 	if conn.Retired() == s.support.Rekey {
 		t.Errorf("retired %v, though the kernel can rekey: %v", conn.Retired(), s.support.Rekey)
 	}
@@ -71,9 +73,9 @@ func TestKernelKeyLimit(t *testing.T) {
 	s := realServer(t, offloadAll)
 	s.keyLimit = 100
 	conn, p, _ := s.connectPeer(t)
-	body := testBody(8_000_000)
+	body := testutil.Body(8_000_000)
 	wait := receiving(t, p, body)
-	if n, err := conn.ReadFrom(testFile(t, body)); n != int64(len(body)) || err != nil {
+	if n, err := conn.ReadFrom(testutil.OpenFile(t, body)); n != int64(len(body)) || err != nil {
 		t.Errorf("ReadFrom = %d, %v", n, err)
 	}
 	wait()
@@ -95,7 +97,7 @@ func TestKernelKeyLimit(t *testing.T) {
 func TestKernelCloseWrite(t *testing.T) {
 	s := realServer(t, offloadAll)
 	conn, client, _ := s.connect(t, clientConfig())
-	transfer(t, conn, client, testBody(100_000))
+	transfer(t, conn, client, testutil.Body(100_000))
 	if err := conn.CloseWrite(); err != nil {
 		t.Error("CloseWrite:", err)
 	}
@@ -116,7 +118,7 @@ func TestKernelCloseWhileBlocked(t *testing.T) {
 	conn, p, _ := s.connectPeer(t)
 	sent := make(chan error, 1)
 	go func() {
-		_, err := conn.ReadFrom(testFile(t, testBody(32<<20))) // nobody reads
+		_, err := conn.ReadFrom(testutil.OpenFile(t, testutil.Body(32<<20))) // nobody reads
 		sent <- err
 	}()
 	for conn.out.TryLock() {
@@ -142,9 +144,9 @@ func TestKernelPeerGone(t *testing.T) {
 	for _, unread := range []bool{false, true} {
 		s := realServer(t, offloadAll)
 		conn, client, _ := s.connect(t, clientConfig())
-		transfer(t, conn, client, testBody(100_000))
+		transfer(t, conn, client, testutil.Body(100_000))
 		if unread {
-			if _, err := conn.Write(testBody(100_000)); err != nil {
+			if _, err := conn.Write(testutil.Body(100_000)); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -160,26 +162,26 @@ func TestKernelPeerGone(t *testing.T) {
 
 // unsent knows what the TLS layer holds, which the kernel doesn't tell.
 func TestKernelUnsent(t *testing.T) {
-	requireKernelTLS(t)
+	testutil.RequireKernelTLS(t, Probe)
 	for i := range suites {
 		s := &suites[i]
 		t.Run(s.String(), func(t *testing.T) {
 			clientEnd, serverEnd := smallPair(t, 4096)
 			p := &peer{t: t, conn: clientEnd, suite: s}
-			p.in.set(t, s, testBody(s.secretLen))
+			p.in.set(t, s, testutil.Body(s.secretLen))
 			p.in.sequence = 5
 			k := newSocket(serverEnd)
 			if err := k.setKey(cryptoInfo(p.in.key, 5), s.overhead()); err != nil {
 				t.Fatal(err)
 			}
 			// As much as goes in while nobody reads.
-			body, sent := testBody(1<<20), 0
+			body, sent := testutil.Body(1<<20), 0
 			for {
 				_ = serverEnd.SetWriteDeadline(time.Now().Add(20 * time.Millisecond))
 				n, err := k.send(body[sent:min(sent+16384, len(body))], false)
 				sent += n
 				if err != nil {
-					wantError(t, err, os.ErrDeadlineExceeded)
+					testutil.WantError(t, err, os.ErrDeadlineExceeded)
 					break
 				}
 			}

@@ -10,27 +10,14 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
-)
 
-// requireKernelTLS skips a test where the kernel can't do what it needs. With
-// KTLS_REQUIRED set, as where the kernel is known, that is a failure.
-func requireKernelTLS(t testing.TB) Support {
-	t.Helper()
-	support, err := Probe()
-	if err == nil {
-		return support
-	}
-	if os.Getenv("KTLS_REQUIRED") != "" {
-		t.Fatal(err)
-	}
-	t.Skip(err)
-	return support
-}
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
+)
 
 // realServer is a server that uses the kernel.
 func realServer(t testing.TB, mode mode) *fakeServer {
 	t.Helper()
-	support := requireKernelTLS(t)
+	support := testutil.RequireKernelTLS(t, Probe)
 	s := newFakeServer(t, serverConfig(), mode, nil)
 	s.support, s.newKernel = support, newSocket
 	return s

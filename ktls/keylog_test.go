@@ -6,6 +6,8 @@ import (
 	"errors"
 	"strings"
 	"testing"
+
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 const (
@@ -73,7 +75,7 @@ func TestKeyLogError(t *testing.T) {
 	want := errors.New("disk full")
 	l := &keyLog{counter: &recordCounter{}, next: failingWriter{want}}
 	_, err := l.Write([]byte(labelTrafficSecret + " " + random64 + " " + secret64 + "\n"))
-	wantError(t, err, want)
+	testutil.WantError(t, err, want)
 	if hex.EncodeToString(l.counter.key.secret) != secret64 {
 		t.Error("the secret was not taken")
 	}

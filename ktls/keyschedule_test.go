@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 // unhex decodes hexadecimal digits with spaces between.
@@ -147,7 +149,7 @@ func TestPRF12(t *testing.T) {
 // explicit nonce is the number.
 func TestOpen12(t *testing.T) {
 	for _, s := range suites12 {
-		k := mustKey(t, &s, testBody(s.secretLen))
+		k := mustKey(t, &s, testutil.Body(s.secretLen))
 		key := sealerOf(k)
 		record := key.Seal(7, 23, []byte("content"))
 		if typ, content, ok := k.open(record, 7); !ok || typ != 23 || string(content) != "content" {

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/caddy-ktls/caddy-ktls/internal/filerange"
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 // A KeyUpdate after the offload is answered by one under the old key, and what
@@ -28,7 +29,7 @@ func TestKeyUpdateAfterOffload(t *testing.T) {
 			s := rekeyServer(t, true, nil)
 			conn, p, k := s.connectPeer(t)
 			for range tt.rounds {
-				transfer(t, conn, p, testBody(70_000))
+				transfer(t, conn, p, testutil.Body(70_000))
 				secret, sending := conn.tap.relay.Load().key.secret, conn.renewal.secret
 				// The writer is busy until all of them are read.
 				conn.out.Lock()
@@ -42,7 +43,7 @@ func TestKeyUpdateAfterOffload(t *testing.T) {
 					wantZero(t, "the kernel's secret before the KeyUpdate", sending)
 				}
 			}
-			transfer(t, conn, p, testBody(70_001))
+			transfer(t, conn, p, testutil.Body(70_001))
 			if k.Counts().Rekeys != tt.wants {
 				t.Errorf("%d rekeys, want %d", k.Counts().Rekeys, tt.wants)
 			}
@@ -77,9 +78,9 @@ func TestKeyUpdateDuringFile(t *testing.T) {
 				readBack(t, conn, p)
 			}
 		}
-		body := testBody(total)
+		body := testutil.Body(total)
 		wait := receiving(t, p, append([]byte("header"), body...))
-		if n, err := conn.SendFile([]byte("header"), filerange.Segment{File: testFile(t, body), Len: total}); n != total || err != nil {
+		if n, err := conn.SendFile([]byte("header"), filerange.Segment{File: testutil.OpenFile(t, body), Len: total}); n != total || err != nil {
 			t.Errorf("SendFile = %d, %v", n, err)
 		}
 		wait()
@@ -202,7 +203,7 @@ func TestKeyUpdateAtOffload(t *testing.T) {
 				p.write(recordApplicationData, []byte("x"))
 			}
 		}()
-		body := testBody(3 * 70_000)
+		body := testutil.Body(3 * 70_000)
 		wait := receiving(t, p, body)
 		for n, part := range [][]byte{body[:5], body[5:70_000], body[70_000:140_000], body[140_000:]} {
 			if n == i%4 {
@@ -233,7 +234,7 @@ func TestKeyUpdateBeforeOffload(t *testing.T) {
 	}{
 		{"at once", func(t *testing.T, conn *Conn, p *peer) { p.keyUpdate(true) }},
 		{"after data", func(t *testing.T, conn *Conn, p *peer) {
-			transfer(t, conn, p, testBody(70_000))
+			transfer(t, conn, p, testutil.Body(70_000))
 			p.keyUpdate(true)
 		}},
 		{"twice", func(t *testing.T, conn *Conn, p *peer) { p.keyUpdate(true); p.keyUpdate(true) }},
@@ -248,10 +249,10 @@ func TestKeyUpdateBeforeOffload(t *testing.T) {
 			if _, err := io.ReadFull(conn, make([]byte, 1)); err != nil {
 				t.Fatal(err)
 			}
-			transfer(t, conn, p, testBody(2))
-			transfer(t, conn, p, testBody(5))
+			transfer(t, conn, p, testutil.Body(2))
+			transfer(t, conn, p, testutil.Body(5))
 			offload(t, conn, p)
-			transfer(t, conn, p, testBody(70_001))
+			transfer(t, conn, p, testutil.Body(70_001))
 			k.wantSent(t, 70_001, 0)
 			// That one has been answered: the connection lives on.
 			p.write(recordApplicationData, []byte("y"))

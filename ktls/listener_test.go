@@ -7,7 +7,6 @@ import (
 	"crypto/tls"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -15,6 +14,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 // A listener waits for what its connections still have to send.
@@ -23,13 +24,13 @@ func TestListenerWait(t *testing.T) {
 	s := newFakeServer(t, serverConfig(), offloadAll, func(k *fakeKernel) {
 		k.queued = func() (int, error) { return int(unsent.Load()), nil }
 	})
-	body := testBody(200_000)
-	name := testFile(t, body).Name()
+	body := testutil.Body(200_000)
+	name := testutil.OpenFile(t, body).Name()
 	w := newWeb(t, s.Server, func(w http.ResponseWriter, r *http.Request) { http.ServeFile(w, r, name) })
 	w.serve(t, w.Serve)
 	unsent.Store(70_000)
 	_, got := w.get(t, webClient(t, clientConfig()))
-	sameBody(t, got, body)
+	testutil.SameBody(t, got, body)
 	ctx, cancel := context.WithTimeout(context.Background(), testTimeout)
 	defer cancel()
 	if err := w.Shutdown(ctx); err != nil {
@@ -37,7 +38,7 @@ func TestListenerWait(t *testing.T) {
 	}
 	soon, cancelSoon := context.WithTimeout(ctx, 50*time.Millisecond)
 	defer cancelSoon()
-	wantError(t, w.ln.Wait(soon), context.DeadlineExceeded)
+	testutil.WantError(t, w.ln.Wait(soon), context.DeadlineExceeded)
 	unsent.Store(0)
 	if err := w.ln.Wait(ctx); err != nil {
 		t.Error("Wait:", err)
@@ -58,9 +59,9 @@ func TestShutdownAndExit(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	body := testBody(12_000_000)
+	body := testutil.Body(12_000_000)
 	cmd := exec.Command(exe, "-test.run=^TestShutdownAndExit$")
-	cmd.Env = append(os.Environ(), variable+"="+testFile(t, body).Name())
+	cmd.Env = append(os.Environ(), variable+"="+testutil.OpenFile(t, body).Name())
 	cmd.Stderr = os.Stderr
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
@@ -95,7 +96,7 @@ func TestShutdownAndExit(t *testing.T) {
 	if err != io.EOF {
 		t.Error("body:", err)
 	}
-	sameBody(t, got.Bytes(), body)
+	testutil.SameBody(t, got.Bytes(), body)
 	rest, err := io.ReadAll(lines)
 	if err != nil {
 		t.Error(err)
@@ -114,10 +115,7 @@ func TestShutdownAndExit(t *testing.T) {
 
 // serveUntilEOF serves a file until there is no more standard input.
 func serveUntilEOF(t *testing.T, name string) {
-	inner, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	inner := testutil.Listen(t)
 	states := make(chan State, 1)
 	ln := NewListener(inner, serverConfig(), &Options{Decided: func(_ *Conn, d Decision) { states <- d.State }})
 	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

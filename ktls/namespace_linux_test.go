@@ -6,6 +6,8 @@ import (
 	"os/exec"
 	"syscall"
 	"testing"
+
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 // In a network namespace without 127.0.0.1 the probe uses what address there is.
@@ -27,7 +29,7 @@ func TestKernelProbeNamespace(t *testing.T) {
 		}
 		return
 	}
-	requireKernelTLS(t)
+	testutil.RequireKernelTLS(t, Probe)
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)

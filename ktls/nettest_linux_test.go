@@ -11,6 +11,9 @@ import (
 	"time"
 
 	"golang.org/x/net/nettest"
+
+	"github.com/caddy-ktls/caddy-ktls/integration_test/results"
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 // envNettest says that TestNettest is to run the cases themselves.
@@ -35,7 +38,7 @@ func TestNettest(t *testing.T) {
 		}
 		return
 	}
-	requireKernelTLS(t)
+	testutil.RequireKernelTLS(t, Probe)
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
@@ -56,7 +59,7 @@ func TestNettest(t *testing.T) {
 	if offloaded := txSockets(t) - before; offloaded < cases {
 		t.Errorf("%d connections were offloaded", offloaded)
 	}
-	fault(t, "Conformance", "The tests for connections (nettest) of golang.org/x/net", "one end moved, the other crypto/tls; either as the first end",
+	results.Fault(t, "Conformance", "The tests for connections (nettest) of golang.org/x/net", "one end moved, the other crypto/tls; either as the first end",
 		"all cases pass that crypto/tls passes")
 }
 
@@ -102,7 +105,7 @@ func (untimedWrites) SetWriteDeadline(time.Time) error { return nil }
 
 // A write that has timed out is the last one, as with crypto/tls.
 func TestWriteAfterTimeout(t *testing.T) {
-	requireKernelTLS(t)
+	testutil.RequireKernelTLS(t, Probe)
 	offloaded, _, stop := offloadedPipe(t)
 	defer stop()
 	near, far := tcpPair(t)

@@ -9,6 +9,8 @@ import (
 	"net"
 	"slices"
 	"testing"
+
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 // Handshakes that leave different numbers of records under the application
@@ -77,17 +79,17 @@ func TestOffload(t *testing.T) {
 					}
 					byKernel := 0
 					for _, n := range w.sizes {
-						transfer(t, conn, client, testBody(n))
+						transfer(t, conn, client, testutil.Body(n))
 						byKernel += n
 					}
 					if mode == onDemand {
 						wantState(t, conn, NotNeeded)
 						byKernel = 0
 						conn.Offload()
-						transfer(t, conn, client, testBody(70_000))
+						transfer(t, conn, client, testutil.Body(70_000))
 					}
 					wantState(t, conn, Offloaded)
-					transfer(t, conn, client, testBody(70_001))
+					transfer(t, conn, client, testutil.Body(70_001))
 					k.wantSent(t, byKernel+70_001, 0)
 					s.wantDecided(t, conn, Offloaded, nil)
 					if err := conn.Close(); err != nil {
@@ -108,9 +110,9 @@ func TestOffloadWithShortProof(t *testing.T) {
 			s := newFakeServer(t, serverConfig(), onDemand, nil)
 			conn, client, k := s.connect(t, clientConfig())
 			conn.Offload()
-			transfer(t, conn, client, testBody(n))
+			transfer(t, conn, client, testutil.Body(n))
 			wantState(t, conn, Offloaded)
-			transfer(t, conn, client, testBody(70_000))
+			transfer(t, conn, client, testutil.Body(70_000))
 			k.wantSent(t, 70_000, 0)
 		})
 	}
@@ -121,7 +123,7 @@ func TestNotOffloaded(t *testing.T) {
 	refused := errors.New("refused")
 	offloadNow := func(t *testing.T, conn *Conn, client io.Reader) {
 		conn.Offload()
-		transfer(t, conn, client, testBody(70_000))
+		transfer(t, conn, client, testutil.Body(70_000))
 	}
 	for _, tt := range []struct {
 		name   string
@@ -133,7 +135,7 @@ func TestNotOffloaded(t *testing.T) {
 		err    error
 	}{
 		{name: "not asked", try: func(t *testing.T, conn *Conn, client io.Reader) {
-			transfer(t, conn, client, testBody(70_000))
+			transfer(t, conn, client, testutil.Body(70_000))
 		}, state: NotNeeded},
 		{name: "asked, but not written", try: func(_ *testing.T, conn *Conn, _ io.Reader) {
 			conn.Offload()
@@ -149,7 +151,7 @@ func TestNotOffloaded(t *testing.T) {
 		{name: "multipath", kernel: func(k *fakeKernel) { k.setKeyErr = errors.Join(errMultipath, nil) }, state: NotTCP},
 		{name: "no secret", try: func(t *testing.T, conn *Conn, client io.Reader) {
 			conn.tap.counter.key.secret = nil
-			transfer(t, conn, client, testBody(2)) // looks like an alert
+			transfer(t, conn, client, testutil.Body(2)) // looks like an alert
 			offloadNow(t, conn, client)
 		}, state: NoSecret},
 		{name: "miscounted", try: func(t *testing.T, conn *Conn, client io.Reader) {
@@ -190,10 +192,10 @@ func TestNotOffloaded(t *testing.T) {
 				wantState(t, conn, tt.state)
 				s.wantDecided(t, conn, tt.state, tt.err)
 				for _, n := range []int{70_000, 2, 5, 70_001} {
-					transfer(t, conn, client, testBody(n))
+					transfer(t, conn, client, testutil.Body(n))
 				}
-				wait := receiving(t, client, testBody(70_002))
-				if n, err := conn.ReadFrom(testFile(t, testBody(70_002))); n != 70_002 || err != nil {
+				wait := receiving(t, client, testutil.Body(70_002))
+				if n, err := conn.ReadFrom(testutil.OpenFile(t, testutil.Body(70_002))); n != 70_002 || err != nil {
 					t.Errorf("ReadFrom = %d, %v", n, err)
 				}
 				wait()
@@ -207,7 +209,7 @@ func TestNotOffloaded(t *testing.T) {
 				k.wantSent(t, 0, 0)
 			}
 			s.wantDecided(t, conn, tt.state, tt.err)
-			wantError(t, conn.Close(), net.ErrClosed)
+			testutil.WantError(t, conn.Close(), net.ErrClosed)
 			s.wantDecided(t, conn, tt.state, tt.err)
 			wantZeroed(t, conn)
 		})
@@ -241,10 +243,10 @@ func TestNotTCP(t *testing.T) {
 	s := newFakeServer(t, serverConfig(), offloadAll, nil)
 	clientEnd, serverEnd := net.Pipe()
 	conn := s.Conn(serverEnd)
-	client := tls.Client(&recording{Conn: clientEnd}, clientConfig())
+	client := tls.Client(&testutil.Recording{Conn: clientEnd}, clientConfig())
 	handshake(t, conn, client)
 	conn.Offload()
-	transfer(t, conn, client, testBody(70_000))
+	transfer(t, conn, client, testutil.Body(70_000))
 	s.wantDecided(t, conn, NotTCP, nil)
 	go conn.Close()
 	wantEnd(t, client)

@@ -4,13 +4,13 @@ import (
 	"bufio"
 	"bytes"
 	"crypto/tls"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"net"
-	"strings"
 	"testing"
+
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 // A peer is a client that shakes hands with crypto/tls and then makes its
@@ -66,7 +66,7 @@ func (s *fakeServer) connectPeerOf(t testing.TB, version uint16) (*Conn, *peer, 
 func (s *fakeServer) connectPeerOver(t testing.TB, version uint16, clientEnd, serverEnd *net.TCPConn) (*Conn, *peer, *fakeKernel) {
 	t.Helper()
 	conn := s.Conn(serverEnd)
-	wire := &recording{Conn: clientEnd}
+	wire := &testutil.Recording{Conn: clientEnd}
 	var log bytes.Buffer
 	config := clientConfig()
 	config.KeyLogWriter = &log
@@ -75,16 +75,16 @@ func (s *fakeServer) connectPeerOver(t testing.TB, version uint16, clientEnd, se
 	handshake(t, conn, client)
 
 	p := &peer{t: t, conn: clientEnd, suite: suiteByID(client.ConnectionState().CipherSuite)}
-	p.r = bufio.NewReader(io.MultiReader(&wire.read, clientEnd))
+	p.r = bufio.NewReader(io.MultiReader(&wire.Got, clientEnd))
 	if version == tls.VersionTLS13 {
-		p.in.set(t, p.suite, loggedSecret(t, log.String(), "SERVER_TRAFFIC_SECRET_0"))
-		p.out.set(t, p.suite, loggedSecret(t, log.String(), "CLIENT_TRAFFIC_SECRET_0"))
+		p.in.set(t, p.suite, testutil.LoggedSecret(t, log.String(), "SERVER_TRAFFIC_SECRET_0"))
+		p.out.set(t, p.suite, testutil.LoggedSecret(t, log.String(), "CLIENT_TRAFFIC_SECRET_0"))
 		s.writeFirst(t, conn, p)
 		return conn, p, s.last
 	}
 	// Finished was the first record of each side.
 	p.plaintext = true
-	master := loggedSecret(t, log.String(), "CLIENT_RANDOM")
+	master := testutil.LoggedSecret(t, log.String(), "CLIENT_RANDOM")
 	clientRandom, serverRandom := conn.tap.counter.key.hellos.client.random(1), conn.tap.counter.key.hellos.server.random(2)
 	key, err := newTrafficKey12(p.suite, master, clientRandom, serverRandom)
 	if err != nil {
@@ -111,21 +111,6 @@ func clientKey12(t testing.TB, s *suite, master, clientRandom, serverRandom []by
 		t.Fatal(err)
 	}
 	return key
-}
-
-func loggedSecret(t testing.TB, log, label string) []byte {
-	t.Helper()
-	for line := range strings.Lines(log) {
-		if fields := strings.Fields(line); len(fields) == 3 && fields[0] == label {
-			secret, err := hex.DecodeString(fields[2])
-			if err != nil {
-				t.Fatal(err)
-			}
-			return secret
-		}
-	}
-	t.Fatal("no", label)
-	return nil
 }
 
 // write sends one record.

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"testing"
+
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 func TestCutRecord(t *testing.T) {
@@ -111,7 +113,7 @@ func TestShortWriteAllocations(t *testing.T) {
 		t.Run(fmt.Sprint(n), func(t *testing.T) {
 			s := newFakeServer(t, serverConfig(), onDemand, nil)
 			conn, client, k := s.connect(t, clientConfig())
-			go func() { _, _ = io.Copy(io.Discard, client.NetConn().(*recording).Conn) }()
+			go func() { _, _ = io.Copy(io.Discard, client.NetConn().(*testutil.Recording).Conn) }()
 			p := make([]byte, n)
 			most := 6.0
 			if got := testing.AllocsPerRun(200, func() { _, _ = conn.Write(p) }); got > most {

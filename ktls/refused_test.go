@@ -8,6 +8,8 @@ import (
 	"io"
 	"net"
 	"testing"
+
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 // A client that is refused ends its own connection and no other.
@@ -41,7 +43,7 @@ func testShapesRefused(t *testing.T, newServer newShapes) {
 				t.Error("the server's handshake succeeded")
 			}
 			conn.Offload()
-			if n, err := conn.Write(testBody(70_000)); n != 0 || err == nil {
+			if n, err := conn.Write(testutil.Body(70_000)); n != 0 || err == nil {
 				t.Errorf("Write = %d, %v", n, err)
 			}
 			wantAlert(t, client, tt.alert)
@@ -58,9 +60,9 @@ func testShapesRefused(t *testing.T, newServer newShapes) {
 			_, own = shapeConfigs(tt.server, identified)
 			conn, client, _ = s.connect(t, own)
 			conn.Offload()
-			transfer(t, conn, client, testBody(70_000))
+			transfer(t, conn, client, testutil.Body(70_000))
 			wantState(t, conn, Offloaded)
-			transfer(t, conn, client, testBody(70_001))
+			transfer(t, conn, client, testutil.Body(70_001))
 			conn.Close()
 			wantEnd(t, client)
 		})
@@ -94,7 +96,7 @@ func testShapesECHRejected(t *testing.T, newServer newShapes) {
 			own.KeyLogWriter = &log
 			s := newServer(t, server, mode)
 			clientEnd, serverEnd := tcpPair(t)
-			wire := &recording{Conn: clientEnd}
+			wire := &testutil.Recording{Conn: clientEnd}
 			conn, client := s.Conn(serverEnd), tls.Client(wire, own)
 			done := make(chan error, 1)
 			go func() { done <- conn.Handshake() }()
@@ -110,15 +112,15 @@ func testShapesECHRejected(t *testing.T, newServer newShapes) {
 				t.Errorf("ECH %v, retry %v, name %q", state.ECHAccepted, state.HelloRetryRequest, state.ServerName)
 			}
 			p := &peer{t: t, conn: clientEnd, suite: suiteByID(state.CipherSuite)}
-			p.r = bufio.NewReader(io.MultiReader(&wire.read, clientEnd))
-			p.in.set(t, p.suite, loggedSecret(t, log.String(), "SERVER_TRAFFIC_SECRET_0"))
+			p.r = bufio.NewReader(io.MultiReader(&wire.Got, clientEnd))
+			p.in.set(t, p.suite, testutil.LoggedSecret(t, log.String(), "SERVER_TRAFFIC_SECRET_0"))
 
 			wantAlert(t, conn, 121) // ech_required
 			conn.Offload()
-			transfer(t, conn, p, testBody(70_000))
+			transfer(t, conn, p, testutil.Body(70_000))
 			wantState(t, conn, Offloaded)
-			transfer(t, conn, p, testBody(70_001))
-			transferFrom(t, conn, p, testFile(t, testBody(70_002)), testBody(70_002))
+			transfer(t, conn, p, testutil.Body(70_001))
+			transferFrom(t, conn, p, testutil.OpenFile(t, testutil.Body(70_002)), testutil.Body(70_002))
 			s.end(t, conn, p)
 		})
 	}

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/caddy-ktls/caddy-ktls/internal/filerange"
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 // rekeyServer is a server whose kernels can replace keys, or can't.
@@ -51,11 +52,11 @@ func testRetired(t *testing.T, s *fakeServer) {
 	}
 	readBack(t, conn, p)
 	for range 3 {
-		transfer(t, conn, p, testBody(70_000))
+		transfer(t, conn, p, testutil.Body(70_000))
 		p.keyUpdate(true)
 		readBack(t, conn, p)
 	}
-	transfer(t, conn, p, testBody(70_001))
+	transfer(t, conn, p, testutil.Body(70_001))
 	if k.Counts().Rekeys > 0 {
 		t.Error("a new key")
 	}
@@ -72,16 +73,16 @@ func TestRekeyRefused(t *testing.T) {
 	refused := errors.New("refused")
 	s := rekeyServer(t, true, nil)
 	conn, p, k := s.connectPeer(t)
-	transfer(t, conn, p, testBody(70_000))
+	transfer(t, conn, p, testutil.Body(70_000))
 	k.rekeyErr = refused
 	p.keyUpdate(true)
 	readBack(t, conn, p)
 	p.wantControl(t, recordHandshake, 24, 0, 0, 1, 0)
 	_, err := conn.Write([]byte("x"))
-	wantError(t, err, errRekey)
-	wantError(t, err, refused)
-	_, err = conn.SendFile(nil, filerange.Segment{File: testFile(t, testBody(1000)), Len: 1000})
-	wantError(t, err, errRekey)
+	testutil.WantError(t, err, errRekey)
+	testutil.WantError(t, err, refused)
+	_, err = conn.SendFile(nil, filerange.Segment{File: testutil.OpenFile(t, testutil.Body(1000)), Len: 1000})
+	testutil.WantError(t, err, errRekey)
 	conn.Close()
 	if typ, content, err := p.next(); err != io.EOF {
 		t.Errorf("after the refusal: %d, %x, %v", typ, content, err)
@@ -110,11 +111,11 @@ func TestKeyLimit(t *testing.T) {
 			p.limit = math.MaxUint64
 		}
 		for range 30 {
-			transfer(t, conn, p, testBody(5))
+			transfer(t, conn, p, testutil.Body(5))
 		}
-		body := testBody(2_000_000)
+		body := testutil.Body(2_000_000)
 		wait := receiving(t, p, body)
-		if n, err := conn.SendFile(nil, filerange.Segment{File: testFile(t, body), Len: int64(len(body))}); n != int64(len(body)) || err != nil {
+		if n, err := conn.SendFile(nil, filerange.Segment{File: testutil.OpenFile(t, body), Len: int64(len(body))}); n != int64(len(body)) || err != nil {
 			t.Errorf("SendFile = %d, %v", n, err)
 		}
 		wait()
@@ -122,7 +123,7 @@ func TestKeyLimit(t *testing.T) {
 		for range 3 {
 			p.keyUpdate(true)
 			readBack(t, conn, p)
-			transfer(t, conn, p, testBody(70_000))
+			transfer(t, conn, p, testutil.Body(70_000))
 		}
 		if rekey != (k.Counts().Rekeys >= 150/limit) || rekey == conn.Retired() {
 			t.Errorf("%d rekeys, retired %v", k.Counts().Rekeys, conn.Retired())

@@ -5,6 +5,8 @@ import (
 	"maps"
 	"slices"
 	"testing"
+
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 // secretsOf returns what a connection knows that is secret. The slices are its own.
@@ -69,7 +71,7 @@ func TestSecretsZeroed(t *testing.T) {
 			s.conn.tap.counter.unproven = true
 		}, end: func(t *testing.T, s state) {
 			s.conn.Offload()
-			transfer(t, s.conn, s.peer, testBody(70_000))
+			transfer(t, s.conn, s.peer, testutil.Body(70_000))
 			wantState(t, s.conn, SequenceUnproven)
 		}, want: []string{"counter's secret"}},
 		{name: "after an alert", mode: offloadAll, rekey: true, before: alert, want: []string{"kernel's secret", "relay's IV", "relay's key", "relay's secret"}},
@@ -116,11 +118,11 @@ func TestSecretsZeroed(t *testing.T) {
 // out to be a full one.
 func TestReplacedSecretZeroed(t *testing.T) {
 	var k writeKey
-	first, second := testBody(masterSecretLen), testBody(masterSecretLen)
+	first, second := testutil.Body(masterSecretLen), testutil.Body(masterSecretLen)
 	k.set(first)
 	k.set(second)
 	wantZero(t, "secret of the session", first)
-	if !slices.Equal(k.secret, testBody(masterSecretLen)) {
+	if !slices.Equal(k.secret, testutil.Body(masterSecretLen)) {
 		t.Error("the secret of the handshake is not there")
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/caddy-ktls/caddy-ktls/internal/filerange"
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 // Cases of the kernel's own tests, tools/testing/selftests/net/tls.c, that no
@@ -24,10 +25,10 @@ import (
 // has yet to get.
 func kernelPeer(t testing.TB, s *suite) (kernel, *peer) {
 	t.Helper()
-	requireKernelTLS(t)
+	testutil.RequireKernelTLS(t, Probe)
 	clientEnd, serverEnd := tcpPair(t)
 	p := &peer{t: t, conn: clientEnd, r: bufio.NewReader(clientEnd), suite: s}
-	p.in.set(t, s, testBody(s.secretLen))
+	p.in.set(t, s, testutil.Body(s.secretLen))
 	p.in.sequence = 1
 	return newSocket(serverEnd), p
 }
@@ -36,7 +37,7 @@ func kernelPeer(t testing.TB, s *suite) (kernel, *peer) {
 // and the right key can be set (bad_cipher, base_base, non_established). The same
 // for a key that is to replace another (rekey_fail).
 func TestKernelBadInfo(t *testing.T) {
-	requireKernelTLS(t)
+	testutil.RequireKernelTLS(t, Probe)
 	s := &suites[0]
 	k, p := kernelPeer(t, s)
 	info := cryptoInfo(p.in.key, 1)
@@ -60,7 +61,7 @@ func TestKernelBadInfo(t *testing.T) {
 	if err := k.setKey(info, s.overhead()); err != nil {
 		t.Fatal(err)
 	}
-	body := testBody(70_000)
+	body := testutil.Body(70_000)
 	for _, b := range bads {
 		wait := receiving(t, p, body)
 		if n, err := k.send(body, false); n != len(body) || err != nil {
@@ -77,7 +78,7 @@ func TestKernelBadInfo(t *testing.T) {
 // (recseq_wrap). The proof of the number would not hold up to it, nor the limit
 // of a key.
 func TestKernelNumberWraps(t *testing.T) {
-	requireKernelTLS(t)
+	testutil.RequireKernelTLS(t, Probe)
 	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
 		t.Run(tls.VersionName(version), func(t *testing.T) {
 			for i := range suites {
@@ -88,7 +89,7 @@ func TestKernelNumberWraps(t *testing.T) {
 				if err := k.setKey(cryptoInfo(p.in.key, math.MaxUint64), suites[i].overhead()); err != nil {
 					t.Fatal(err)
 				}
-				if n, err := k.send(testBody(10), false); n != 0 || !errors.Is(err, unix.EBADMSG) {
+				if n, err := k.send(testutil.Body(10), false); n != 0 || !errors.Is(err, unix.EBADMSG) {
 					t.Errorf("%v: send = %d, %v", &suites[i], n, err)
 				}
 			}
@@ -106,8 +107,8 @@ func TestKernelPieces(t *testing.T) {
 		{2000, 12288}, {100, 15360}, {300, 15360},
 	} {
 		piece, total := tt[0], tt[0]+tt[1]
-		body := testBody(total)
-		f := testFile(t, body)
+		body := testutil.Body(total)
+		f := testutil.OpenFile(t, body)
 		wait := receiving(t, p, body)
 		for offset := 0; offset < total; offset += piece {
 			n := int64(min(piece, total-offset))
@@ -123,7 +124,7 @@ func TestKernelPieces(t *testing.T) {
 // Control records are merged neither with each other nor with data
 // (control_msg_nomerge, data_control_data).
 func TestKernelControlRecords(t *testing.T) {
-	requireKernelTLS(t)
+	testutil.RequireKernelTLS(t, Probe)
 	for i := range suites {
 		s := &suites[i]
 		t.Run(s.String(), func(t *testing.T) {
@@ -182,7 +183,7 @@ func TestKernelWriters(t *testing.T) {
 	var all sync.WaitGroup
 	for i := range writers {
 		body := bytes.Repeat([]byte{byte(i)}, n)
-		f := testFile(t, body)
+		f := testutil.OpenFile(t, body)
 		all.Go(func() {
 			for range rounds {
 				var err error
@@ -228,10 +229,10 @@ func TestKernelIPv6(t *testing.T) {
 		t.Fatal(err)
 	}
 	local := raw.LocalAddr().String()
-	conn, client := s.Conn(raw), tls.Client(&recording{Conn: clientEnd}, clientConfig())
+	conn, client := s.Conn(raw), tls.Client(&testutil.Recording{Conn: clientEnd}, clientConfig())
 	handshake(t, conn, client)
 	offload(t, conn, client)
-	transferFrom(t, conn, client, testFile(t, testBody(300_000)), testBody(300_000))
+	transferFrom(t, conn, client, testutil.OpenFile(t, testutil.Body(300_000)), testutil.Body(300_000))
 	wantTxSockets(t, before, 1)
 	if conn.LocalAddr().String() != local {
 		t.Errorf("the address has become %v, was %s", conn.LocalAddr(), local)

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/caddy-ktls/caddy-ktls/internal/filerange"
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 // The calls that send share their arguments' place: nothing of one may show in
@@ -21,14 +22,14 @@ import (
 func TestSendCalls(t *testing.T) {
 	client, server := smallPair(t, 4096)
 	k := newSocket(server)
-	body, closed := testBody(300_000), testFile(t, []byte("closed"))
-	f := testFile(t, body)
+	body, closed := testutil.Body(300_000), testutil.OpenFile(t, []byte("closed"))
+	f := testutil.OpenFile(t, body)
 	closed.Close()
 
 	var want bytes.Buffer
 	_ = server.SetWriteDeadline(time.Now().Add(50 * time.Millisecond))
 	n, err := k.send(body, true) // more than fits
-	wantError(t, err, os.ErrDeadlineExceeded)
+	testutil.WantError(t, err, os.ErrDeadlineExceeded)
 	want.Write(body[:n])
 	m, err := k.sendFile(filerange.Segment{File: f, Len: 1000}, patient{})
 	if m != 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
@@ -41,7 +42,7 @@ func TestSendCalls(t *testing.T) {
 		}
 		want.Write(body[:2])
 	}
-	wantError(t, err, errWouldBlock)
+	testutil.WantError(t, err, errWouldBlock)
 
 	got := make(chan []byte, 1)
 	go func() { b, _ := io.ReadAll(client); got <- b }()
@@ -74,7 +75,7 @@ func TestSendCalls(t *testing.T) {
 		t.Error("a buffer or a file is kept")
 	}
 	server.Close()
-	sameBody(t, <-got, want.Bytes())
+	testutil.SameBody(t, <-got, want.Bytes())
 	n, err = k.send(body[:10], false)
 	if n != 0 || !errors.Is(err, net.ErrClosed) {
 		t.Errorf("send after close: %d, %v", n, err)
@@ -104,11 +105,12 @@ func corked(t *testing.T, c *net.TCPConn) (on bool) {
 // wantUncorked waits until a connection is not corked any more.
 func wantUncorked(t *testing.T, c *net.TCPConn) {
 	t.Helper()
-	for deadline := time.Now().Add(time.Minute); corked(t, c); time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal("the connection is corked")
+	testutil.Eventually(t, "the connection is not corked", func() error {
+		if corked(t, c) {
+			return errors.New("it is")
 		}
-	}
+		return nil
+	})
 }
 
 // While a call waits for room the connection is uncorked, and afterwards not.
@@ -136,8 +138,8 @@ func TestUncorkTimer(t *testing.T) {
 func TestCork(t *testing.T) {
 	client, server := smallPair(t, 4096)
 	k := newSocket(server)
-	body := testBody(300_000)
-	f := testFile(t, body)
+	body := testutil.Body(300_000)
+	f := testutil.OpenFile(t, body)
 
 	k.cork(true)
 	if n, err := k.send(body[:10], true); n != 10 || err != nil || !corked(t, server) {
@@ -172,6 +174,6 @@ func TestCork(t *testing.T) {
 		}
 	}
 	server.Close()
-	sameBody(t, <-got, body)
+	testutil.SameBody(t, <-got, body)
 	k.cork(true) // does no harm
 }

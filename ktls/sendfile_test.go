@@ -10,12 +10,13 @@ import (
 	"testing"
 
 	"github.com/caddy-ktls/caddy-ktls/internal/filerange"
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 // What ReadFrom leaves behind is what reading would leave: offset and limits.
 func TestReadFrom(t *testing.T) {
 	const size = 300_000
-	body := testBody(size)
+	body := testutil.Body(size)
 	for _, tt := range []struct {
 		name      string
 		kernel    func(*fakeKernel)
@@ -41,7 +42,7 @@ func TestReadFrom(t *testing.T) {
 			t.Run(tt.name+"/"+mode.String(), func(t *testing.T) {
 				s := newFakeServer(t, serverConfig(), mode, tt.kernel)
 				conn, client, k := s.connect(t, clientConfig())
-				f := testFile(t, body)
+				f := testutil.OpenFile(t, body)
 				if _, err := f.Seek(tt.offset, io.SeekStart); err != nil {
 					t.Fatal(err)
 				}
@@ -83,7 +84,7 @@ func TestReadFrom(t *testing.T) {
 				if want := mode == offloadAll || tt.byKernel || tt.kernel != nil; (conn.State() == Offloaded) != want {
 					t.Errorf("state %v", conn.State())
 				}
-				transfer(t, conn, client, testBody(70_000)) // it goes on
+				transfer(t, conn, client, testutil.Body(70_000)) // it goes on
 			})
 		}
 	}
@@ -95,10 +96,10 @@ func TestSendFile(t *testing.T) {
 		n       int
 		records uint64
 	}{{10, 1}, {maxPayload - 6, 1}, {maxPayload - 5, 2}, {maxPayload, 2}, {100_000, 8}} {
-		body := testBody(tt.n)
+		body := testutil.Body(tt.n)
 		conn, client, k := offloaded(t, nil)
 		wait := receiving(t, client, append([]byte("header"), body...))
-		f := testFile(t, body)
+		f := testutil.OpenFile(t, body)
 		if sent, err := conn.SendFile([]byte("header"), filerange.Segment{File: f, Len: int64(tt.n)}); sent != int64(tt.n) || err != nil {
 			t.Errorf("SendFile = %d, %v", sent, err)
 		}
@@ -114,14 +115,14 @@ func TestSendFile(t *testing.T) {
 // whose record is open as behind any other.
 func TestSendFileRefused(t *testing.T) {
 	for _, n := range []int{10, 100_000} {
-		body := testBody(n)
+		body := testutil.Body(n)
 		conn, client, k := offloaded(t, func(k *fakeKernel) { k.noSendFile = true })
 		wait := receiving(t, client, append([]byte("header"), body...))
-		sent, err := conn.SendFile([]byte("header"), filerange.Segment{File: testFile(t, body), Len: int64(n)})
+		sent, err := conn.SendFile([]byte("header"), filerange.Segment{File: testutil.OpenFile(t, body), Len: int64(n)})
 		if sent != 0 {
 			t.Errorf("%d bytes sent", sent)
 		}
-		wantError(t, err, ErrNoSendfile)
+		testutil.WantError(t, err, ErrNoSendfile)
 		if _, err := conn.Write(body); err != nil {
 			t.Error(err)
 		}
@@ -137,7 +138,7 @@ func TestSendFileRefused(t *testing.T) {
 func TestSendFileEmpty(t *testing.T) {
 	conn, client, k := offloaded(t, nil)
 	wait := receiving(t, client, []byte("header"))
-	if sent, err := conn.SendFile([]byte("header"), filerange.Segment{File: testFile(t, nil)}); sent != 0 || err != nil {
+	if sent, err := conn.SendFile([]byte("header"), filerange.Segment{File: testutil.OpenFile(t, nil)}); sent != 0 || err != nil {
 		t.Errorf("SendFile = %d, %v", sent, err)
 	}
 	wait()
@@ -153,23 +154,23 @@ func TestSendFileShort(t *testing.T) {
 	conn, p, _ := s.connectPeer(t)
 	done := make(chan error, 1)
 	go func() { _, err := io.Copy(io.Discard, p); done <- err }()
-	sent, err := conn.SendFile(nil, filerange.Segment{File: testFile(t, testBody(70_000)), Len: 80_000})
+	sent, err := conn.SendFile(nil, filerange.Segment{File: testutil.OpenFile(t, testutil.Body(70_000)), Len: 80_000})
 	if sent != 70_000 {
 		t.Errorf("%d bytes sent", sent)
 	}
-	wantError(t, err, io.ErrUnexpectedEOF)
+	testutil.WantError(t, err, io.ErrUnexpectedEOF)
 	_, err = conn.Write([]byte("more"))
-	wantError(t, err, io.ErrUnexpectedEOF)
+	testutil.WantError(t, err, io.ErrUnexpectedEOF)
 	conn.Close()
-	wantError(t, <-done, io.ErrUnexpectedEOF)
+	testutil.WantError(t, <-done, io.ErrUnexpectedEOF)
 }
 
 func TestSendFileNotOffloaded(t *testing.T) {
 	s := newFakeServer(t, serverConfig(), onDemand, nil)
 	conn, client, _ := s.connect(t, clientConfig())
-	_, err := conn.SendFile([]byte("x"), filerange.Segment{File: testFile(t, testBody(10)), Len: 10})
-	wantError(t, err, errNotOffloaded)
-	transfer(t, conn, client, testBody(70_000))
+	_, err := conn.SendFile([]byte("x"), filerange.Segment{File: testutil.OpenFile(t, testutil.Body(10)), Len: 10})
+	testutil.WantError(t, err, errNotOffloaded)
+	transfer(t, conn, client, testutil.Body(70_000))
 }
 
 // brokenFile can't be read.
@@ -184,18 +185,18 @@ func TestSendFileReadError(t *testing.T) {
 	conn, p, k := offloaded(t, func(k *fakeKernel) { k.MaxFile = 5 * maxPayload / 2 })
 	go func() { _, _ = io.Copy(io.Discard, p) }()
 	conn.renewal.at = k.records() + 1
-	f := brokenFile{testFile(t, testBody(100_000))}
+	f := brokenFile{testutil.OpenFile(t, testutil.Body(100_000))}
 	_, err := conn.SendFile(nil, filerange.Segment{File: f, Len: 100_000})
-	wantError(t, err, errBroken)
+	testutil.WantError(t, err, errBroken)
 	_, err = conn.Write(bytes.Repeat([]byte("x"), 10))
-	wantError(t, err, errBroken)
+	testutil.WantError(t, err, errBroken)
 }
 
 // What goes ahead may end in a record that is open. Close sends no close_notify into it.
 func TestSendFileAhead(t *testing.T) {
 	conn, p, k := offloaded(t, func(k *fakeKernel) { k.MaxFile = 15_000 })
 	go func() { _, _ = io.Copy(io.Discard, p) }()
-	part := filerange.Segment{File: testFile(t, testBody(50_000)), Len: 10_000, Ahead: 20_000}
+	part := filerange.Segment{File: testutil.OpenFile(t, testutil.Body(50_000)), Len: 10_000, Ahead: 20_000}
 	if n, err := conn.SendFile([]byte("header"), part); n != 15_000 || err != nil {
 		t.Errorf("%d bytes sent, %v; want 5,000 ahead", n, err)
 	}
@@ -215,9 +216,9 @@ func TestSendFileAhead(t *testing.T) {
 func TestShortProof(t *testing.T) {
 	s := newFakeServer(t, serverConfig(), onDemand, nil)
 	conn, client, _ := s.connect(t, clientConfig())
-	body := testBody(proofLen - 1)
+	body := testutil.Body(proofLen - 1)
 	wait := receiving(t, client, body)
-	if n, err := conn.writeProof(testFile(t, body)); n != proofLen-1 || err != nil {
+	if n, err := conn.writeProof(testutil.OpenFile(t, body)); n != proofLen-1 || err != nil {
 		t.Errorf("writeProof = %d, %v", n, err)
 	}
 	wait()
@@ -237,8 +238,8 @@ func TestReadFromBuffers(t *testing.T) {
 			s := newFakeServer(t, serverConfig(), onDemand, nil)
 			s.support = Support{}
 			conn, client, _ := s.connect(t, clientConfig())
-			body := testBody(100_000)
-			f := testFile(t, body)
+			body := testutil.Body(100_000)
+			f := testutil.OpenFile(t, body)
 			send := func(readFrom func(io.Reader) (int64, error)) {
 				if _, err := f.Seek(0, io.SeekStart); err != nil {
 					t.Fatal(err)
@@ -251,7 +252,7 @@ func TestReadFromBuffers(t *testing.T) {
 			send(conn.ReadFrom)
 			wait()
 
-			go func() { _, _ = io.Copy(io.Discard, client.NetConn().(*recording).Conn) }()
+			go func() { _, _ = io.Copy(io.Discard, client.NetConn().(*testutil.Recording).Conn) }()
 			defer debug.SetGCPercent(debug.SetGCPercent(-1)) // it takes the buffers away
 			allocated := func(readFrom func(io.Reader) (int64, error)) int64 {
 				const rounds = 100

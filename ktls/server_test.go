@@ -10,6 +10,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 // The keys of session tickets belong to the server, not to a connection.
@@ -41,7 +43,7 @@ func TestResumption(t *testing.T) {
 				if got := conn.ConnectionState().DidResume; got != (i > 0) {
 					t.Errorf("connection %d: resumed: %v", i, got)
 				}
-				transfer(t, conn, client, testBody(70_000))
+				transfer(t, conn, client, testutil.Body(70_000))
 				conn.Close()
 			}
 		})
@@ -51,10 +53,7 @@ func TestResumption(t *testing.T) {
 // dialListener connects over a listener of its own.
 func dialListener(t testing.TB, s *fakeServer, config *tls.Config) (*Conn, *tls.Conn) {
 	t.Helper()
-	inner, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	inner := testutil.Listen(t)
 	ln := s.Listener(inner)
 	defer ln.Close()
 	raw, err := net.Dial("tcp", ln.Addr().String())
@@ -81,7 +80,7 @@ func TestKeyLogWriter(t *testing.T) {
 	client := clientConfig()
 	client.KeyLogWriter = &theirs
 	conn, c, _ := s.connect(t, client)
-	transfer(t, conn, c, testBody(70_000))
+	transfer(t, conn, c, testutil.Body(70_000))
 	if config.KeyLogWriter != &ours {
 		t.Error("the configuration was changed")
 	}
@@ -130,7 +129,7 @@ func TestGetConfigForClient(t *testing.T) {
 			client := tls.Client(clientEnd, own)
 			done := make(chan error, 1)
 			go func() { done <- client.Handshake() }()
-			wantError(t, conn.Handshake(), tt.err)
+			testutil.WantError(t, conn.Handshake(), tt.err)
 			if err := <-done; (err != nil) != (tt.err != nil) {
 				t.Error("client:", err)
 			}
@@ -141,7 +140,7 @@ func TestGetConfigForClient(t *testing.T) {
 				t.Errorf("protocol %q, want %q", got, tt.protocol)
 			}
 			if tt.err == nil {
-				transfer(t, conn, client, testBody(70_000))
+				transfer(t, conn, client, testutil.Body(70_000))
 				wantState(t, conn, Offloaded)
 			}
 			conn.Close()
@@ -170,11 +169,11 @@ func TestNoTLS(t *testing.T) {
 // Everything at once, for the race detector: reads, writes, files, deadlines,
 // an alert, Close.
 func TestConcurrently(t *testing.T) {
-	body := testBody(100_000)
+	body := testutil.Body(100_000)
 	for i := range 20 {
 		s := newFakeServer(t, serverConfig(), mode(i%2 == 1), func(k *fakeKernel) { k.MaxFile = 10_000 })
 		conn, p, _ := s.connectPeer(t)
-		file := testFile(t, body)
+		file := testutil.OpenFile(t, body)
 		var group sync.WaitGroup
 		group.Go(func() { // as much as arrives of it, it is authentic
 			buf := make([]byte, 1<<20)
@@ -226,11 +225,11 @@ func TestFIPS(t *testing.T) {
 	if strings.Contains(os.Getenv("GODEBUG"), "fips140=only") {
 		s := newFakeServer(t, serverConfig(), onDemand, nil)
 		conn, client, _ := s.connect(t, clientConfig())
-		transfer(t, conn, client, testBody(2))
+		transfer(t, conn, client, testutil.Body(2))
 		conn.Offload()
-		transfer(t, conn, client, testBody(70_000))
+		transfer(t, conn, client, testutil.Body(70_000))
 		s.wantDecided(t, conn, FIPS, nil)
-		transfer(t, conn, client, testBody(70_001))
+		transfer(t, conn, client, testutil.Body(70_001))
 		return
 	}
 	exe, err := os.Executable()

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/caddy-ktls/caddy-ktls/internal/filerange"
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 // A shape is a handshake of TLS 1.3. Shapes differ in the number, length and
@@ -114,26 +115,26 @@ func (sh *shape) test(t *testing.T, newServer newShapes, mode mode) {
 		before = 70_000 + 70_001 + 70_002
 	}
 
-	transfer(t, conn, client, testBody(70_000))
-	transferFrom(t, conn, client, bytes.NewReader(testBody(70_001)), testBody(70_001))
+	transfer(t, conn, client, testutil.Body(70_000))
+	transferFrom(t, conn, client, bytes.NewReader(testutil.Body(70_001)), testutil.Body(70_001))
 	if mode == onDemand {
 		wantState(t, conn, NotNeeded)
 		conn.Offload()
 	}
-	transfer(t, conn, client, testBody(70_002))
+	transfer(t, conn, client, testutil.Body(70_002))
 	wantState(t, conn, Offloaded)
 
-	transfer(t, conn, client, testBody(70_003))
-	transferFrom(t, conn, client, testFile(t, testBody(70_004)), testBody(70_004))
-	wait := receiving(t, client, append([]byte("header"), testBody(70_005)...))
-	if n, err := conn.SendFile([]byte("header"), filerange.Segment{File: testFile(t, testBody(70_005)), Len: 70_005}); n != 70_005 || err != nil {
+	transfer(t, conn, client, testutil.Body(70_003))
+	transferFrom(t, conn, client, testutil.OpenFile(t, testutil.Body(70_004)), testutil.Body(70_004))
+	wait := receiving(t, client, append([]byte("header"), testutil.Body(70_005)...))
+	if n, err := conn.SendFile([]byte("header"), filerange.Segment{File: testutil.OpenFile(t, testutil.Body(70_005)), Len: 70_005}); n != 70_005 || err != nil {
 		t.Errorf("SendFile = %d, %v", n, err)
 	}
 	wait()
 	if k != nil {
 		k.wantSent(t, before+70_003+70_004+6+70_005, 70_004+70_005)
 	}
-	transferBack(t, conn, client, testBody(70_006))
+	transferBack(t, conn, client, testutil.Body(70_006))
 
 	s.end(t, conn, client)
 	s.wantDecided(t, conn, Offloaded, nil)
@@ -166,10 +167,10 @@ func (sh *shape) wantRecords(t testing.TB, client *tls.Conn, log string) uint64 
 	t.Helper()
 	var hs, app direction
 	suite := suiteByID(client.ConnectionState().CipherSuite)
-	hs.set(t, suite, loggedSecret(t, log, "SERVER_HANDSHAKE_TRAFFIC_SECRET"))
-	app.set(t, suite, loggedSecret(t, log, "SERVER_TRAFFIC_SECRET_0"))
+	hs.set(t, suite, testutil.LoggedSecret(t, log, "SERVER_HANDSHAKE_TRAFFIC_SECRET"))
+	app.set(t, suite, testutil.LoggedSecret(t, log, "SERVER_TRAFFIC_SECRET_0"))
 	tickets := 0
-	for rest := client.NetConn().(*recording).read.Bytes(); len(rest) > 0; {
+	for rest := client.NetConn().(*testutil.Recording).Got.Bytes(); len(rest) > 0; {
 		record, tail, ok := cutRecord(rest)
 		if !ok {
 			t.Fatalf("%d bytes are no record", len(rest))

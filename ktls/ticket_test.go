@@ -5,6 +5,8 @@ import (
 	"crypto/tls"
 	"errors"
 	"testing"
+
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 // resume makes two connections and returns the second one's state.
@@ -12,9 +14,9 @@ func (s *fakeServer) resume(t testing.TB, config *tls.Config) tls.ConnectionStat
 	t.Helper()
 	for i := 0; ; i++ {
 		conn, client, _ := s.connect(t, config)
-		transfer(t, conn, client, testBody(70_000)) // a ticket comes before it
+		transfer(t, conn, client, testutil.Body(70_000)) // a ticket comes before it
 		offload(t, conn, client)
-		transfer(t, conn, client, testBody(70_001))
+		transfer(t, conn, client, testutil.Body(70_001))
 		state := conn.ConnectionState()
 		conn.Close()
 		if i == 1 {
@@ -150,7 +152,7 @@ func TestUnwrapSession(t *testing.T) {
 					transfer(t, conn, c, []byte("x"))
 					clientEnd, serverEnd := tcpPair(t)
 					go func() { _ = tls.Client(clientEnd, client).Handshake() }()
-					wantError(t, s.Conn(serverEnd).Handshake(), tt.err)
+					testutil.WantError(t, s.Conn(serverEnd).Handshake(), tt.err)
 				}
 				if calls != 1 {
 					t.Errorf("called %d times", calls)
@@ -182,15 +184,15 @@ func TestUnknownSessionEncoding(t *testing.T) {
 			t.Error("not resumed")
 		}
 		conn.Offload()
-		transfer(t, conn, c, testBody(70_000))
+		transfer(t, conn, c, testutil.Body(70_000))
 		wantState(t, conn, tt.want)
-		transfer(t, conn, c, testBody(70_001))
+		transfer(t, conn, c, testutil.Body(70_001))
 		conn.Close()
 	}
 }
 
 func FuzzMasterSecretOf(f *testing.F) {
-	session := append([]byte{3, 3, 1, 0xc0, 0x2f, 0, 0, 0, 0, 0, 0, 0, 0, masterSecretLen}, testBody(masterSecretLen)...)
+	session := append([]byte{3, 3, 1, 0xc0, 0x2f, 0, 0, 0, 0, 0, 0, 0, 0, masterSecretLen}, testutil.Body(masterSecretLen)...)
 	f.Add(append(session, 0, 0, 0, 1))
 	f.Add(session)
 	f.Add(session[:20])

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"crypto/tls"
 	"testing"
+
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 func TestTLS12(t *testing.T) { testTLS12(t, fakeShapes) }
@@ -32,7 +34,7 @@ func testTLS12(t *testing.T, newServer newShapes) {
 				s := newServer(t, server, mode)
 				conn, client, k := s.connect(t, own)
 				if sh.resumed {
-					transfer(t, conn, client, testBody(70_000))
+					transfer(t, conn, client, testutil.Body(70_000))
 					conn.Close()
 					wantEnd(t, client)
 					conn, client, k = s.connect(t, own)
@@ -41,15 +43,15 @@ func testTLS12(t *testing.T, newServer newShapes) {
 				if state.CipherSuite != suite.id || state.DidResume != sh.resumed {
 					t.Errorf("suite %#x, resumed %v", state.CipherSuite, state.DidResume)
 				}
-				transfer(t, conn, client, testBody(70_001))
+				transfer(t, conn, client, testutil.Body(70_001))
 				if mode == onDemand {
 					wantState(t, conn, NotNeeded)
 					offload(t, conn, client)
 				}
 				wantState(t, conn, Offloaded)
-				transfer(t, conn, client, testBody(70_002))
-				transferFrom(t, conn, client, testFile(t, testBody(70_003)), testBody(70_003))
-				transferBack(t, conn, client, testBody(70_004))
+				transfer(t, conn, client, testutil.Body(70_002))
+				transferFrom(t, conn, client, testutil.OpenFile(t, testutil.Body(70_003)), testutil.Body(70_003))
+				transferBack(t, conn, client, testutil.Body(70_004))
 				s.end(t, conn, client)
 				if k != nil && k.Counts().Files != 70_003 {
 					t.Errorf("%d bytes by sendfile, want %d", k.Counts().Files, 70_003)

@@ -4,9 +4,10 @@ import (
 	"crypto/tls"
 	"errors"
 	"net"
-	"os"
 	"strings"
 	"testing"
+
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 func TestCheck(t *testing.T) {
@@ -23,7 +24,7 @@ func TestCheck(t *testing.T) {
 				}
 				return
 			}
-			if errors.Is(trial.Err, errors.ErrUnsupported) && os.Getenv("KTLS_REQUIRED") == "" {
+			if errors.Is(trial.Err, errors.ErrUnsupported) && !testutil.Required() {
 				t.Skip(trial.Err)
 			}
 			want := Trial{
@@ -79,7 +80,7 @@ func TestTrial(t *testing.T) {
 						return k
 					}
 				})
-				wantError(t, err, test.err)
+				testutil.WantError(t, err, test.err)
 				want := Trial{
 					Version: s.version, Cipher: s.cipher(),
 					SendFile: test.sendFile, Rekey: test.rekey && s.version == tls.VersionTLS13,

@@ -5,6 +5,8 @@ import (
 	"crypto/tls"
 	"fmt"
 	"testing"
+
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 // offeringServer is a server whose kernels are tried by a prober of its own.
@@ -29,10 +31,10 @@ func TestKernelInert(t *testing.T) {
 				config.MaxVersion = version
 				for i := range 3 {
 					conn, client, k := s.connect(t, config)
-					body := testBody(70_000)
+					body := testutil.Body(70_000)
 					conn.Offload()
 					transfer(t, conn, client, body)
-					transferFrom(t, conn, client, testFile(t, body), body)
+					transferFrom(t, conn, client, testutil.OpenFile(t, body), body)
 					wantState(t, conn, KernelUntrusted)
 					if err := lie; i > 0 {
 						s.wantDecided(t, conn, KernelUntrusted, nil)
@@ -43,7 +45,7 @@ func TestKernelInert(t *testing.T) {
 						t.Errorf("%d kernels were opened, want one", *offered)
 					}
 					k.wantSent(t, 0, 0)
-					wire := client.NetConn().(*recording).read.Bytes()
+					wire := client.NetConn().(*testutil.Recording).Got.Bytes()
 					if bytes.Contains(wire, body[1000:1064]) {
 						t.Error("a piece of the body is on the wire in clear")
 					}
@@ -59,13 +61,13 @@ func TestKernelDoubtful(t *testing.T) {
 	s, _ := offeringServer(t, onDemand, errDoubtful)
 	conn, client, _ := s.connect(t, clientConfig())
 	conn.Offload()
-	transfer(t, conn, client, testBody(1000))
+	transfer(t, conn, client, testutil.Body(1000))
 	wantState(t, conn, KernelUntrusted)
 	s.wantDecided(t, conn, KernelUntrusted, errDoubtful)
-	if n, err := conn.Write(testBody(70_000)); err == nil {
+	if n, err := conn.Write(testutil.Body(70_000)); err == nil {
 		t.Errorf("Write = %d, and no error", n)
 	}
-	if n, err := conn.ReadFrom(testFile(t, testBody(70_000))); err == nil {
+	if n, err := conn.ReadFrom(testutil.OpenFile(t, testutil.Body(70_000))); err == nil {
 		t.Errorf("ReadFrom = %d, and no error", n)
 	}
 	if n, err := client.Read(make([]byte, 1)); n > 0 || err == nil {

@@ -8,6 +8,8 @@ import (
 	"net"
 	"net/http"
 	"testing"
+
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 // A web is an http.Server with a listener of this package.
@@ -21,10 +23,7 @@ type web struct {
 // newWeb serves TLS connections of s.
 func newWeb(t testing.TB, s *Server, handler http.HandlerFunc) *web {
 	t.Helper()
-	inner, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	inner := testutil.Listen(t)
 	w := &web{
 		Server:  &http.Server{Handler: handler, TLSConfig: s.config, ErrorLog: log.New(io.Discard, "", 0)},
 		ln:      s.Listener(inner),

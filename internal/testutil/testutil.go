@@ -1,0 +1,26 @@
+// Package testutil has what the tests of more than one package are written with.
+//
+// It imports no other package of this module, so that the tests of any of them can
+// import it. What takes Caddy is in package caddytest below it.
+package testutil
+
+import (
+	"errors"
+	"testing"
+)
+
+// Must ends the test if there is an error.
+func Must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// WantError fails the test unless err is want, as by errors.Is.
+func WantError(t testing.TB, err, want error) {
+	t.Helper()
+	if !errors.Is(err, want) {
+		t.Errorf("error %v, want %v", err, want)
+	}
+}
