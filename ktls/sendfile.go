@@ -4,8 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
-	"sync"
 
 	"github.com/caddy-ktls/caddy-ktls/internal/filerange"
 )
@@ -175,7 +173,7 @@ func (c *Conn) ReadFrom(r io.Reader) (total int64, err error) {
 		}
 	}
 	// What the file has got meanwhile, or everything.
-	rest, err := copyPooled(writerOnly{c}, r)
+	rest, err := filerange.CopyPooled(writerOnly{c}, r)
 	return total + rest, err
 }
 
@@ -184,23 +182,7 @@ func (c *Conn) writeProof(r io.Reader) (int64, error) {
 	return io.Copy(writerOnly{c}, io.LimitReader(r, proofLen))
 }
 
-// copyBuffers are as net/http has them, and tls.Conn gets the same pieces.
-var copyBuffers = sync.Pool{New: func() any { return new([32 << 10]byte) }}
-
-// copyPooled is io.Copy with a buffer that is used again.
-func copyPooled(w io.Writer, r io.Reader) (int64, error) {
-	buf := copyBuffers.Get().(*[32 << 10]byte)
-	defer copyBuffers.Put(buf)
-	if f, ok := r.(*os.File); ok {
-		r = readerOnly{f} // its WriteTo allocates a buffer
-	}
-	return io.CopyBuffer(w, r, buf[:])
-}
-
-// writerOnly hides ReadFrom from io.Copy, readerOnly WriteTo.
-type (
-	writerOnly struct{ io.Writer }
-	readerOnly struct{ io.Reader }
-)
+// writerOnly hides ReadFrom from io.Copy.
+type writerOnly struct{ io.Writer }
 
 var _ io.ReaderFrom = (*Conn)(nil)
