@@ -15,31 +15,21 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/caddy-ktls/caddy-ktls/internal/filerange"
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil/caddytest"
 	"github.com/caddy-ktls/caddy-ktls/ktls"
 )
 
 // benchPart is what Caddy hands on of a body at once.
 const benchPart = 64 << 10
 
-// A discarder is net/http's writer, as far as it costs nothing. It reads what it
-// is given through a buffer, as net/http does.
+// A discarder is net/http's writer over a connection that sends nothing.
 type discarder struct {
-	header http.Header
-	buf    []byte
+	*testutil.Discarder
 	sender *http1Sender // if not nil, what is written is the file that is announced to it
 }
 
-func newDiscarder() *discarder {
-	return &discarder{header: make(http.Header), buf: make([]byte, 32<<10)}
-}
-
-func (d *discarder) Header() http.Header              { return d.header }
-func (d *discarder) WriteHeader(int)                  {}
-func (d *discarder) SetWriteDeadline(time.Time) error { return nil }
-func (d *discarder) FlushError() error                { return nil }
-func (d *discarder) ReadFrom(r io.Reader) (int64, error) {
-	return io.CopyBuffer(struct{ io.Writer }{io.Discard}, struct{ io.Reader }{r}, d.buf)
-}
+func newDiscarder() *discarder { return &discarder{Discarder: testutil.NewDiscarder()} }
 
 func (d *discarder) Write(p []byte) (int, error) {
 	if s := d.sender; s != nil {
@@ -67,9 +57,9 @@ func BenchmarkSmallResponse(b *testing.B) {
 			b.Run(fmt.Sprintf("timeouts=%v/with=%s", timeouts, with), func(b *testing.B) {
 				bottom := newDiscarder()
 				r, err := http.NewRequest(http.MethodGet, "/", nil)
-				must(b, err)
+				testutil.Must(b, err)
 				ctx := context.WithValue(b.Context(), http.LocalAddrContextKey, benchConn(b).LocalAddr())
-				idle := idleWriter(bottom, 0, time.Minute)
+				idle := caddytest.IdleWriter(bottom, 0, time.Minute)
 				below := idle.ResponseWriterWrapper
 				top := http.ResponseWriter(bottom)
 				if timeouts {
@@ -82,7 +72,7 @@ func BenchmarkSmallResponse(b *testing.B) {
 				b.SetBytes(int64(len(body)))
 				b.ReportAllocs()
 				for b.Loop() {
-					clear(bottom.header)
+					clear(bottom.Header())
 					idle.ResponseWriterWrapper = below // as for a new request
 					w := top
 					if with == "ktls" {
@@ -111,7 +101,7 @@ func BenchmarkReadFrom(b *testing.B) {
 				c := benchConn(b)
 				bottom.sender = &c.http1
 				r, err := http.NewRequest(http.MethodGet, "/", nil)
-				must(b, err)
+				testutil.Must(b, err)
 				own := &newResponse(bottom, r, c, &Options{MinSize: DefaultMinSize}).writer
 				own.body.inParts, own.body.mode = true, sending
 				own.body.header = header{noted: true, lengthKnown: true, length: 1 << 40}
@@ -134,7 +124,7 @@ func BenchmarkReadFrom(b *testing.B) {
 // endlessFile returns a file whose length no benchmark reaches. It takes no room.
 func endlessFile(b *testing.B) *os.File {
 	f, err := os.Create(filepath.Join(b.TempDir(), "endless"))
-	must(b, err)
+	testutil.Must(b, err)
 	b.Cleanup(func() { f.Close() })
 	if err := f.Truncate(1 << 40); err != nil {
 		b.Skip("the file system has no sparse files: ", err)
@@ -154,13 +144,13 @@ func (l benchListener) Accept() (net.Conn, error) { return tls.Server(l.raw, l.c
 // BenchmarkAccept is what Caddy's listener makes of a TCP connection, before the
 // handshake.
 func BenchmarkAccept(b *testing.B) {
-	config, _ := testConfig()
-	raw := listen(b)
+	config, _ := testutil.TLSConfig()
+	raw := testutil.Listen(b)
 	client, err := net.Dial("tcp", raw.Addr().String())
-	must(b, err)
+	testutil.Must(b, err)
 	defer client.Close()
 	accepted, err := raw.Accept()
-	must(b, err)
+	testutil.Must(b, err)
 	defer accepted.Close()
 	stock := benchListener{raw: accepted, config: config}
 	for _, tt := range []struct {

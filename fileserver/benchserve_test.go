@@ -16,6 +16,8 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"golang.org/x/net/http2"
 
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil/caddytest"
 	"github.com/caddy-ktls/caddy-ktls/ktls"
 )
 
@@ -53,13 +55,13 @@ type benchSite struct {
 }
 
 func newBenchSite(b *testing.B, proto string, size int, own bool) *benchSite {
-	config, client := testConfig()
+	config, client := testutil.TLSConfig()
 	if proto == "h2" {
 		config.NextProtos = []string{"h2"}
 	}
-	inner := listen(b)
+	inner := testutil.Listen(b)
 	s := &benchSite{addr: inner.Addr().String()}
-	s.client = clientConfig(client, config.NextProtos...)
+	s.client = testutil.ClientConfig(client, config.NextProtos...)
 	ln := tls.NewListener(inner, config)
 	if own {
 		ln = (&Server{TLS: ktls.NewServer(config, nil), Sent: func(n int64) { s.sent.Add(n) }}).Listener(ln)
@@ -80,7 +82,7 @@ func (s *benchSite) handler(b *testing.B, size int, own bool) http.HandlerFunc {
 	name, body := randomFile(b, size)
 	options := &Options{MinSize: DefaultMinSize}
 	return func(below http.ResponseWriter, r *http.Request) {
-		idle := idleWriter(below, 0, time.Minute)
+		idle := caddytest.IdleWriter(below, 0, time.Minute)
 		r = r.WithContext(caddyhttp.ContextWithIdleTimeouts(r.Context(), nil, idle))
 		w := http.ResponseWriter(idle)
 		if own {
@@ -112,7 +114,7 @@ type benchClient interface {
 
 func (s *benchSite) dial(b *testing.B, proto string) benchClient {
 	conn, err := tls.Dial("tcp", s.addr, s.client)
-	must(b, err)
+	testutil.Must(b, err)
 	b.Cleanup(func() { conn.Close() })
 	if proto == "http1" {
 		return &plainClient{conn: conn, buf: make([]byte, 64<<10)}
@@ -137,7 +139,7 @@ func (c *plainClient) get(b *testing.B, size int) {
 	if c.length == 0 {
 		var whole bytes.Buffer
 		response, err := http.ReadResponse(bufio.NewReader(io.TeeReader(c.conn, &whole)), nil)
-		must(b, err)
+		testutil.Must(b, err)
 		if n, err := io.Copy(io.Discard, response.Body); n != int64(size) || err != nil {
 			b.Fatalf("%d bytes, %v", n, err)
 		}
@@ -168,9 +170,9 @@ func newFrameClient(b *testing.B, conn net.Conn) *frameClient {
 	c := &frameClient{framer: http2.NewFramer(writeFlusher{w}, bufio.NewReaderSize(conn, 64<<10)), block: requestBlock(b), stream: 1}
 	c.framer.SetReuseFrames()
 	_, err := io.WriteString(w, http2.ClientPreface)
-	must(b, err)
-	must(b, c.framer.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: benchWindow}))
-	must(b, c.framer.WriteWindowUpdate(0, benchWindow))
+	testutil.Must(b, err)
+	testutil.Must(b, c.framer.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: benchWindow}))
+	testutil.Must(b, c.framer.WriteWindowUpdate(0, benchWindow))
 	return c
 }
 
@@ -194,7 +196,7 @@ func (c *frameClient) get(b *testing.B, size int) {
 	if c.taken += uint32(size); c.taken < benchWindow/2 {
 		return
 	}
-	must(b, c.framer.WriteWindowUpdate(0, c.taken))
+	testutil.Must(b, c.framer.WriteWindowUpdate(0, c.taken))
 	c.taken = 0
 }
 

@@ -9,12 +9,15 @@ import (
 	"os"
 	"testing"
 	"time"
+
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
+	"github.com/caddy-ktls/caddy-ktls/ktls"
 )
 
 // Bodies of all lengths around those of Caddy's parts and net/http's buffer, one
 // after the other on one connection.
 func TestBodies(t *testing.T) {
-	requireKernelTLS(t)
+	testutil.RequireKernelTLS(t, ktls.Probe)
 	const part = 16 << 10
 	for _, idle := range []time.Duration{0, time.Minute} {
 		for _, typed := range []bool{true, false} {
@@ -71,7 +74,7 @@ func TestBodies(t *testing.T) {
 
 // The lengths of Caddy's parts may be set, and be such that their ends are short.
 func TestParts(t *testing.T) {
-	requireKernelTLS(t)
+	testutil.RequireKernelTLS(t, ktls.Probe)
 	for _, part := range []int{1000, 4 << 10, 12 << 10, maxPart, maxPart + 4097, maxPart + 8<<10, 4 << 20} {
 		t.Run(fmt.Sprint(part), func(t *testing.T) {
 			name, body := randomFile(t, part+max(part/2, 2_000_000))

@@ -12,19 +12,23 @@ import (
 	"time"
 
 	"golang.org/x/net/http2"
+
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil/caddytest"
+	"github.com/caddy-ktls/caddy-ktls/ktls"
 )
 
 // However a body is written, the client gets what the same handler gives it on a
 // connection that is not ours.
 func TestHTTP2Writes(t *testing.T) {
-	requireKernelTLS(t)
+	testutil.RequireKernelTLS(t, ktls.Probe)
 	name, body := randomFile(t, 100_000)
 	copyFile := func(w http.ResponseWriter) {
 		f, err := os.Open(name)
-		must(t, err)
+		testutil.Must(t, err)
 		defer f.Close()
 		_, err = io.Copy(w, f)
-		must(t, err)
+		testutil.Must(t, err)
 	}
 	length := func(w http.ResponseWriter, n int) { w.Header().Set("Content-Length", strconv.Itoa(n)) }
 	write := func(w http.ResponseWriter, p []byte) {
@@ -74,7 +78,7 @@ func TestHTTP2Writes(t *testing.T) {
 			for rest := body; len(rest) > 0; {
 				n := min(len(rest), 7777)
 				write(w, rest[:n])
-				must(t, http.NewResponseController(w).Flush())
+				testutil.Must(t, http.NewResponseController(w).Flush())
 				rest = rest[n:]
 			}
 		}, string(body), "application/octet-stream"},
@@ -107,11 +111,11 @@ func TestHTTP2Writes(t *testing.T) {
 
 // What Caddy logs is what the body has, also if the server writes filler.
 func TestHTTP2LoggedOnDefaultWindows(t *testing.T) {
-	requireKernelTLS(t)
+	testutil.RequireKernelTLS(t, ktls.Probe)
 	name, body := randomFile(t, 1_000_000)
 	s, logged := newHTTP2Site(t, func(w http.ResponseWriter, _ *http.Request) {
 		f, err := os.Open(name)
-		must(t, err)
+		testutil.Must(t, err)
 		defer f.Close()
 		w.Header().Set("Content-Length", strconv.Itoa(len(body)))
 		_, _ = io.Copy(w, f)
@@ -131,18 +135,18 @@ func TestHTTP2LoggedOnDefaultWindows(t *testing.T) {
 // A body that an error route writes, when our handler has returned, has no timer of ours
 // that would outlive the request.
 func TestHTTP2BodyAfterDone(t *testing.T) {
-	requireKernelTLS(t)
+	testutil.RequireKernelTLS(t, ktls.Probe)
 	body := bytes.Repeat([]byte("x"), 100_000)
 	s, logged := newHTTP2Site(t, func(w http.ResponseWriter, r *http.Request) {
 		own := unwrap(w).(*writer)
-		idle := idleWriter(own, 0, 50*time.Millisecond)
+		idle := caddytest.IdleWriter(own, 0, 50*time.Millisecond)
 		idle.ClearBetweenWrites = true
 		defer idle.HandlerDone()
 		own.http2.deadline.giveBack()
 		idle.Header().Set("Content-Length", strconv.Itoa(len(body)))
 		idle.WriteHeader(http.StatusNotFound)
 		_, err := idle.Write(body)
-		must(t, err)
+		testutil.Must(t, err)
 		if !own.http2.taken || own.http2.deadline.own {
 			t.Errorf("taken over: %v, own deadline: %v", own.http2.taken, own.http2.deadline.own)
 		}
@@ -158,7 +162,7 @@ func TestHTTP2BodyAfterDone(t *testing.T) {
 
 // A pushed response stays with Go's server, and says so.
 func TestPushed(t *testing.T) {
-	requireKernelTLS(t)
+	testutil.RequireKernelTLS(t, ktls.Probe)
 	name, body := randomFile(t, 300_000)
 	s, _ := newHTTP2Site(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/" {
@@ -170,15 +174,15 @@ func TestPushed(t *testing.T) {
 	})
 	conn := s.dial(t, "h2")
 	_, err := io.WriteString(conn, http2.ClientPreface)
-	must(t, err)
+	testutil.Must(t, err)
 	framer := http2.NewFramer(conn, conn)
-	must(t, framer.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 1 << 30}))
-	must(t, framer.WriteWindowUpdate(0, 1<<30))
-	must(t, framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: requestBlock(t), EndHeaders: true, EndStream: true}))
+	testutil.Must(t, framer.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 1 << 30}))
+	testutil.Must(t, framer.WriteWindowUpdate(0, 1<<30))
+	testutil.Must(t, framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: requestBlock(t), EndHeaders: true, EndStream: true}))
 	bodies := map[uint32][]byte{}
 	for ended := 0; ended < 2; {
 		frame, err := framer.ReadFrame()
-		must(t, err)
+		testutil.Must(t, err)
 		if data, ok := frame.(*http2.DataFrame); ok {
 			bodies[data.StreamID] = append(bodies[data.StreamID], data.Data()...)
 			if data.StreamEnded() {
@@ -206,13 +210,13 @@ func sendTwice(t testing.TB, name string, before func(w http.ResponseWriter)) ht
 	return func(w http.ResponseWriter, _ *http.Request) {
 		before(w)
 		f, err := os.Open(name)
-		must(t, err)
+		testutil.Must(t, err)
 		defer f.Close()
 		if _, err := io.Copy(w, f); err != nil {
 			t.Error(err)
 		}
 		_, err = f.Seek(1000, io.SeekStart)
-		must(t, err)
+		testutil.Must(t, err)
 		if _, err := io.CopyN(w, f, 100_000); err != nil {
 			t.Error(err)
 		}

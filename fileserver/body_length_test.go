@@ -15,6 +15,8 @@ import (
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil/caddytest"
 	"github.com/caddy-ktls/caddy-ktls/ktls"
 )
 
@@ -27,24 +29,12 @@ func lastRecord(b []byte) (typ byte) {
 	return typ
 }
 
-// recordingConn keeps what was read.
-type recordingConn struct {
-	net.Conn
-	read bytes.Buffer
-}
-
-func (c *recordingConn) Read(p []byte) (int, error) {
-	n, err := c.Conn.Read(p)
-	c.read.Write(p[:n])
-	return n, err
-}
-
 // A handler copies a file that has grown beyond its Content-Length. As without us the
 // declared length arrives, the handler is told, and the connection ends in order.
 // Where net/http leaves out the end, since the write that has it exceeds the length,
 // we don't.
 func TestGrownFile(t *testing.T) {
-	requireKernelTLS(t)
+	testutil.RequireKernelTLS(t, ktls.Probe)
 	const alert = 21
 	name, body := randomFile(t, 1_000_000)
 	for _, idle := range []bool{true, false} {
@@ -52,18 +42,18 @@ func TestGrownFile(t *testing.T) {
 			for _, stock := range []bool{true, false} {
 				t.Run(fmt.Sprintf("idle timeouts %v, length %d, stock %v", idle, length, stock), func(t *testing.T) {
 					restoreTrust(t)
-					config, httpClient := testConfig()
+					config, httpClient := testutil.TLSConfig()
 					config.MaxVersion = tls.VersionTLS12 // alerts are seen from outside
-					inner := listen(t)
+					inner := testutil.Listen(t)
 					copied, sent := make(chan error, 1), make(chan int64, 100)
 					own := &Server{TLS: ktls.NewServer(config, nil), Sent: func(n int64) { sent <- n }}
 					ln := tls.NewListener(inner, config)
 					if !stock {
-						ln = hidingListener{own.Listener(ln)}
+						ln = hiding(own.Listener(ln))
 					}
 					server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 						if idle {
-							idle := idleWriter(w, 0, time.Minute)
+							idle := caddytest.IdleWriter(w, 0, time.Minute)
 							r = r.WithContext(caddyhttp.ContextWithIdleTimeouts(r.Context(), nil, idle))
 							w = idle
 						}
@@ -71,7 +61,7 @@ func TestGrownFile(t *testing.T) {
 							w, _ = Wrap(w, r, &Options{MinSize: 10_000})
 						}
 						f, err := os.Open(name)
-						must(t, err)
+						testutil.Must(t, err)
 						defer f.Close()
 						w.Header().Set("Content-Length", fmt.Sprint(length))
 						w.Header().Set("Content-Type", "x/y")
@@ -83,13 +73,13 @@ func TestGrownFile(t *testing.T) {
 					defer server.Close()
 
 					raw, err := net.Dial("tcp", inner.Addr().String())
-					must(t, err)
-					recorded := &recordingConn{Conn: raw}
-					conn := tls.Client(recorded, clientConfig(httpClient))
+					testutil.Must(t, err)
+					recorded := &testutil.Recording{Conn: raw}
+					conn := tls.Client(recorded, testutil.ClientConfig(httpClient))
 					defer conn.Close()
-					must(t, conn.SetDeadline(time.Now().Add(time.Minute)))
+					testutil.Must(t, conn.SetDeadline(time.Now().Add(time.Minute)))
 					_, err = io.WriteString(conn, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-					must(t, err)
+					testutil.Must(t, err)
 					answer, err := io.ReadAll(conn)
 					if err != nil {
 						t.Errorf("the connection ends with %v", err)
@@ -99,13 +89,11 @@ func TestGrownFile(t *testing.T) {
 					if stock {
 						want = length / (32 << 10) * (32 << 10)
 					}
-					if sha256.Sum256(got) != sha256.Sum256(body[:want]) {
-						t.Errorf("got %d bytes, want %d", len(got), want)
-					}
+					testutil.SameBody(t, got, body[:want])
 					if err := <-copied; !errors.Is(err, http.ErrContentLength) {
 						t.Errorf("the handler gets %v", err)
 					}
-					if typ := lastRecord(recorded.read.Bytes()); typ != alert {
+					if typ := lastRecord(recorded.Got.Bytes()); typ != alert {
 						t.Errorf("the last record has type %d", typ)
 					}
 					if (len(sent) > 0) == stock {
@@ -120,14 +108,14 @@ func TestGrownFile(t *testing.T) {
 // Over HTTP/2 the declared length arrives too, the handler is told, and nothing is
 // distrusted.
 func TestGrownFileHTTP2(t *testing.T) {
-	requireKernelTLS(t)
+	testutil.RequireKernelTLS(t, ktls.Probe)
 	restoreTrust(t)
 	name, body := randomFile(t, 1_000_000)
 	for _, length := range []int{131_072, 200_000, 262_145} {
 		copied := make(chan error, 2)
 		s, _ := newHTTP2Site(t, func(w http.ResponseWriter, _ *http.Request) {
 			f, err := os.Open(name)
-			must(t, err)
+			testutil.Must(t, err)
 			defer f.Close()
 			w.Header().Set("Content-Length", fmt.Sprint(length))
 			_, err = io.Copy(w, f)
@@ -135,9 +123,8 @@ func TestGrownFileHTTP2(t *testing.T) {
 		})
 		for range 2 {
 			_, got, err := s.get(t)
-			if err != nil || sha256.Sum256(got) != sha256.Sum256(body[:length]) {
-				t.Errorf("got %d bytes of %d, %v", len(got), length, err)
-			}
+			testutil.WantError(t, err, nil)
+			testutil.SameBody(t, got, body[:length])
 			if err := <-copied; err == nil {
 				t.Error("the handler gets no error")
 			}
@@ -152,7 +139,7 @@ func TestGrownFileHTTP2(t *testing.T) {
 // A handler that does not keep its own promise must not be helped: the client
 // has to see that the body is not whole, and no byte that isn't the file's.
 func TestBrokenPromises(t *testing.T) {
-	requireKernelTLS(t)
+	testutil.RequireKernelTLS(t, ktls.Probe)
 	const n = 1_000_000
 	for _, tt := range []struct {
 		name  string
@@ -214,7 +201,7 @@ func (t truncating) Read(p []byte) (int, error) {
 // response is whole, as nothing is missing that was promised. If more is lost, it is
 // cut off.
 func TestSurplusLost(t *testing.T) {
-	requireKernelTLS(t)
+	testutil.RequireKernelTLS(t, ktls.Probe)
 	const length = 10 << 20
 	for _, http2 := range []bool{false, true} {
 		for _, idle := range []time.Duration{0, time.Minute} {
@@ -227,7 +214,7 @@ func TestSurplusLost(t *testing.T) {
 					name, body := randomFile(t, 11<<20)
 					handler := func(w http.ResponseWriter, _ *http.Request) {
 						f, err := os.Open(name)
-						must(t, err)
+						testutil.Must(t, err)
 						defer f.Close()
 						w.Header().Set("Content-Length", fmt.Sprint(length))
 						_, _ = io.Copy(w, f)
@@ -239,11 +226,11 @@ func TestSurplusLost(t *testing.T) {
 						s = newSite(t, 0, idle, handler)
 					}
 					response, err := s.Get(s.url)
-					must(t, err)
+					testutil.Must(t, err)
 					defer response.Body.Close()
 					// The client has read nothing of the body, of which the most is
 					// still to be sent.
-					must(t, os.Truncate(name, left))
+					testutil.Must(t, os.Truncate(name, left))
 					got, err := io.ReadAll(response.Body)
 					<-s.handled
 					if whole := err == nil && sha256.Sum256(got) == sha256.Sum256(body[:length]); whole != (left == length) {

@@ -8,22 +8,19 @@ import (
 	"os"
 	"testing"
 	"time"
+
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
+	"github.com/caddy-ktls/caddy-ktls/ktls"
 )
 
 // Handlers that copy files in other ways than http.ServeContent does: between
 // other bytes, in pieces, from several places, behind a flush. With every length
 // of Caddy's parts the client gets what the handler has sent, and no more.
 func TestMixedBodies(t *testing.T) {
-	requireKernelTLS(t)
+	testutil.RequireKernelTLS(t, ktls.Probe)
 	const size = 3 << 20
 	name, body := randomFile(t, size)
 	otherName, other := randomFile(t, 1<<20)
-	for i := range other {
-		other[i] ^= 0x5a
-	}
-	if err := os.WriteFile(otherName, other, 0o600); err != nil {
-		t.Fatal(err)
-	}
 	separator := []byte("--------")
 	for _, tt := range []struct {
 		name  string

@@ -10,6 +10,8 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	_ "github.com/caddyserver/caddy/v2/modules/filestorage"
+
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 func init() { caddy.RegisterModule(chainHandler{}) }
@@ -31,12 +33,10 @@ func (chainHandler) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhtt
 // server's other settings are JSON.
 func withCaddy(t testing.TB, settings string, serve caddyhttp.HandlerFunc) (url string) {
 	t.Helper()
-	ln := listen(t)
-	address := ln.Addr().String()
-	must(t, ln.Close())
+	address := testutil.FreeAddress(t)
 	chainServes.Store(&serve)
 	config := new(caddy.Config)
-	must(t, json.Unmarshal(fmt.Appendf(nil, `{
+	testutil.Must(t, json.Unmarshal(fmt.Appendf(nil, `{
 		"admin": {"disabled": true, "config": {"persist": false}},
 		"logging": {"logs": {"default": {"level": "ERROR"}}},
 		"storage": {"module": "file_system", "root": %q},
@@ -46,8 +46,8 @@ func withCaddy(t testing.TB, settings string, serve caddyhttp.HandlerFunc) (url 
 			"routes": [{"handle": [{"handler": "test_chain"}]}]
 		}}}}
 	}`, t.TempDir(), address, settings), config))
-	must(t, caddy.Run(config))
-	t.Cleanup(func() { must(t, caddy.Stop()) })
+	testutil.Must(t, caddy.Run(config))
+	t.Cleanup(func() { testutil.Must(t, caddy.Stop()) })
 	return "http://" + address
 }
 

@@ -13,6 +13,9 @@ import (
 	"strconv"
 	"testing"
 	"time"
+
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
+	"github.com/caddy-ktls/caddy-ktls/ktls"
 )
 
 // A deadlineSpy is a server's writer that is told of deadlines.
@@ -82,7 +85,7 @@ func wait(d *writeDeadline) {
 // A client that makes progress is never cut, one that stalls is: a part waits
 // for its own bytes only, although much more goes ahead with it.
 func TestIdleTimeout(t *testing.T) {
-	requireKernelTLS(t)
+	testutil.RequireKernelTLS(t, ktls.Probe)
 	name, body := randomFile(t, 8<<20)
 	serve := func(w http.ResponseWriter, r *http.Request) {
 		f, err := os.Open(name)
@@ -144,32 +147,32 @@ func TestIdleTimeout(t *testing.T) {
 // A deadline resets the stream of a client that grants nothing more, and no other. It
 // has passed only when it is not set again.
 func TestHTTP2Deadline(t *testing.T) {
-	requireKernelTLS(t)
+	testutil.RequireKernelTLS(t, ktls.Probe)
 	name, body := randomFile(t, 16<<20) // more than the client grants
 	ended := make(chan error, 10)
 	s, _ := newHTTP2Site(t, func(w http.ResponseWriter, r *http.Request) {
 		f, err := os.Open(name)
-		must(t, err)
+		testutil.Must(t, err)
 		defer f.Close()
 		w.Header().Set("Content-Length", strconv.Itoa(len(body)))
 		control := http.NewResponseController(w)
-		must(t, control.SetWriteDeadline(time.Now().Add(time.Hour)))
+		testutil.Must(t, control.SetWriteDeadline(time.Now().Add(time.Hour)))
 		_, err = io.CopyN(w, f, 1<<20)
-		must(t, err)
-		must(t, control.SetWriteDeadline(time.Now().Add(time.Millisecond)))
-		must(t, control.SetWriteDeadline(time.Time{}))
+		testutil.Must(t, err)
+		testutil.Must(t, control.SetWriteDeadline(time.Now().Add(time.Millisecond)))
+		testutil.Must(t, control.SetWriteDeadline(time.Time{}))
 		time.Sleep(10 * time.Millisecond)
 		_, err = io.CopyN(w, f, 1<<20)
-		must(t, err)
+		testutil.Must(t, err)
 		if r.URL.Path == "/stalled" {
-			must(t, control.SetWriteDeadline(time.Now().Add(100*time.Millisecond)))
+			testutil.Must(t, control.SetWriteDeadline(time.Now().Add(100*time.Millisecond)))
 		}
 		_, err = io.Copy(w, f)
 		ended <- err
 	})
 	defer s.CloseIdleConnections()
 	stalled, err := s.Get(s.url + "/stalled")
-	must(t, err)
+	testutil.Must(t, err)
 	defer stalled.Body.Close()
 	if err := <-ended; err == nil {
 		t.Error("the handler of a stalled stream is told of no error")

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/net/http2"
 
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 	"github.com/caddy-ktls/caddy-ktls/ktls"
 )
 
@@ -71,13 +72,13 @@ func TestSecureForHTTP2(t *testing.T) {
 func TestHandshakeContext(t *testing.T) {
 	type key struct{}
 	seen := make(chan [3]any, 1)
-	config, client := testConfig()
+	config, client := testutil.TLSConfig()
 	config.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 		ctx := hello.Context()
 		seen <- [3]any{ctx.Value(key{}), ctx.Value(http.ServerContextKey), ctx.Value(http.LocalAddrContextKey)}
 		return nil, nil
 	}
-	inner := listen(t)
+	inner := testutil.Listen(t)
 	own := &Server{TLS: ktls.NewServer(config, nil)}
 	server := &http.Server{
 		Handler: http.NotFoundHandler(),
@@ -85,10 +86,10 @@ func TestHandshakeContext(t *testing.T) {
 			return ConnContext(context.WithValue(ctx, key{}, "a hook's"), c)
 		},
 	}
-	go func() { _ = server.Serve(hidingListener{own.Listener(tls.NewListener(inner, config))}) }()
+	go func() { _ = server.Serve(hiding(own.Listener(tls.NewListener(inner, config)))) }()
 	defer server.Close()
 	response, err := client.Get("https://" + inner.Addr().String())
-	must(t, err)
+	testutil.Must(t, err)
 	_ = response.Body.Close()
 	got := <-seen
 	address, _ := got[2].(net.Addr)
@@ -100,8 +101,8 @@ func TestHandshakeContext(t *testing.T) {
 // An http.Server that asks for the state before it reads gets it after the
 // handshake, and a client that doesn't speak TLS is answered all the same.
 func TestStateBeforeRead(t *testing.T) {
-	config, client := testConfig()
-	inner := listen(t)
+	config, client := testutil.TLSConfig()
+	inner := testutil.Listen(t)
 	failed := make(chan string, 10)
 	own := &Server{TLS: ktls.NewServer(config, nil), HandshakeFailed: func(message string) { failed <- message }}
 	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -111,21 +112,21 @@ func TestStateBeforeRead(t *testing.T) {
 	defer server.Close()
 
 	response, err := client.Get("https://" + inner.Addr().String() + "/")
-	must(t, err)
+	testutil.Must(t, err)
 	defer response.Body.Close()
 	body, err := io.ReadAll(response.Body)
-	must(t, err)
+	testutil.Must(t, err)
 	if want := "true " + response.TLS.ServerName; string(body) != want {
 		t.Errorf("the handler sees %q, want %q", body, want)
 	}
 
 	raw, err := net.Dial("tcp", inner.Addr().String())
-	must(t, err)
+	testutil.Must(t, err)
 	defer raw.Close()
 	_, err = io.WriteString(raw, "GET / HTTP/1.1\r\n\r\n")
-	must(t, err)
+	testutil.Must(t, err)
 	answer, err := io.ReadAll(raw)
-	must(t, err)
+	testutil.Must(t, err)
 	if !strings.HasPrefix(string(answer), "HTTP/1.0 400 ") {
 		t.Errorf("answer %q", answer)
 	}

@@ -8,11 +8,14 @@ import (
 	"os"
 	"testing"
 	"time"
+
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
+	"github.com/caddy-ktls/caddy-ktls/ktls"
 )
 
 // What a handler makes of the header when net/http has taken it has no effect.
 func TestLateHeader(t *testing.T) {
-	requireKernelTLS(t)
+	testutil.RequireKernelTLS(t, ktls.Probe)
 	const n, less = 300_000, 100_000
 	name, body := randomFile(t, n)
 	for _, tt := range []struct {

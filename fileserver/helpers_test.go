@@ -2,49 +2,24 @@ package fileserver
 
 import (
 	"bytes"
-
-	"golang.org/x/net/http2/hpack"
-
 	"context"
 	"crypto/tls"
 	"errors"
 	"io"
 	"net"
 	"net/http"
-	"net/http/httptest"
-	"os"
-	"path/filepath"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
-	"go.uber.org/zap"
 	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
 
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil/caddytest"
 	"github.com/caddy-ktls/caddy-ktls/ktls"
 )
-
-func requireKernelTLS(t testing.TB) {
-	t.Helper()
-	if _, err := ktls.Probe(); err != nil {
-		if os.Getenv("KTLS_REQUIRED") != "" {
-			t.Fatal("kernel TLS is required:", err)
-		}
-		t.Skip(err)
-	}
-}
-
-// idleWriter is what Caddy's server puts around net/http's writer.
-func idleWriter(w http.ResponseWriter, maxChunk int, timeout time.Duration) *caddyhttp.IdleTimeoutWriter {
-	return &caddyhttp.IdleTimeoutWriter{
-		ResponseWriterWrapper: &caddyhttp.ResponseWriterWrapper{ResponseWriter: w},
-		Ctrl:                  http.NewResponseController(w),
-		Deadline:              caddyhttp.IdleDeadline{Start: time.Now(), Timeout: timeout},
-		MaxChunk:              maxChunk,
-		Logger:                zap.NewNop(),
-	}
-}
 
 // smallListener gives connections a small send buffer: with a large one a client
 // that reads slowly isn't seen to read for seconds.
@@ -58,13 +33,10 @@ func (l smallListener) Accept() (net.Conn, error) {
 	return conn, err
 }
 
-// hidingListener hides all methods of a connection that net.Conn doesn't have,
-// as Caddy does.
-type hidingListener struct{ net.Listener }
-
-func (l hidingListener) Accept() (net.Conn, error) {
-	conn, err := l.Listener.Accept()
-	return struct{ net.Conn }{conn}, err
+// hiding hides all methods of a listener's connections that net.Conn doesn't have, as
+// Caddy does.
+func hiding(ln net.Listener) net.Listener {
+	return testutil.WrappingListener{Listener: ln, Wrap: func(c net.Conn) net.Conn { return struct{ net.Conn }{c} }}
 }
 
 // A site is a server whose handler is behind Wrap.
@@ -84,9 +56,9 @@ type site struct {
 // prepareSite returns a site that nobody serves yet. What TLS accepts from is made by tcp.
 func prepareSite(t testing.TB, connections *ktls.Options, tcp func(net.Listener) net.Listener, protos ...string) *site {
 	t.Helper()
-	config, client := testConfig()
+	config, client := testutil.TLSConfig()
 	config.NextProtos = protos
-	tcpListener := listen(t)
+	tcpListener := testutil.Listen(t)
 	s := &site{
 		Client: client, url: "https://" + tcpListener.Addr().String(), inner: tls.NewListener(tcp(tcpListener), config),
 		reports: make(chan Reason, 100), failed: make(chan error, 100),
@@ -109,7 +81,7 @@ func prepareSite(t testing.TB, connections *ktls.Options, tcp func(net.Listener)
 // settings, or without if timeout is 0.
 func newSite(t testing.TB, maxChunk int, timeout time.Duration, handler http.HandlerFunc) *site {
 	t.Helper()
-	return newWrappedSite(t, maxChunk, timeout, nil, func(inner net.Listener) net.Listener { return hidingListener{inner} }, handler)
+	return newWrappedSite(t, maxChunk, timeout, nil, hiding, handler)
 }
 
 // newWrappedSite is newSite with options, and another listener between the
@@ -122,7 +94,7 @@ func newWrappedSite(t testing.TB, maxChunk int, timeout time.Duration, connectio
 	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer func() { s.handled <- struct{}{} }()
 		if timeout > 0 {
-			idle := idleWriter(w, maxChunk, timeout)
+			idle := caddytest.IdleWriter(w, maxChunk, timeout)
 			r = r.WithContext(caddyhttp.ContextWithIdleTimeouts(r.Context(), nil, idle))
 			w = idle
 		}
@@ -176,36 +148,13 @@ func serveHTTP2(ln net.Listener, options *http2.ServeConnOpts) {
 	}
 }
 
-// testConfig returns a configuration with a certificate, and a client that takes it.
-func testConfig() (*tls.Config, *http.Client) {
-	stock := httptest.NewTLSServer(http.NotFoundHandler())
-	defer stock.Close()
-	return &tls.Config{Certificates: stock.TLS.Certificates}, stock.Client()
-}
-
-// clientConfig returns the configuration of a client for connections of its own.
-func clientConfig(client *http.Client, protos ...string) *tls.Config {
-	config := client.Transport.(*http.Transport).TLSClientConfig.Clone()
-	config.ServerName, config.NextProtos = "example.com", protos
-	return config
-}
-
-// listen returns a listener on loopback.
-func listen(t testing.TB) net.Listener {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
-	t.Cleanup(func() { ln.Close() })
-	return ln
-}
-
 // dial returns a connection to the site. It ends in a minute.
 func (s *site) dial(t testing.TB, protos ...string) *tls.Conn {
 	t.Helper()
-	conn, err := tls.Dial("tcp", s.inner.Addr().String(), clientConfig(s.Client, protos...))
-	must(t, err)
+	conn, err := tls.Dial("tcp", s.inner.Addr().String(), testutil.ClientConfig(s.Client, protos...))
+	testutil.Must(t, err)
 	t.Cleanup(func() { conn.Close() })
-	must(t, conn.SetDeadline(time.Now().Add(time.Minute)))
+	testutil.Must(t, conn.SetDeadline(time.Now().Add(time.Minute)))
 	return conn
 }
 
@@ -216,7 +165,7 @@ func requestBlock(t testing.TB) []byte {
 	var block bytes.Buffer
 	encoder := hpack.NewEncoder(&block)
 	for _, f := range [][2]string{{":method", "GET"}, {":scheme", "https"}, {":path", "/"}, {":authority", "example.com"}} {
-		must(t, encoder.WriteField(hpack.HeaderField{Name: f[0], Value: f[1]}))
+		testutil.Must(t, encoder.WriteField(hpack.HeaderField{Name: f[0], Value: f[1]}))
 	}
 	return block.Bytes()
 }
@@ -233,24 +182,11 @@ func (s *site) get(t testing.TB) (*http.Response, []byte, error) {
 	return response, body, err
 }
 
-func randomFile(t testing.TB, n int) (string, []byte) {
+// randomFile returns the name of a file with a body of n bytes, and the body.
+func randomFile(t testing.TB, n int) (name string, body []byte) {
 	t.Helper()
-	body := make([]byte, n)
-	for i := range body {
-		body[i] = byte(i*i>>3 ^ i>>11)
-	}
-	name := filepath.Join(t.TempDir(), "file")
-	if err := os.WriteFile(name, body, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return name, body
-}
-
-func must(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
+	body = testutil.Body(n)
+	return testutil.TempFile(t, body), body
 }
 
 // restoreTrust undoes what a test makes of the trust in the protocols.
@@ -266,28 +202,28 @@ func restoreTrust(t testing.TB) {
 // connPair returns both ends of a connection that is offloaded.
 func connPair(t *testing.T) (server *conn, client *tls.Conn, distrusted chan struct{}) {
 	t.Helper()
-	config, httpClient := testConfig()
-	inner := listen(t)
+	config, httpClient := testutil.TLSConfig()
+	inner := testutil.Listen(t)
 	distrusted = make(chan struct{}, 100)
 	own := &Server{
 		TLS:        ktls.NewServer(config, &ktls.Options{OffloadAll: true}),
 		Distrusted: func() { distrusted <- struct{}{} },
 	}
 	raw, err := net.Dial("tcp", inner.Addr().String())
-	must(t, err)
-	client = tls.Client(raw, clientConfig(httpClient))
+	testutil.Must(t, err)
+	client = tls.Client(raw, testutil.ClientConfig(httpClient))
 	t.Cleanup(func() { client.Close() })
 	shaken := make(chan error, 1)
 	go func() { shaken <- client.Handshake() }()
 	accepted, err := own.Listener(tls.NewListener(inner, config)).Accept()
-	must(t, err)
+	testutil.Must(t, err)
 	server = accepted.(*conn)
 	t.Cleanup(func() { server.Close() })
-	must(t, errors.Join(server.shakeHands(), <-shaken))
+	testutil.Must(t, errors.Join(server.shakeHands(), <-shaken))
 	_, err = server.tls.Write([]byte{1}) // offloads the connection
-	must(t, err)
+	testutil.Must(t, err)
 	_, err = io.ReadFull(client, make([]byte, 1))
-	must(t, err)
+	testutil.Must(t, err)
 	if reason := server.tls.State(); reason != ktls.Offloaded {
 		t.Fatal(reason)
 	}

@@ -12,12 +12,15 @@ import (
 	"os"
 	"testing"
 	"time"
+
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
+	"github.com/caddy-ktls/caddy-ktls/ktls"
 )
 
 // A handler that copies a file after it has taken the connection over is told, as it
 // would be by net/http, and what it writes to the connection arrives.
 func TestCopyAfterHijack(t *testing.T) {
-	requireKernelTLS(t)
+	testutil.RequireKernelTLS(t, ktls.Probe)
 	name, body := randomFile(t, 300_000)
 	tail := bytes.Repeat([]byte("tail"), 5000)
 	for _, idle := range []time.Duration{0, time.Minute} {
@@ -27,7 +30,7 @@ func TestCopyAfterHijack(t *testing.T) {
 				copied, written := make(chan error, 1), make(chan error, 1)
 				s := newSite(t, 0, idle, func(w http.ResponseWriter, r *http.Request) {
 					f, err := os.Open(name)
-					must(t, err)
+					testutil.Must(t, err)
 					defer f.Close()
 					w.Header().Set("Content-Length", fmt.Sprint(len(body)))
 					if r.URL.Path == "/file" {
@@ -37,7 +40,7 @@ func TestCopyAfterHijack(t *testing.T) {
 					w.Header().Set("Content-Type", "x/y")
 					w.WriteHeader(http.StatusOK)
 					conn, _, err := http.NewResponseController(w).Hijack()
-					must(t, err)
+					testutil.Must(t, err)
 					defer conn.Close()
 					copied <- func() (err error) {
 						defer func() {
@@ -55,9 +58,9 @@ func TestCopyAfterHijack(t *testing.T) {
 				br := bufio.NewReader(conn)
 				if offloaded {
 					_, err := io.WriteString(conn, "GET /file HTTP/1.1\r\nHost: x\r\n\r\n")
-					must(t, err)
+					testutil.Must(t, err)
 					response, err := http.ReadResponse(br, nil)
-					must(t, err)
+					testutil.Must(t, err)
 					got, err := io.ReadAll(response.Body)
 					<-s.handled // which may be after the last byte has arrived
 					if err != nil || sha256.Sum256(got) != sha256.Sum256(body) || s.sent.Load() == 0 {
@@ -65,7 +68,7 @@ func TestCopyAfterHijack(t *testing.T) {
 					}
 				}
 				_, err := io.WriteString(conn, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-				must(t, err)
+				testutil.Must(t, err)
 				got, err := io.ReadAll(br)
 				_, got, _ = bytes.Cut(got, []byte("\r\n\r\n"))
 				if err != nil || !bytes.Equal(got, tail) {
@@ -107,19 +110,6 @@ func (c closingConn) CloseWrite() error {
 	return errors.Join(err, c.Conn.(*conn).CloseWrite())
 }
 
-type connListener struct {
-	net.Listener
-	wrap func(net.Conn) net.Conn
-}
-
-func (l connListener) Accept() (net.Conn, error) {
-	conn, err := l.Listener.Accept()
-	if err != nil {
-		return nil, err
-	}
-	return l.wrap(conn), nil
-}
-
 // The sending side of a connection that was taken over is not closed behind the back
 // of a wrapper, which may still hold bytes.
 func TestCloseWriteOfHijacked(t *testing.T) {
@@ -135,25 +125,27 @@ func TestCloseWriteOfHijacked(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			can := make(chan bool, 1)
-			outer := func(inner net.Listener) net.Listener { return connListener{inner, tt.wrap} }
+			outer := func(inner net.Listener) net.Listener {
+				return testutil.WrappingListener{Listener: inner, Wrap: tt.wrap}
+			}
 			s := newWrappedSite(t, 0, time.Minute, nil, outer, func(w http.ResponseWriter, _ *http.Request) {
 				conn, _, err := http.NewResponseController(w).Hijack()
-				must(t, err)
+				testutil.Must(t, err)
 				defer conn.Close()
 				_, err = conn.Write(body)
-				must(t, err)
+				testutil.Must(t, err)
 				half, ok := conn.(interface{ CloseWrite() error })
 				if ok {
-					must(t, half.CloseWrite())
+					testutil.Must(t, half.CloseWrite())
 				}
 				can <- ok
 			})
 			conn := s.dial(t)
 			_, err := io.WriteString(conn, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-			must(t, err)
-			if got, err := io.ReadAll(conn); err != nil || sha256.Sum256(got) != sha256.Sum256(body) {
-				t.Errorf("got %d bytes of %d, %v", len(got), len(body), err)
-			}
+			testutil.Must(t, err)
+			got, err := io.ReadAll(conn)
+			testutil.WantError(t, err, nil)
+			testutil.SameBody(t, got, body)
 			if got := <-can; got != tt.can {
 				t.Errorf("the sending side can be closed: %v", got)
 			}

@@ -11,16 +11,18 @@ import (
 	"time"
 
 	"github.com/caddy-ktls/caddy-ktls/internal/filerange"
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
+	"github.com/caddy-ktls/caddy-ktls/ktls"
 )
 
 // Whatever is written when only the announced piece of a placeholder may come, none
 // of it gets out, nor what follows. What has been written before does.
 func TestNothingButThePlaceholder(t *testing.T) {
-	requireKernelTLS(t)
+	testutil.RequireKernelTLS(t, ktls.Probe)
 	const header = "HTTP/1.1 200 OK\r\n\r\n"
 	name, body := randomFile(t, 300_000)
 	f, err := os.Open(name)
-	must(t, err)
+	testutil.Must(t, err)
 	t.Cleanup(func() { f.Close() })
 	whole := announcement{part: filerange.Segment{File: f, Len: 100_000}, first: 100_000}
 	ahead := announcement{part: filerange.Segment{File: f, Len: 100_000, Ahead: 100_000}, first: 50_000}
@@ -29,7 +31,7 @@ func TestNothingButThePlaceholder(t *testing.T) {
 		return func(c *conn) (err error) {
 			c.http1.announce(a)
 			_, err = io.WriteString(c, header)
-			must(t, err)
+			testutil.Must(t, err)
 			c.http1.expect()
 			for _, p := range writes {
 				_, err = c.Write(p)
@@ -94,14 +96,14 @@ func TestNothingButThePlaceholder(t *testing.T) {
 // Nor is what comes after a failed write looked at, should something between hide the
 // failure.
 func TestWritesAfterAFailure(t *testing.T) {
-	requireKernelTLS(t)
+	testutil.RequireKernelTLS(t, ktls.Probe)
 	restoreTrust(t)
 	name, _ := randomFile(t, 300_000)
 	f, err := os.Open(name)
-	must(t, err)
+	testutil.Must(t, err)
 	defer f.Close()
 	server, _, distrusted := connPair(t)
-	must(t, server.tls.NetConn().Close())
+	testutil.Must(t, server.tls.NetConn().Close())
 	server.http1.announce(announcement{part: filerange.Segment{File: f, Len: 100_000, Ahead: 100_000}, first: 50_000})
 	server.http1.expect()
 	for _, p := range [][]byte{placeholder[:50_000], placeholder[:50_000], []byte("x")} {
@@ -149,10 +151,10 @@ func (panickingWriter) Write([]byte) (int, error) { panic("written") }
 // If net/http panics when it is to have the placeholder, or what goes before it,
 // nothing is held back for a file that doesn't come: the connection is cut off.
 func TestPanicAtThePlaceholder(t *testing.T) {
-	requireKernelTLS(t)
+	testutil.RequireKernelTLS(t, ktls.Probe)
 	name, _ := randomFile(t, 300_000)
 	f, err := os.Open(name)
-	must(t, err)
+	testutil.Must(t, err)
 	defer f.Close()
 	for _, at := range []string{"flushed", "written"} {
 		t.Run(at, func(t *testing.T) {
@@ -170,7 +172,7 @@ func TestPanicAtThePlaceholder(t *testing.T) {
 			if n, err := io.WriteString(server, "more"); err == nil {
 				t.Errorf("%d bytes are written after it", n)
 			}
-			must(t, client.SetDeadline(time.Now().Add(time.Minute)))
+			testutil.Must(t, client.SetDeadline(time.Now().Add(time.Minute)))
 			if got, err := io.ReadAll(client); len(got) > 0 || errors.Is(err, os.ErrDeadlineExceeded) {
 				t.Errorf("the client gets %q, %v", got, err)
 			}

@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 // A client whose body is too large gets the answer before it has sent all, without
@@ -37,13 +39,13 @@ func TestTooLarge(t *testing.T) {
 				return nil
 			})
 			conn, err := new(net.Dialer).DialContext(context.Background(), "tcp", url[len("http://"):])
-			must(t, err)
+			testutil.Must(t, err)
 			defer conn.Close()
-			must(t, conn.SetDeadline(time.Now().Add(20*time.Second)))
+			testutil.Must(t, conn.SetDeadline(time.Now().Add(20*time.Second)))
 			_, err = fmt.Fprintf(conn, "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n7d0\r\n%2000d\r\n", 0)
-			must(t, err)
+			testutil.Must(t, err)
 			response, err := http.ReadResponse(bufio.NewReader(conn), nil)
-			must(t, err)
+			testutil.Must(t, err)
 			if response.StatusCode != http.StatusRequestEntityTooLarge || !response.Close {
 				t.Errorf("%s, closes: %v", response.Status, response.Close)
 			}
@@ -82,7 +84,7 @@ func TestMemoryOfSmallFiles(t *testing.T) {
 			var all []uint64
 			for range requests {
 				response, err := client.Get(url)
-				must(t, err)
+				testutil.Must(t, err)
 				got, err := io.ReadAll(response.Body)
 				response.Body.Close()
 				if err != nil || !bytes.Equal(got, body) || response.ProtoMajor != 2 {
@@ -105,14 +107,14 @@ func TestMemoryOfPlainFile(t *testing.T) {
 	const copies = 101
 	name, body := randomFile(t, 2000)
 	f, err := os.Open(name)
-	must(t, err)
+	testutil.Must(t, err)
 	defer f.Close()
 	var all []uint64
 	for range copies {
 		var below standInWriter
 		w := &newResponse(&below, &http.Request{ProtoMajor: 2}, nil, &Options{MinSize: DefaultMinSize}).writer
 		_, err = f.Seek(0, io.SeekStart)
-		must(t, err)
+		testutil.Must(t, err)
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
 		n, err := w.ReadFrom(f)

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/net/http2"
 
 	"github.com/caddy-ktls/caddy-ktls/internal/http2body"
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 	"github.com/caddy-ktls/caddy-ktls/ktls"
 )
 
@@ -59,21 +60,21 @@ func (c stateConn) LocalAddr() net.Addr { return c.addr }
 func TestPrefaceAfterShutdown(t *testing.T) {
 	for _, shaken := range []bool{true, false} {
 		t.Run(fmt.Sprintf("handshake before: %v", shaken), func(t *testing.T) {
-			config, _ := testConfig()
+			config, _ := testutil.TLSConfig()
 			config.NextProtos = []string{"h2"}
-			inner := listen(t)
+			inner := testutil.Listen(t)
 			own := &Server{TLS: ktls.NewServer(config, nil)}
 			server := &http.Server{Protocols: new(http.Protocols), Handler: http.NotFoundHandler()}
 			server.Protocols.SetUnencryptedHTTP2(true) // so it is what Caddy hands on
 			ln := slowListener{own.Listener(tls.NewListener(inner, config)), shaken, make(chan struct{})}
 			go func() { _ = server.Serve(ln) }()
 			raw, err := net.Dial("tcp", inner.Addr().String())
-			must(t, err)
+			testutil.Must(t, err)
 			client := tls.Client(raw, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h2"}})
 			defer client.Close()
-			must(t, client.SetDeadline(time.Now().Add(time.Minute)))
+			testutil.Must(t, client.SetDeadline(time.Now().Add(time.Minute)))
 			if shaken {
-				must(t, client.Handshake())
+				testutil.Must(t, client.Handshake())
 			}
 			<-ln.accepted
 
@@ -82,15 +83,15 @@ func TestPrefaceAfterShutdown(t *testing.T) {
 			go func() { stopped <- server.Shutdown(t.Context()) }()
 			<-told // the connections that the server knows
 			_, err = client.Write(append([]byte(http2.ClientPreface), http2body.Frames(func(f *http2.Framer) error {
-				must(t, f.WriteSettings())
+				testutil.Must(t, f.WriteSettings())
 				return f.WriteHeaders(http2.HeadersFrameParam{
 					StreamID: 1, BlockFragment: requestBlock(t), EndStream: true, EndHeaders: true,
 				})
 			})...))
-			must(t, err)
+			testutil.Must(t, err)
 			for framer, over := http2.NewFramer(nil, client), false; !over; {
 				frame, err := framer.ReadFrame()
-				must(t, err)
+				testutil.Must(t, err)
 				switch frame.(type) {
 				case *http2.GoAwayFrame:
 					if over = true; !shaken {
@@ -102,7 +103,7 @@ func TestPrefaceAfterShutdown(t *testing.T) {
 					}
 				}
 			}
-			must(t, client.Close())
+			testutil.Must(t, client.Close())
 			if err := <-stopped; err != nil {
 				t.Error(err)
 			}

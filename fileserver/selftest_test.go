@@ -2,6 +2,7 @@ package fileserver
 
 import (
 	"bytes"
+	"fmt"
 	"net"
 	"net/http"
 	"runtime"
@@ -11,6 +12,8 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 // If this fails, this version of Go, x/net or Caddy is not what the module builds on,
@@ -152,11 +155,12 @@ func TestSelfTestLeavesNothing(t *testing.T) {
 	for range 10 {
 		newSelfTest().run()
 	}
-	for end := time.Now().Add(time.Minute); running() > before; time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("%d goroutines more", running()-before)
+	testutil.Eventually(t, "nothing is left", func() error {
+		if n := running(); n > before {
+			return fmt.Errorf("%d goroutines more", n-before)
 		}
-	}
+		return nil
+	})
 }
 
 func BenchmarkSelfTest(b *testing.B) {

@@ -3,7 +3,6 @@ package fileserver
 import (
 	"bufio"
 	"bytes"
-	"crypto/sha256"
 	"crypto/tls"
 	"fmt"
 	"io"
@@ -13,23 +12,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 	"github.com/caddy-ktls/caddy-ktls/ktls"
 )
 
-// An alteredListener has what is written to its connections go through alter.
-type alteredListener struct {
-	net.Listener
-	alter func(net.Conn) io.Writer
-}
-
-func (l alteredListener) Accept() (net.Conn, error) {
-	conn, err := l.Listener.Accept()
-	if err != nil {
-		return nil, err
-	}
-	return alteredConn{conn, l.alter(conn)}, nil
-}
-
+// An alteredConn has what is written to it go another way.
 type alteredConn struct {
 	net.Conn
 	to io.Writer
@@ -88,7 +75,7 @@ var alterations = []struct {
 // byte of a placeholder gets out. The first response fails, once it is told of, and
 // from then on bodies are copied.
 func TestAlteredWrites(t *testing.T) {
-	requireKernelTLS(t)
+	testutil.RequireKernelTLS(t, ktls.Probe)
 	const n = 3_000_000
 	name, body := randomFile(t, n)
 	for _, tt := range alterations {
@@ -99,7 +86,10 @@ func TestAlteredWrites(t *testing.T) {
 				if maxChunk < 0 {
 					idle = 0
 				}
-				outer := func(inner net.Listener) net.Listener { return alteredListener{hidingListener{inner}, tt.alter} }
+				outer := func(inner net.Listener) net.Listener {
+					altered := func(c net.Conn) net.Conn { return alteredConn{c, tt.alter(c)} }
+					return testutil.WrappingListener{Listener: hiding(inner), Wrap: altered}
+				}
 				all := &ktls.Options{OffloadAll: true}
 				s := newWrappedSite(t, maxChunk, idle, all, outer, func(w http.ResponseWriter, r *http.Request) {
 					if r.URL.Path == "/small" {
@@ -112,10 +102,10 @@ func TestAlteredWrites(t *testing.T) {
 				// is done.
 				for range 2 {
 					response, err := s.Get(s.url + "/small")
-					must(t, err)
+					testutil.Must(t, err)
 					got, err := io.ReadAll(response.Body)
 					response.Body.Close()
-					if must(t, err); string(got) != "small" {
+					if testutil.Must(t, err); string(got) != "small" {
 						t.Errorf("got %q", got)
 					}
 					<-s.handled
@@ -146,9 +136,8 @@ func TestAlteredWrites(t *testing.T) {
 				s.sent.Store(0)
 				for range 2 {
 					_, got, err := s.get(t)
-					if err != nil || sha256.Sum256(got) != sha256.Sum256(body) {
-						t.Errorf("got %d bytes, %v", len(got), err)
-					}
+					testutil.WantError(t, err, nil)
+					testutil.SameBody(t, got, body)
 					if reason := <-s.reports; reason != ReasonPathUnknown {
 						t.Errorf("reason %q, want %q", reason, ReasonPathUnknown)
 					}
@@ -167,12 +156,12 @@ func TestAlteredWrites(t *testing.T) {
 // A failure that is the client's, the network's or the server's own doing is no
 // reason for distrust.
 func TestFailuresAreNoDistrust(t *testing.T) {
-	requireKernelTLS(t)
+	testutil.RequireKernelTLS(t, ktls.Probe)
 	name, body := randomFile(t, 32<<20)
 	var before func(w http.ResponseWriter, r *http.Request)
 	serve := func(w http.ResponseWriter, r *http.Request) {
 		f, err := os.Open(name)
-		must(t, err)
+		testutil.Must(t, err)
 		defer f.Close()
 		w.Header().Set("Content-Length", fmt.Sprint(len(body)))
 		before(w, r)
@@ -220,12 +209,12 @@ func TestFailuresAreNoDistrust(t *testing.T) {
 		for _, idle := range []time.Duration{0, 2 * time.Second} {
 			t.Run(fmt.Sprintf("%s, idle timeouts %v", tt.name, idle), func(t *testing.T) {
 				restoreTrust(t)
-				must(t, os.WriteFile(name, body, 0o600))
+				testutil.Must(t, os.WriteFile(name, body, 0o600))
 				before = tt.before
 				s := newSite(t, 0, idle, serve)
 				conn := s.dial(t)
 				_, err := io.WriteString(conn, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-				must(t, err)
+				testutil.Must(t, err)
 				go tt.client(conn)
 				select {
 				case <-s.handled:
@@ -242,7 +231,7 @@ func TestFailuresAreNoDistrust(t *testing.T) {
 
 // When a protocol is distrusted, responses under way go on by copying.
 func TestDistrustedMeanwhile(t *testing.T) {
-	requireKernelTLS(t)
+	testutil.RequireKernelTLS(t, ktls.Probe)
 	const length = 32 << 20
 	name, body := randomFile(t, length)
 	for _, idle := range []time.Duration{0, time.Minute} {
@@ -250,19 +239,18 @@ func TestDistrustedMeanwhile(t *testing.T) {
 			restoreTrust(t)
 			s := newSite(t, 0, idle, func(w http.ResponseWriter, r *http.Request) { http.ServeFile(w, r, name) })
 			response, err := s.Get(s.url)
-			must(t, err)
+			testutil.Must(t, err)
 			defer response.Body.Close()
 			// With this a part has gone out whole, and the most is still to come.
 			first := make([]byte, 4*maxPart)
 			_, err = io.ReadFull(response.Body, first)
-			must(t, err)
+			testutil.Must(t, err)
 			http1Trust.lost.Store(true)
 			rest, err := io.ReadAll(response.Body)
 			got := append(first, rest...)
 			<-s.handled
-			if err != nil || sha256.Sum256(got) != sha256.Sum256(body) {
-				t.Errorf("got %d bytes, %v", len(got), err)
-			}
+			testutil.WantError(t, err, nil)
+			testutil.SameBody(t, got, body)
 			if sent := s.sent.Load(); sent == 0 || sent > length/2 {
 				t.Errorf("%d bytes by sendfile", sent)
 			}

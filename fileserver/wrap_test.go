@@ -14,6 +14,9 @@ import (
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"golang.org/x/net/http2"
+
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil/caddytest"
 )
 
 // Writers that an HTTP/2 server might have one day.
@@ -141,7 +144,7 @@ func TestWriterHasWhatStockHas(t *testing.T) {
 					return nil
 				})
 				response, err := chainClient(t, http2).Get(url)
-				must(t, err)
+				testutil.Must(t, err)
 				defer response.Body.Close()
 				has := <-got
 				if !has.flusher || !has.stringWriter || !http2 && (!has.readerFrom || !has.hijacker) || http2 && (!has.pusher || has.hijacker) {
@@ -173,7 +176,7 @@ func TestBottomOf(t *testing.T) {
 		want bool
 	}{
 		{"net/http", func(w http.ResponseWriter) http.ResponseWriter { return w }, true},
-		{"idle timeouts", func(w http.ResponseWriter) http.ResponseWriter { return idleWriter(w, 0, time.Minute) }, true},
+		{"idle timeouts", func(w http.ResponseWriter) http.ResponseWriter { return caddytest.IdleWriter(w, 0, time.Minute) }, true},
 		{"log recorder", func(w http.ResponseWriter) http.ResponseWriter {
 			return caddyhttp.NewResponseRecorder(w, nil, nil)
 		}, true},
@@ -182,7 +185,7 @@ func TestBottomOf(t *testing.T) {
 		}, false},
 		{"unknown", func(w http.ResponseWriter) http.ResponseWriter { return &hijacker{w} }, false},
 		{"unknown below the idle timeouts", func(w http.ResponseWriter) http.ResponseWriter {
-			return idleWriter(&hijacker{w}, 0, time.Minute)
+			return caddytest.IdleWriter(&hijacker{w}, 0, time.Minute)
 		}, false},
 		{"not a pointer", func(w http.ResponseWriter) http.ResponseWriter { return hijacker{w} }, false},
 		{"not net/http", func(http.ResponseWriter) http.ResponseWriter { return httptest.NewRecorder() }, false},

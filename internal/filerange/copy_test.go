@@ -5,6 +5,8 @@ import (
 	"errors"
 	"io"
 	"testing"
+
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 // A pieceWriter keeps what is written, and fails after the first pieces.
@@ -40,7 +42,7 @@ func TestCopyPooled(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			w := &pieceWriter{left: tt.pieces}
-			n, err := CopyPooled(struct{ io.Writer }{w}, testFile(t, content))
+			n, err := CopyPooled(struct{ io.Writer }{w}, testutil.OpenFile(t, content))
 			if n != int64(tt.want) || !errors.Is(err, tt.err) || !bytes.Equal(w.Bytes(), content[:tt.want]) {
 				t.Errorf("%d bytes, %v", n, err)
 			}
@@ -69,7 +71,7 @@ func TestCopyTo(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			w := &pieceWriter{left: tt.pieces}
-			n, err := Segment{File: testFile(t, content), Offset: tt.offset, Len: tt.len, Ahead: 1000}.CopyTo(w)
+			n, err := Segment{File: testutil.OpenFile(t, content), Offset: tt.offset, Len: tt.len, Ahead: 1000}.CopyTo(w)
 			if n != tt.want || !errors.Is(err, tt.err) || !bytes.Equal(w.Bytes(), content[tt.offset:][:tt.want]) {
 				t.Errorf("%d bytes, %v", n, err)
 			}

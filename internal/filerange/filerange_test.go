@@ -3,25 +3,11 @@ package filerange
 import (
 	"io"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
-)
 
-// testFile returns an open file with that content.
-func testFile(t testing.TB, content []byte) *os.File {
-	t.Helper()
-	name := filepath.Join(t.TempDir(), "file")
-	if err := os.WriteFile(name, content, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	f, err := os.Open(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { f.Close() })
-	return f
-}
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
+)
 
 // embedder reads something else than the file in it.
 type embedder struct{ *os.File }
@@ -38,7 +24,7 @@ func (s *readerSpy) Write(p []byte) (int, error)               { return len(p), 
 func (s *readerSpy) ReadFrom(r io.Reader) (n int64, err error) { s.got = r; return 0, nil }
 
 func TestOf(t *testing.T) {
-	f := testFile(t, make([]byte, 1000))
+	f := testutil.OpenFile(t, make([]byte, 1000))
 	if _, err := f.Seek(100, io.SeekStart); err != nil {
 		t.Fatal(err)
 	}
@@ -53,9 +39,9 @@ func TestOf(t *testing.T) {
 	}
 	defer pipe.Close()
 	defer w.Close()
-	closed := testFile(t, nil)
+	closed := testutil.OpenFile(t, nil)
 	closed.Close()
-	end := testFile(t, make([]byte, 10))
+	end := testutil.OpenFile(t, make([]byte, 10))
 	_, _ = end.Seek(20, io.SeekStart)
 	// What io.Copy makes of a file: its WriteTo hides itself.
 	spy := &readerSpy{}

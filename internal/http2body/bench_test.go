@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/caddy-ktls/caddy-ktls/internal/filerange"
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 // A benchWire reads the same bytes again and again, and writes nowhere.
@@ -36,7 +37,7 @@ func benchConn(b *testing.B) (*Conn, *benchWire) {
 	c := New(w)
 	for n := 0; n < len(start); {
 		m, err := c.Read(make([]byte, len(start)))
-		must(b, err)
+		testutil.Must(b, err)
 		n += m
 	}
 	return c, w

@@ -6,12 +6,13 @@ import (
 	"testing"
 
 	"github.com/caddy-ktls/caddy-ktls/internal/filerange"
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 // A body of all the window that every connection begins with goes out without anything
 // that the client grants, and the server is never asked to write more than the body.
 func TestFiller(t *testing.T) {
-	body := randomBytes(initialWindow, 1)
+	body := testutil.Body(initialWindow)
 	for _, tt := range []struct {
 		name string
 		n    int // of the body
@@ -22,11 +23,11 @@ func TestFiller(t *testing.T) {
 		{"alone", initialWindow, func(*testing.T, *stubServer, *testWire) int { return 0 }},
 		{"a little", 100, func(*testing.T, *stubServer, *testWire) int { return 0 }},
 		{"beside the server", 35_535, func(t *testing.T, s *stubServer, _ *testWire) int {
-			must(t, s.write(5, false, body[:30_000]))
+			testutil.Must(t, s.write(5, false, body[:30_000]))
 			return 30_000
 		}},
 		{"the server has little left for it", 50_000, func(t *testing.T, s *stubServer, _ *testWire) int {
-			must(t, s.write(5, false, body[:60_000]))
+			testutil.Must(t, s.write(5, false, body[:60_000]))
 			s.receive(update(0, 44_465))
 			return 60_000
 		}},
@@ -58,8 +59,8 @@ func TestFiller(t *testing.T) {
 			stream := s.take(t, 1)
 			server := 0
 			s.hindered = func() { server = tt.interfere(t, s, w) }
-			file := openFile(t, body[:tt.n])
-			done(t, "sending", func() {
+			file := testutil.OpenFile(t, body[:tt.n])
+			testutil.Returns(t, "sending", func() {
 				if n, err := stream.SendFile(filerange.Segment{File: file, Len: int64(tt.n)}); n.Total() != int64(tt.n) || err != nil {
 					t.Errorf("%d bytes, %v", n, err)
 				}
@@ -86,12 +87,12 @@ func TestFiller(t *testing.T) {
 func TestReserveOfClosedStream(t *testing.T) {
 	s, w := newConn()
 	s.open(5)
-	body := randomBytes(100, 1)
+	body := testutil.Body(100)
 	poor, rich := s.take(t, 1), s.take(t, 3)
-	must(t, s.write(3, false, make([]byte, 100))) // swallowed
-	must(t, s.write(5, false, make([]byte, initialWindow-100)))
+	testutil.Must(t, s.write(3, false, make([]byte, 100))) // swallowed
+	testutil.Must(t, s.write(5, false, make([]byte, initialWindow-100)))
 	s.receive(initialSize(0), update(1, 100))
-	done(t, "sending", func() {
+	testutil.Returns(t, "sending", func() {
 		if n, err := poor.Write(body, true); n != 100 || err != nil {
 			t.Errorf("%d bytes, %v", n, err)
 		}
@@ -99,7 +100,7 @@ func TestReserveOfClosedStream(t *testing.T) {
 	// It is not to be asked for filler again, of which there was as much as there will
 	// be of the body.
 	s.receive(update(0, 200), update(3, 1000))
-	done(t, "sending", func() {
+	testutil.Returns(t, "sending", func() {
 		if n, err := rich.Write(body, true); n != 100 || err != nil {
 			t.Errorf("%d bytes, %v", n, err)
 		}
@@ -117,7 +118,7 @@ func TestDebtIsPaidFirst(t *testing.T) {
 	s, _ := newConn()
 	stream := s.take(t, 1)
 	c := s.conn
-	must(t, s.write(1, false, make([]byte, 1000))) // swallowed
+	testutil.Must(t, s.write(1, false, make([]byte, 1000))) // swallowed
 	c.owe(&stream.account, 1000)
 	c.serverSent(nil, c.window) // the rest is used
 	c.server = 0
@@ -132,19 +133,19 @@ func TestDebtIsPaidFirst(t *testing.T) {
 func TestReserveGoesOver(t *testing.T) {
 	s, w := newConn()
 	s.open(5)
-	body := randomBytes(100, 1)
+	body := testutil.Body(100)
 	poor, _ := s.take(t, 1), s.take(t, 3)
-	must(t, s.write(3, false, make([]byte, 100))) // swallowed
-	must(t, s.write(5, false, make([]byte, initialWindow-100)))
+	testutil.Must(t, s.write(3, false, make([]byte, 100))) // swallowed
+	testutil.Must(t, s.write(5, false, make([]byte, initialWindow-100)))
 	s.receive(update(1, 1000))
 	failed := make(chan error, 1)
 	go func() {
 		_, err := poor.Write(body, true)
 		failed <- err
 	}()
-	done(t, "waiting", func() { eventually(s.conn, func() bool { return len(s.conn.queue) == 1 }) })
+	testutil.Returns(t, "waiting", func() { eventually(s.conn, func() bool { return len(s.conn.queue) == 1 }) })
 	s.receive(initialSize(0))
-	done(t, "sending", func() { must(t, <-failed) })
+	testutil.Returns(t, "sending", func() { testutil.Must(t, <-failed) })
 	if got, _ := bodies(t, w.taken()); !bytes.Equal(got[1], body) {
 		t.Errorf("%d bytes were sent", len(got[1]))
 	}
@@ -184,13 +185,11 @@ func TestFillerFails(t *testing.T) {
 				_, err := first.Write(make([]byte, 1000), true)
 				failed <- err
 			}()
-			done(t, "waiting", func() { eventually(s.conn, func() bool { return s.conn.filler > 0 }) })
+			testutil.Returns(t, "waiting", func() { eventually(s.conn, func() bool { return s.conn.filler > 0 }) })
 			end := func() {
 				close(may)
-				done(t, "the filler", func() {
-					if err := <-failed; !errors.Is(err, tt.err) {
-						t.Errorf("ends with %v, want %v", err, tt.err)
-					}
+				testutil.Returns(t, "the filler", func() {
+					testutil.WantError(t, <-failed, tt.err)
 				})
 			}
 			if tt.reset {
@@ -199,7 +198,7 @@ func TestFillerFails(t *testing.T) {
 			} else {
 				end()
 			}
-			done(t, "sending", func() {
+			testutil.Returns(t, "sending", func() {
 				if n, err := second.Write(make([]byte, 60_000), true); n != 60_000 || err != nil {
 					t.Errorf("%d bytes, %v", n, err)
 				}

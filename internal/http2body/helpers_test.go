@@ -1,22 +1,11 @@
 package http2body
 
 import (
-	mathrand "math/rand/v2"
-	"os"
-	"path/filepath"
-	"runtime"
 	"testing"
 	"time"
 
 	"golang.org/x/net/http2"
 )
-
-func must(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
 
 // A frame writes a frame.
 type frame = func(*http2.Framer) error
@@ -71,22 +60,6 @@ func reset(stream uint32) frame {
 	return func(f *http2.Framer) error { return f.WriteRSTStream(stream, http2.ErrCodeCancel) }
 }
 
-func randomBytes(n int, seed byte) []byte {
-	b := make([]byte, n)
-	_, _ = mathrand.NewChaCha8([32]byte{seed}).Read(b)
-	return b
-}
-
-func openFile(t testing.TB, content []byte) *os.File {
-	t.Helper()
-	name := filepath.Join(t.TempDir(), "f")
-	must(t, os.WriteFile(name, content, 0o600))
-	f, err := os.Open(name)
-	must(t, err)
-	t.Cleanup(func() { f.Close() })
-	return f
-}
-
 // eventually waits until cond holds, under the connection's lock.
 func eventually(c *Conn, cond func() bool) {
 	for {
@@ -97,22 +70,6 @@ func eventually(c *Conn, cond func() bool) {
 			return
 		}
 		time.Sleep(time.Millisecond)
-	}
-}
-
-// done fails the test if f does not return.
-func done(t testing.TB, what string, f func()) {
-	t.Helper()
-	returned := make(chan struct{})
-	go func() {
-		defer close(returned)
-		f()
-	}()
-	select {
-	case <-returned:
-	case <-time.After(hang):
-		stacks := make([]byte, 1<<20)
-		t.Fatalf("%s hangs\n%s", what, stacks[:runtime.Stack(stacks, true)])
 	}
 }
 

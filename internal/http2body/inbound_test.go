@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/net/http2"
+
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 // setting is the payload of SETTINGS, with values that the framer would not write.
@@ -121,11 +123,11 @@ func TestInboundHoldsBack(t *testing.T) {
 		t.Fatalf("the server has %d bytes, want %d", s.window, serverShare)
 	}
 	s.receive(update(1, 1<<30))
-	must(t, s.write(1, false, make([]byte, serverShare/2)))
+	testutil.Must(t, s.write(1, false, make([]byte, serverShare/2)))
 	if got := readInbound(s.conn, nil, 1); len(got) > 0 {
 		t.Errorf("the server reads %x when it has used half", got)
 	}
-	must(t, s.write(1, false, make([]byte, 1)))
+	testutil.Must(t, s.write(1, false, make([]byte, 1)))
 	if got := readInbound(s.conn, nil, 1); !bytes.Equal(got, written(update(0, serverShare/2+1))) {
 		t.Errorf("the server reads %x when it has used more", got)
 	}
@@ -198,7 +200,7 @@ func TestInboundWakes(t *testing.T) {
 	read := func(want []byte) {
 		t.Helper()
 		got := make([]byte, len(want))
-		done(t, "reading", func() {
+		testutil.Returns(t, "reading", func() {
 			if _, err := io.ReadFull(conn, got); err != nil || !bytes.Equal(got, want) {
 				t.Errorf("read %x, %v; want %x", got, err, want)
 			}
@@ -222,7 +224,7 @@ func TestInboundWakes(t *testing.T) {
 	_ = conn.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
 	conn.Insert(ping)
 	read(inserted)
-	done(t, "the deadline", func() {
+	testutil.Returns(t, "the deadline", func() {
 		if n, err := conn.Read(make([]byte, 9)); n > 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Errorf("after the deadline Read returns %d, %v", n, err)
 		}
@@ -231,7 +233,7 @@ func TestInboundWakes(t *testing.T) {
 	go conn.Insert(ping)
 	read(inserted)
 	client.Close()
-	done(t, "the end", func() {
+	testutil.Returns(t, "the end", func() {
 		if n, err := conn.Read(make([]byte, 9)); n > 0 || !errors.Is(err, io.EOF) {
 			t.Errorf("after the end Read returns %d, %v", n, err)
 		}

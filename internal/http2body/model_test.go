@@ -14,6 +14,8 @@ import (
 
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
+
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 // newModel returns a client of a server.
@@ -37,9 +39,6 @@ func newModel(t testing.TB, name, server string, site *modelSite, seed uint64, w
 	return m
 }
 
-// hang is how long a client may take: far more than it needs.
-const hang = time.Minute
-
 // finish runs the client, and fails the test if it hangs.
 func (m *modelClient) finish() {
 	m.t.Helper()
@@ -61,7 +60,7 @@ func (m *modelClient) finish() {
 			m.conn.Close()
 			m.t.Fatalf("%s: %s\n%s\n%s", m.name, message, m.describe(), text)
 		}
-	case <-time.After(hang):
+	case <-time.After(testutil.Patience):
 		text := m.dump()
 		m.conn.Close()
 		<-failed
@@ -81,8 +80,8 @@ func (m *modelClient) describe() string {
 }
 
 func newSite(t testing.TB) *modelSite {
-	body := randomBytes(9<<20, 1)
-	return &modelSite{t: t, body: body, file: openFile(t, body)}
+	body := testutil.Body(9 << 20)
+	return &modelSite{t: t, body: body, file: testutil.OpenFile(t, body)}
 }
 
 // pick returns one of several.
@@ -155,7 +154,7 @@ func randomModel(t testing.TB, site *modelSite, server string, seed uint64) {
 	m.finish()
 	m.conn.Close()
 	c := m.server
-	done(t, "the end of all streams", func() {
+	testutil.Returns(t, "the end of all streams", func() {
 		eventually(c, func() bool { return len(c.queue) == 0 && c.filling == nil && c.reserved == 0 })
 	})
 }
@@ -170,7 +169,7 @@ func TestModel(t *testing.T) {
 	if text := os.Getenv("KTLS_SEED"); text != "" {
 		var err error
 		first, err = strconv.ParseUint(text, 10, 64)
-		must(t, err)
+		testutil.Must(t, err)
 	}
 	site := newSite(t)
 	for _, server := range servers {

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/net/http2"
 
 	"github.com/caddy-ktls/caddy-ktls/internal/filerange"
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 // However the server's frames are cut, they pass, but for the payload of streams that
@@ -72,12 +73,12 @@ func TestOutboundAccounts(t *testing.T) {
 	s, _, stream := withStreams(t)
 	c := s.conn
 	other := c.streams[3]
-	must(t, s.write(3, false, make([]byte, 1000)))
-	must(t, s.write(5, false, nil))
+	testutil.Must(t, s.write(3, false, make([]byte, 1000)))
+	testutil.Must(t, s.write(5, false, nil))
 	_, err := c.Write(written(data(5, true, make([]byte, 100))))
-	must(t, err)
+	testutil.Must(t, err)
 	_, err = c.Write(written(data(1, false, make([]byte, 10))))
-	must(t, err)
+	testutil.Must(t, err)
 	if l := c.ledger; l.window != initialWindow-1100 || l.server != initialWindow-1110 || l.reserved != 10 {
 		t.Errorf("%+v", l)
 	}
@@ -88,7 +89,7 @@ func TestOutboundAccounts(t *testing.T) {
 		t.Errorf("%+v, %d passed", a, other.passed)
 	}
 	_, err = c.Write(written(data(1, true, nil)))
-	must(t, err)
+	testutil.Must(t, err)
 	if c.reserved != 0 || c.taken != 0 || c.streams[1] != nil {
 		t.Errorf("after the end %+v, stream %v", c.ledger, c.streams[1])
 	}
@@ -120,15 +121,15 @@ func TestOutboundBetween(t *testing.T) {
 		stream = append(stream, written(next.write)...)
 		legal[len(stream)] = next.may
 	}
-	body := randomBytes(1000, 1)
-	file := openFile(t, body)
+	body := testutil.Body(1000)
+	file := testutil.OpenFile(t, body)
 	ours := written(data(1, false, body))
 	for place := range len(stream) + 1 {
 		s, w, sending := withStreams(t)
 		s.receive(update(0, 1<<20))
 		s.writeAll(t, stream[:place], func() int { return 1 << 20 })
 		sent, err := sending.SendFile(filerange.Segment{File: file, Ahead: int64(len(body))}) // without waiting
-		must(t, err)
+		testutil.Must(t, err)
 		if (sent.Total() > 0) != legal[place] {
 			t.Errorf("at %d %v bytes are sent", place, sent)
 		}
@@ -138,12 +139,12 @@ func TestOutboundBetween(t *testing.T) {
 				_, err := sending.Write(body, true)
 				finished <- err
 			}()
-			done(t, "waiting", func() { eventually(s.conn, func() bool { return len(s.conn.queue) == 1 }) })
+			testutil.Returns(t, "waiting", func() { eventually(s.conn, func() bool { return len(s.conn.queue) == 1 }) })
 		} else {
 			finished <- nil
 		}
 		s.writeAll(t, stream[place:], func() int { return 1 })
-		done(t, "sending", func() { must(t, <-finished) })
+		testutil.Returns(t, "sending", func() { testutil.Must(t, <-finished) })
 		got := w.taken()
 		i := bytes.Index(got, ours)
 		if i < 0 || !legal[i] || i < place {
@@ -174,7 +175,7 @@ func TestOutboundGoAway(t *testing.T) {
 			for _, n := range []int{1, 3, 9, 13, 16, 17, 100} {
 				s, w, stream := withStreams(t)
 				s.writeAll(t, written(ping, tt.write), func() int { return n })
-				done(t, "sending", func() {
+				testutil.Returns(t, "sending", func() {
 					if _, err := stream.Write([]byte("body"), true); !errors.Is(err, tt.err) {
 						t.Errorf("in pieces of %d: %v, want %v", n, err, tt.err)
 					}
@@ -209,8 +210,8 @@ func TestOutboundEnds(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			s, w, stream := withStreams(t)
-			file := openFile(t, []byte("body"))
-			must(t, tt.end(s))
+			file := testutil.OpenFile(t, []byte("body"))
+			testutil.Must(t, tt.end(s))
 			w.taken()
 			sent, err := stream.SendFile(filerange.Segment{File: file, Len: 4})
 			if !errors.Is(err, tt.err) || (sent.Total() == 4) != (tt.err == nil) || (len(w.taken()) > 0) != (tt.err == nil) {
@@ -238,7 +239,7 @@ func TestOutboundEndsInTurn(t *testing.T) {
 		}
 		return nil
 	}
-	file := openFile(t, make([]byte, 200_000))
+	file := testutil.OpenFile(t, make([]byte, 200_000))
 	s.receive(update(1, 200_000))
 	sent, err := stream.SendFile(filerange.Segment{File: file, Len: 200_000})
 	if sent.Total() != turnFrames*FilePayload || !errors.Is(err, errReset) {

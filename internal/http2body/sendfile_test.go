@@ -7,15 +7,16 @@ import (
 	"testing"
 
 	"github.com/caddy-ktls/caddy-ktls/internal/filerange"
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 // A file that has become shorter is not begun, and what it was to use others can.
 func TestShortFile(t *testing.T) {
 	s, w := newConn()
 	s.receive(update(0, 100_000))
-	body := randomBytes(100_000, 1)
-	file := openFile(t, body)
-	must(t, os.Truncate(file.Name(), 90_000))
+	body := testutil.Body(100_000)
+	file := testutil.OpenFile(t, body)
+	testutil.Must(t, os.Truncate(file.Name(), 90_000))
 	stream, other := s.take(t, 1), s.take(t, 3)
 	s.receive(update(1, 100_000), update(3, 100_000))
 	stream.waited = true // so that it looks
@@ -23,7 +24,7 @@ func TestShortFile(t *testing.T) {
 	if sent.Total() != 0 || !errors.Is(err, ErrShort) {
 		t.Errorf("%v bytes sent, %v", sent, err)
 	}
-	done(t, "the other stream", func() {
+	testutil.Returns(t, "the other stream", func() {
 		if n, err := other.Write(body, true); n != len(body) || err != nil {
 			t.Errorf("%d bytes, %v", n, err)
 		}
@@ -35,8 +36,8 @@ func TestShortFile(t *testing.T) {
 
 // What is sent ahead needs no waiting, and no filler.
 func TestAhead(t *testing.T) {
-	body := randomBytes(500_000, 1)
-	file := openFile(t, body)
+	body := testutil.Body(500_000)
+	file := testutil.OpenFile(t, body)
 	for _, tt := range []struct {
 		name   string
 		window uint32
@@ -51,7 +52,7 @@ func TestAhead(t *testing.T) {
 		{"no window of the stream", 1 << 20, 0, func(t *testing.T, s *stubServer, w *testWire) { s.receive(initialSize(0)) }, 0},
 		{"the server writes", 1 << 20, 0, func(t *testing.T, s *stubServer, w *testWire) {
 			_, err := s.conn.Write(written(ping)[:5])
-			must(t, err)
+			testutil.Must(t, err)
 		}, 0},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -62,11 +63,11 @@ func TestAhead(t *testing.T) {
 			}
 			// What the server has it keeps, since nothing of it is needed.
 			s.receive(initialSize(1 << 20))
-			must(t, s.acknowledge())
+			testutil.Must(t, s.acknowledge())
 			if tt.before != nil {
 				tt.before(t, s, w)
 			}
-			done(t, "sending", func() {
+			testutil.Returns(t, "sending", func() {
 				sent, err := stream.SendFile(filerange.Segment{File: file, Offset: 1000, Len: tt.n, Ahead: 100_000})
 				if (sent != filerange.Sent{Sendfile: tt.sent}) || err != nil {
 					t.Errorf("%+v sent, %v; want %d bytes", sent, err, tt.sent)
@@ -97,13 +98,13 @@ func TestCork(t *testing.T) {
 	}
 	sent := make(chan error, 1)
 	go func() {
-		_, err := stream.SendFile(filerange.Segment{File: openFile(t, make([]byte, 100_000)), Len: 100_000})
+		_, err := stream.SendFile(filerange.Segment{File: testutil.OpenFile(t, make([]byte, 100_000)), Len: 100_000})
 		sent <- err
 	}()
 	eventually(s.conn, func() bool { return s.conn.streamWindow(&stream.account) == 0 && !s.conn.busy })
-	done(t, "waiting", func() { eventually(s.conn, func() bool { return !w.isCorked() }) })
+	testutil.Returns(t, "waiting", func() { eventually(s.conn, func() bool { return !w.isCorked() }) })
 	s.receive(update(1, 1<<20))
-	done(t, "sending", func() { must(t, <-sent) })
+	testutil.Returns(t, "sending", func() { testutil.Must(t, <-sent) })
 	if w.isCorked() {
 		t.Error("corked in the end")
 	}

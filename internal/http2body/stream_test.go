@@ -4,6 +4,8 @@ import (
 	"errors"
 	"net/http"
 	"testing"
+
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 // A stream is given once, while it is open; more of them than the server allows are
@@ -33,12 +35,12 @@ func TestAwaitServerMismatch(t *testing.T) {
 	s, _ := newConn()
 	s.open(1)
 	stream, err := s.conn.Stream(1)
-	must(t, err)
-	must(t, s.write(1, false, make([]byte, 101)))
+	testutil.Must(t, err)
+	testutil.Must(t, s.write(1, false, make([]byte, 101)))
 	if err := stream.AwaitServer(stubWriter{server: s, id: 1}, 100); !errors.Is(err, ErrMismatch) {
 		t.Errorf("it ends with %v", err)
 	}
-	must(t, stream.AwaitServer(stubWriter{server: s, id: 1}, 101))
+	testutil.Must(t, stream.AwaitServer(stubWriter{server: s, id: 1}, 101))
 	if err := stream.AwaitServer(struct{ http.ResponseWriter }{}, 101); err == nil {
 		t.Error("it ends without a flush")
 	}
@@ -49,16 +51,16 @@ func TestAwaitServerWaits(t *testing.T) {
 	s, w := newConn()
 	s.open(1)
 	stream, err := s.conn.Stream(1)
-	must(t, err)
+	testutil.Must(t, err)
 	awaited := make(chan error, 1)
 	w.writing = func(int) error {
 		go func() { awaited <- stream.AwaitServer(stubWriter{server: s, id: 1}, 100) }()
 		// It sees that all has been sent, and yet waits.
-		done(t, "awaiting", func() { eventually(s.conn, func() bool { return s.conn.awaiting == 1 }) })
+		testutil.Returns(t, "awaiting", func() { eventually(s.conn, func() bool { return s.conn.awaiting == 1 }) })
 		return nil
 	}
-	must(t, s.write(1, false, make([]byte, 100)))
-	done(t, "awaiting", func() { must(t, <-awaited) })
+	testutil.Must(t, s.write(1, false, make([]byte, 100)))
+	testutil.Returns(t, "awaiting", func() { testutil.Must(t, <-awaited) })
 }
 
 // AwaitServer needs no moment in which the server writes nothing.
@@ -67,11 +69,11 @@ func TestAwaitServerBesideWrites(t *testing.T) {
 	s.open(1)
 	s.open(3)
 	stream, err := s.conn.Stream(1)
-	must(t, err)
+	testutil.Must(t, err)
 	awaited := make(chan error, 1)
 	w.writing = func(int) error {
 		w.writing = func(int) error { // the next write lasts until AwaitServer has returned
-			done(t, "awaiting", func() { must(t, <-awaited) })
+			testutil.Returns(t, "awaiting", func() { testutil.Must(t, <-awaited) })
 			return nil
 		}
 		go func() { awaited <- stream.AwaitServer(stubWriter{server: s, id: 1}, 100) }()
@@ -81,6 +83,6 @@ func TestAwaitServerBesideWrites(t *testing.T) {
 		eventually(s.conn, func() bool { return len(s.conn.servers) == 1 })
 		return nil
 	}
-	must(t, s.write(1, false, make([]byte, 100)))
+	testutil.Must(t, s.write(1, false, make([]byte, 100)))
 	eventually(s.conn, func() bool { return !s.conn.busy })
 }

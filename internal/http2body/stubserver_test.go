@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"golang.org/x/net/http2"
+
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 // A stubServer writes to streams as an HTTP/2 server does, one write at a time, and
@@ -79,8 +81,8 @@ func (s *stubServer) take(t testing.TB, id uint32) *Stream {
 	t.Helper()
 	s.open(id)
 	stream, err := s.conn.Stream(id)
-	must(t, err)
-	must(t, stream.AwaitServer(stubWriter{server: s, id: id}, 0))
+	testutil.Must(t, err)
+	testutil.Must(t, stream.AwaitServer(stubWriter{server: s, id: id}, 0))
 	stream.Take()
 	return stream
 }

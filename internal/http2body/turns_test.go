@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/caddy-ktls/caddy-ktls/internal/filerange"
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 // Two files take turns of four frames.
@@ -17,8 +18,8 @@ func TestTurns(t *testing.T) {
 	server, w := newConn()
 	c := server.conn
 	const frames = 40
-	body := randomBytes(frames*FilePayload, 1)
-	file := openFile(t, body)
+	body := testutil.Body(frames * FilePayload)
+	file := testutil.OpenFile(t, body)
 	server.receive(update(0, 1<<30), update(0, 1<<30))
 	streams := []*Stream{server.take(t, 1), server.take(t, 3)}
 	server.receive(update(1, 1<<30), update(3, 1<<30))
@@ -27,7 +28,7 @@ func TestTurns(t *testing.T) {
 		eventually(c, func() bool { return len(c.queue) == 1 || finished.Load() })
 		return nil
 	}
-	done(t, "sending", func() {
+	testutil.Returns(t, "sending", func() {
 		var senders sync.WaitGroup
 		for _, s := range streams {
 			senders.Go(func() {
@@ -63,7 +64,7 @@ func TestEndsWhileWaiting(t *testing.T) {
 		{"the connection fails", func(s *stubServer) { s.conn.Close(broken) }, broken},
 		{"the server gives up", func(s *stubServer) { s.conn.stop(errGoAway) }, errGoAway},
 	}
-	body := randomBytes(200_000, 1)
+	body := testutil.Body(200_000)
 	for _, wait := range []struct {
 		name  string
 		begin func(t *testing.T, s *stubServer, w *testWire) (send func(*Stream) error, waits func() bool)
@@ -76,8 +77,8 @@ func TestEndsWhileWaiting(t *testing.T) {
 			}, func() bool { return s.conn.streams[1].need > 0 }
 		}},
 		{"for the connection's window", func(t *testing.T, s *stubServer, w *testWire) (func(*Stream) error, func() bool) {
-			must(t, s.write(5, false, body[:initialWindow]))
-			file := openFile(t, body)
+			testutil.Must(t, s.write(5, false, body[:initialWindow]))
+			file := testutil.OpenFile(t, body)
 			return func(stream *Stream) error {
 				_, err := stream.SendFile(filerange.Segment{File: file, Len: 200_000})
 				return err
@@ -108,7 +109,7 @@ func TestEndsWhileWaiting(t *testing.T) {
 		{"for the end of a frame of the server", func(t *testing.T, s *stubServer, w *testWire) (func(*Stream) error, func() bool) {
 			s.receive(update(0, 1<<20))
 			_, err := s.conn.Write(written(data(5, false, body[:100]))[:50])
-			must(t, err)
+			testutil.Must(t, err)
 			return func(stream *Stream) error {
 				_, err := stream.Write(body, true)
 				return err
@@ -134,13 +135,11 @@ func TestEndsWhileWaiting(t *testing.T) {
 				send, waits := wait.begin(t, s, w)
 				failed := make(chan error, 1)
 				go func() { failed <- send(stream) }()
-				done(t, "waiting", func() { eventually(s.conn, waits) })
+				testutil.Returns(t, "waiting", func() { eventually(s.conn, waits) })
 				w.taken()
 				tt.end(s)
-				done(t, "sending", func() {
-					if err := <-failed; !errors.Is(err, tt.err) {
-						t.Errorf("ends with %v, want %v", err, tt.err)
-					}
+				testutil.Returns(t, "sending", func() {
+					testutil.WantError(t, <-failed, tt.err)
 				})
 				if n := len(w.taken()); n > 0 {
 					t.Errorf("%d bytes were sent", n)
@@ -179,9 +178,9 @@ func TestCloseEndsServersWrite(t *testing.T) {
 		_, err := s.conn.Write(written(ping))
 		waited <- err
 	}()
-	done(t, "waiting", func() { eventually(s.conn, func() bool { return len(s.conn.servers) == 1 }) })
+	testutil.Returns(t, "waiting", func() { eventually(s.conn, func() bool { return len(s.conn.servers) == 1 }) })
 	s.conn.Close(nil)
-	done(t, "the server's write", func() {
+	testutil.Returns(t, "the server's write", func() {
 		if err := <-waited; !errors.Is(err, net.ErrClosed) {
 			t.Errorf("the server's write returns %v", err)
 		}
@@ -200,23 +199,23 @@ func TestCloseEndsServersWrite(t *testing.T) {
 func TestReserveGoesFirst(t *testing.T) {
 	s, w := newConn()
 	s.open(5)
-	body := randomBytes(1000, 1)
+	body := testutil.Body(1000)
 	poor, rich := s.take(t, 1), s.take(t, 3)
-	must(t, s.write(3, false, make([]byte, 100))) // swallowed
-	must(t, s.write(5, false, make([]byte, initialWindow-100)))
+	testutil.Must(t, s.write(3, false, make([]byte, 100))) // swallowed
+	testutil.Must(t, s.write(5, false, make([]byte, initialWindow-100)))
 	failed := make(chan error, 1)
 	go func() {
 		_, err := poor.Write(body, true)
 		failed <- err
 	}()
-	done(t, "waiting", func() { eventually(s.conn, func() bool { return len(s.conn.queue) == 1 }) })
-	done(t, "sending", func() {
+	testutil.Returns(t, "waiting", func() { eventually(s.conn, func() bool { return len(s.conn.queue) == 1 }) })
+	testutil.Returns(t, "sending", func() {
 		if n, err := rich.Write(body[:100], true); n != 100 || err != nil {
 			t.Errorf("%d bytes, %v", n, err)
 		}
 	})
 	s.receive(update(0, 2000))
-	done(t, "sending", func() { must(t, <-failed) })
+	testutil.Returns(t, "sending", func() { testutil.Must(t, <-failed) })
 	if got, _ := bodies(t, w.taken()); !bytes.Equal(got[1], body) || !bytes.Equal(got[3], body[:100]) {
 		t.Errorf("%d and %d bytes were sent", len(got[1]), len(got[3]))
 	}
@@ -229,7 +228,7 @@ func TestServersShareFirst(t *testing.T) {
 	s.receive(update(0, 1<<30), update(5, 1<<30), initialSize(1<<30))
 	s.streams[5] += 1 << 30
 	stream := s.take(t, 1)
-	must(t, s.write(5, false, make([]byte, serverShare/2)))
+	testutil.Must(t, s.write(5, false, make([]byte, serverShare/2)))
 	var got []byte
 	failed := make(chan error, 1)
 	w.writing = func(frames int) error {
@@ -245,8 +244,8 @@ func TestServersShareFirst(t *testing.T) {
 		eventually(s.conn, func() bool { return len(s.conn.queue) == 1 })
 		return nil
 	}
-	must(t, s.write(5, false, make([]byte, 1)))
-	done(t, "sending", func() { must(t, <-failed) })
+	testutil.Must(t, s.write(5, false, make([]byte, 1)))
+	testutil.Returns(t, "sending", func() { testutil.Must(t, <-failed) })
 	if want := written(update(0, serverShare/2+1)); !bytes.Equal(got, want) {
 		t.Errorf("the server reads %x, want %x", got, want)
 	}

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/caddy-ktls/caddy-ktls/internal/filerange"
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 // After a write that has failed nothing else is written.
@@ -36,7 +37,7 @@ func TestFailedWrite(t *testing.T) {
 			if !errors.Is(err, broken) {
 				t.Errorf("the write returns %v", err)
 			}
-			done(t, "the other stream", func() {
+			testutil.Returns(t, "the other stream", func() {
 				if err := <-other; !errors.Is(err, broken) {
 					t.Errorf("the other stream ends with %v", err)
 				}
@@ -80,14 +81,14 @@ func TestWrite(t *testing.T) {
 			s, w := newConn()
 			stream := s.take(t, 1)
 			s.receive(update(0, 1<<20), update(1, 1<<20))
-			body := randomBytes(200_000, 1)
+			body := testutil.Body(200_000)
 			at := 0
 			for _, p := range tt.parts {
 				if n, err := stream.Write(body[at:at+p.n], p.end); n != p.n || err != nil {
 					t.Fatalf("%d bytes, %v", n, err)
 				}
 				if at += p.n; p.flush {
-					must(t, stream.Flush())
+					testutil.Must(t, stream.Flush())
 				}
 			}
 			if len(stream.held) != tt.held {
@@ -110,13 +111,13 @@ func TestWriteThenSendFile(t *testing.T) {
 	s, w := newConn()
 	stream := s.take(t, 1)
 	s.receive(update(0, 1<<20))
-	body := randomBytes(50_000, 1)
+	body := testutil.Body(50_000)
 	_, err := stream.Write(body[:100], false)
-	must(t, err)
-	_, err = stream.SendFile(filerange.Segment{File: openFile(t, body), Offset: 100, Len: 40_000})
-	must(t, err)
+	testutil.Must(t, err)
+	_, err = stream.SendFile(filerange.Segment{File: testutil.OpenFile(t, body), Offset: 100, Len: 40_000})
+	testutil.Must(t, err)
 	_, err = stream.Write(body[40_100:], true)
-	must(t, err)
+	testutil.Must(t, err)
 	if got, _ := bodies(t, w.taken()); !bytes.Equal(got[1], body) {
 		t.Errorf("%d bytes, or others", len(got[1]))
 	}
