@@ -17,21 +17,9 @@ import (
 
 	"github.com/caddy-ktls/caddy-ktls/fileserver"
 	"github.com/caddy-ktls/caddy-ktls/internal/telemetry"
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil/caddytest"
 )
-
-// A discarder is net/http's writer, as far as it costs nothing.
-type discarder struct {
-	header http.Header
-	buf    []byte
-}
-
-func (d *discarder) Header() http.Header              { return d.header }
-func (d *discarder) WriteHeader(int)                  {}
-func (d *discarder) Write(p []byte) (int, error)      { return len(p), nil }
-func (d *discarder) SetWriteDeadline(time.Time) error { return nil }
-func (d *discarder) ReadFrom(r io.Reader) (int64, error) {
-	return io.CopyBuffer(struct{ io.Writer }{io.Discard}, struct{ io.Reader }{r}, d.buf)
-}
 
 // BenchmarkServeHTTP is a response that no connection is known for, with what
 // Caddy's server has for each, and metrics: stock is the next handler alone.
@@ -47,19 +35,14 @@ func BenchmarkServeHTTP(b *testing.B) {
 					h.options = fileserver.Options{MinSize: fileserver.DefaultMinSize, Sending: h.responses.Sending}
 					serve = func(w http.ResponseWriter, r *http.Request) error { return h.ServeHTTP(w, r, next) }
 				}
-				bottom := &discarder{header: make(http.Header), buf: make([]byte, 32<<10)}
+				bottom := testutil.NewDiscarder()
 				plain := httptest.NewRequest(http.MethodGet, "/", nil)
 				plain.TLS = new(tls.ConnectionState)
 				b.SetBytes(int64(size))
 				b.ReportAllocs()
 				for b.Loop() {
-					clear(bottom.header)
-					idle := &caddyhttp.IdleTimeoutWriter{
-						ResponseWriterWrapper: &caddyhttp.ResponseWriterWrapper{ResponseWriter: bottom},
-						Ctrl:                  http.NewResponseController(bottom),
-						Deadline:              caddyhttp.IdleDeadline{Start: time.Now(), Timeout: time.Minute},
-						Logger:                zap.NewNop(),
-					}
+					clear(bottom.Header())
+					idle := caddytest.IdleWriter(bottom, 0, time.Minute)
 					ctx := context.WithValue(plain.Context(), caddy.ReplacerCtxKey, caddy.NewReplacer())
 					r := plain.WithContext(caddyhttp.ContextWithIdleTimeouts(ctx, nil, idle))
 					if err := serve(idle, r); err != nil {
@@ -81,7 +64,7 @@ func benchHandler(b *testing.B, size int) caddyhttp.HandlerFunc {
 			return err
 		}
 	}
-	f := openFile(b, body)
+	f := testutil.OpenFile(b, body)
 	length := []string{fmt.Sprint(size)}
 	return func(w http.ResponseWriter, _ *http.Request) error {
 		if _, err := f.Seek(0, io.SeekStart); err != nil {

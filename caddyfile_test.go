@@ -5,24 +5,11 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/caddyserver/caddy/v2"
 	_ "github.com/caddyserver/caddy/v2/modules/standard"
-)
 
-// testAdapt compares what a Caddyfile is adapted to, and validates it.
-func testAdapt(t *testing.T, caddyfile, want string) {
-	t.Helper()
-	got, err := adapt(caddyfile)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got != want {
-		t.Errorf("adapted to\n%swant\n%s", got, want)
-	}
-	if err := caddy.Validate(testConfig(t, caddyfile)); err != nil {
-		t.Error(err)
-	}
-}
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil/caddytest"
+)
 
 func TestAdapt(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.caddyfiletest")
@@ -31,11 +18,11 @@ func TestAdapt(t *testing.T) {
 	}
 	for _, file := range files {
 		t.Run(strings.TrimSuffix(filepath.Base(file), ".caddyfiletest"), func(t *testing.T) {
-			caddyfile, want, ok := strings.Cut(readFile(t, file), "----------\n")
+			caddyfile, want, ok := strings.Cut(testutil.ReadFile(t, file), "----------\n")
 			if !ok {
 				t.Fatal("no line of ten dashes between Caddyfile and JSON")
 			}
-			testAdapt(t, caddyfile, want)
+			caddytest.WantAdapted(t, caddyfile, want)
 		})
 	}
 }
@@ -86,7 +73,7 @@ func TestAdaptErrors(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			config, err := adapt(tt.caddyfile)
+			config, err := caddytest.Adapt(tt.caddyfile)
 			if err == nil {
 				t.Fatalf("no error, but\n%s", config)
 			}

@@ -13,17 +13,16 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil/caddytest"
 )
 
 // One half of an upgraded connection can be closed alone, whatever Caddy puts around
 // the connections of a server with these protocols.
 func TestHalfClose(t *testing.T) {
 	hello, answer := bytes.Repeat([]byte("hello "), 20_000), bytes.Repeat([]byte("answer "), 20_000)
-	backend, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer backend.Close()
+	backend := testutil.Listen(t)
 	heard := make(chan []byte, 10)
 	go func() {
 		for {
@@ -49,8 +48,8 @@ func TestHalfClose(t *testing.T) {
 	})
 	for _, protocols := range []string{"h1", "h1 h2"} {
 		t.Run(protocols, func(t *testing.T) {
-			address := freeAddress(t)
-			config, err := json.Marshal(testConfig(t, fmt.Sprintf(`{
+			address := testutil.FreeAddress(t)
+			config, err := json.Marshal(caddytest.Config(t, fmt.Sprintf(`{
 	auto_https disable_redirects
 	servers {
 		protocols %s

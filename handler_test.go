@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"testing"
-	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -16,6 +15,7 @@ import (
 
 	"github.com/caddy-ktls/caddy-ktls/fileserver"
 	"github.com/caddy-ktls/caddy-ktls/internal/telemetry"
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 // The placeholders have values in the handlers behind, and afterwards.
@@ -52,7 +52,7 @@ func TestPlaceholders(t *testing.T) {
 			err := h.ServeHTTP(httptest.NewRecorder(), r, caddyhttp.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) error {
 				want("before", "status", tt.before)
 				want("before", "sendfile_bytes", tt.bytes)
-				respond(t, w, tt.body)
+				testutil.Respond(t, w, tt.body, fileserver.DefaultMinSize)
 				return tt.err
 			}))
 			if !errors.Is(err, tt.err) {
@@ -65,27 +65,4 @@ func TestPlaceholders(t *testing.T) {
 			}
 		})
 	}
-}
-
-// respond writes a body of some kind to a response, and returns how many bytes
-// are copied.
-func respond(t testing.TB, w http.ResponseWriter, kind string) int64 {
-	t.Helper()
-	switch kind {
-	case "nothing":
-		return 0
-	case "text":
-		n, err := w.Write([]byte("a text"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		return int64(n)
-	}
-	data := make([]byte, fileserver.DefaultMinSize)
-	if kind == "small file" {
-		data = data[1:]
-	}
-	file := openFile(t, data)
-	http.ServeContent(w, httptest.NewRequest(http.MethodGet, "/", nil), file.Name(), time.Time{}, file)
-	return int64(len(data))
 }

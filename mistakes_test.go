@@ -9,6 +9,9 @@ import (
 	"testing"
 
 	"github.com/caddyserver/caddy/v2"
+
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil/caddytest"
 )
 
 // Parts of warnings and errors.
@@ -111,7 +114,7 @@ func TestMistakes(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			for range 3 { // Caddy provisions servers in any order
-				config := testConfig(t, tt.caddyfile)
+				config := caddytest.Config(t, tt.caddyfile)
 				logFile := filepath.Join(t.TempDir(), "log")
 				config.Logging.Logs["default"].WriterRaw = json.RawMessage(fmt.Sprintf(`{"output":"file","filename":%q}`, logFile))
 				config.Logging.Logs["default"].EncoderRaw = json.RawMessage(`{"format":"json"}`)
@@ -130,11 +133,8 @@ func TestMistakes(t *testing.T) {
 func wantWarnings(t *testing.T, logFile string, want [][]string) {
 	t.Helper()
 	var got []string
-	for line := range strings.Lines(readFile(t, logFile)) {
-		var entry struct{ Level, Logger string }
-		if err := json.Unmarshal([]byte(line), &entry); err != nil {
-			t.Fatal(err)
-		}
+	for line := range strings.Lines(testutil.ReadFile(t, logFile)) {
+		entry := testutil.ParseJSON[struct{ Level, Logger string }](t, line)
 		if entry.Level != "info" && strings.HasSuffix(entry.Logger, ".ktls") {
 			got = append(got, line)
 		}
@@ -153,13 +153,13 @@ func wantWarnings(t *testing.T, logFile string, want [][]string) {
 
 // In JSON there may be blanks, and the modules are named one by one.
 func TestMistakesJSON(t *testing.T) {
-	config := testConfig(t, "example.com\n")
+	config := caddytest.Config(t, "example.com\n")
 	config.AppsRaw = caddy.ModuleMap{"http": json.RawMessage(`{"servers": {"s": {"listen": [":443"],
 		"listener_wrappers": [{ "offload" :"large", "wrapper" : "ktls" }, { "wrapper" : "tls" }],
 		"routes": [{"handle": [{ "handler" : "ktls" }]}]}}}`)}
 	wantError(t, caddy.Validate(config), []string{beforeTLS})
 
-	config = testConfig(t, "example.com\n")
+	config = caddytest.Config(t, "example.com\n")
 	config.AppsRaw = caddy.ModuleMap{"http": json.RawMessage(`{"servers": {"s": {"listen": [":443"],
 		"listener_wrappers": [{ "wrapper" : "ktls" }],
 		"routes": [{"handle": [{ "handler" : "ktls", "offload": "always" }]}]}}}`)}

@@ -3,26 +3,24 @@ package caddyktls
 import (
 	"encoding/json"
 	"fmt"
-	"math/rand"
-	"os"
 	"path/filepath"
 	"testing"
 
 	"github.com/caddyserver/caddy/v2"
+
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil/caddytest"
 )
 
 // A configuration may be loaded again and again: metrics are registered with
 // each, the servers of the former ones are forgotten, and it serves on.
 func TestReload(t *testing.T) {
 	root := t.TempDir()
-	body := make([]byte, 3*65536+1)
-	_, _ = rand.New(rand.NewSource(1)).Read(body)
-	if err := os.WriteFile(filepath.Join(root, "file"), body, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	address := freeAddress(t)
+	body := testutil.Body(3*65536 + 1)
+	testutil.WriteFile(t, filepath.Join(root, "file"), body)
+	address := testutil.FreeAddress(t)
 	client, certificate, key := testCertificate(t)
-	config, err := json.Marshal(testConfig(t, fmt.Sprintf(`{
+	config, err := json.Marshal(caddytest.Config(t, fmt.Sprintf(`{
 	auto_https disable_redirects
 }
 
@@ -54,7 +52,7 @@ https://%s {
 	}
 
 	// A configuration that is refused leaves the one that runs as it is.
-	bad := testConfig(t, "https://"+address+" {\n\thandle {\n\t\tktls\n\t}\n}\n")
+	bad := caddytest.Config(t, "https://"+address+" {\n\thandle {\n\t\tktls\n\t}\n}\n")
 	if err := caddy.Run(bad); err == nil {
 		t.Error("no error")
 	}

@@ -16,6 +16,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/caddy-ktls/caddy-ktls/internal/telemetry"
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 // A client whose body is too large gets the answer before it has sent all, where
@@ -45,9 +46,7 @@ func TestTooLargeByError(t *testing.T) {
 				}
 				w.WriteHeader(failed.StatusCode)
 			}))
-			config := server.Client().Transport.(*http.Transport).TLSClientConfig.Clone()
-			config.ServerName, config.NextProtos = "example.com", nil
-			conn, err := (&tls.Dialer{Config: config}).DialContext(t.Context(), "tcp", server.Listener.Addr().String())
+			conn, err := (&tls.Dialer{Config: testutil.ClientConfig(server.Client())}).DialContext(t.Context(), "tcp", server.Listener.Addr().String())
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/caddyserver/caddy/v2"
+
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil/caddytest"
 )
 
 // missing are the parts of the error for a handler without listener wrapper.
@@ -206,7 +208,7 @@ b.example.com:8443 {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			wantError(t, caddy.Validate(testConfig(t, tt.caddyfile)), tt.want)
+			wantError(t, caddy.Validate(caddytest.Config(t, tt.caddyfile)), tt.want)
 			wantServers(t, 0)
 		})
 	}
@@ -214,7 +216,7 @@ b.example.com:8443 {
 
 func TestValidateJSON(t *testing.T) {
 	config := func(wrapper, handler string) *caddy.Config {
-		c := testConfig(t, "example.com\n")
+		c := caddytest.Config(t, "example.com\n")
 		c.AppsRaw = caddy.ModuleMap{"http": json.RawMessage(fmt.Sprintf(
 			`{"servers":{"s":{"listen":[":443"],"listener_wrappers":[%s],"routes":[{"handle":[%s]}]}}}`, wrapper, handler))}
 		return c

@@ -15,12 +15,15 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"go.yaml.in/yaml/v3"
+
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil/caddytest"
 )
 
 // parseYAML parses a file's only document, or the one of that kind.
 func parseYAML(t testing.TB, file, kind string, v any) {
 	t.Helper()
-	decoder := yaml.NewDecoder(strings.NewReader(readFile(t, file)))
+	decoder := yaml.NewDecoder(strings.NewReader(testutil.ReadFile(t, file)))
 	for {
 		var node yaml.Node
 		if err := decoder.Decode(&node); errors.Is(err, io.EOF) {
@@ -54,7 +57,7 @@ func TestComposeExample(t *testing.T) {
 	parseYAML(t, file, "", &compose)
 	service := compose.Services["caddy"]
 	dir := filepath.Dir(file)
-	readFile(t, filepath.Join(dir, service.Build.Context, service.Build.Dockerfile))
+	testutil.ReadFile(t, filepath.Join(dir, service.Build.Context, service.Build.Dockerfile))
 	if want := []string{"80:80", "443:443", "443:443/udp"}; !slices.Equal(service.Ports, want) {
 		t.Errorf("ports %q, want %q", service.Ports, want)
 	}
@@ -66,7 +69,7 @@ func TestComposeExample(t *testing.T) {
 			t.Errorf("volume %s is not declared", parts[0])
 		}
 	}
-	caddyfile := readFile(t, filepath.Join(dir, targets["/etc/caddy/Caddyfile"]))
+	caddyfile := testutil.ReadFile(t, filepath.Join(dir, targets["/etc/caddy/Caddyfile"]))
 	for _, target := range []string{"/srv/www", "/data", "/config"} {
 		if targets[target] == "" {
 			t.Errorf("no volume at %s", target)
@@ -145,7 +148,7 @@ func TestKubernetesExample(t *testing.T) {
 	parseYAML(t, file, "Service", &svc)
 
 	caddyfile := config.Data["Caddyfile"]
-	if err := caddy.Validate(testConfig(t, caddyfile)); err != nil {
+	if err := caddy.Validate(caddytest.Config(t, caddyfile)); err != nil {
 		t.Errorf("%v:\n%s", err, caddyfile)
 	}
 	if !strings.Contains(caddyfile, "root /srv/www\n") {
@@ -212,7 +215,7 @@ func wantPorts(t testing.TB, svc *service, c *container) {
 // says.
 func TestSystemdExamples(t *testing.T) {
 	var modules []string
-	for line := range strings.Lines(readFile(t, "examples/systemd/tls.conf")) {
+	for line := range strings.Lines(testutil.ReadFile(t, "examples/systemd/tls.conf")) {
 		if line = strings.TrimSpace(line); line != "" && !strings.HasPrefix(line, "#") {
 			modules = append(modules, line)
 		}
@@ -228,15 +231,9 @@ func TestSystemdExamples(t *testing.T) {
 	dir := t.TempDir()
 	for name, content := range map[string]string{
 		"caddy.service":             "[Service]\nExecStart=/bin/true\n",
-		"caddy.service.d/ktls.conf": readFile(t, "examples/systemd/ktls.conf"),
+		"caddy.service.d/ktls.conf": testutil.ReadFile(t, "examples/systemd/ktls.conf"),
 	} {
-		path := filepath.Join(dir, name)
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
-			t.Fatal(err)
-		}
+		testutil.WriteFile(t, filepath.Join(dir, name), []byte(content))
 	}
 	cmd := exec.CommandContext(t.Context(), verify, "verify", filepath.Join(dir, "caddy.service"))
 	cmd.Env = append(os.Environ(), "SYSTEMD_UNIT_PATH="+dir+":")

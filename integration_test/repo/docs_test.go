@@ -11,25 +11,10 @@ import (
 	"testing"
 
 	"github.com/caddyserver/caddy/v2"
+
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil/caddytest"
 )
-
-// A block is what stands between two fences in a page.
-type block struct{ kind, body string }
-
-// pageBlocks returns a page's blocks.
-func pageBlocks(t testing.TB, page string) (found []block) {
-	t.Helper()
-	parts := strings.Split(readFile(t, page), "```")
-	if len(parts)%2 == 0 {
-		t.Fatalf("%s: a fence is open", page)
-	}
-	for i, part := range parts {
-		if kind, body, _ := strings.Cut(part, "\n"); i%2 == 1 {
-			found = append(found, block{kind, body})
-		}
-	}
-	return found
-}
 
 func docsPages(t testing.TB) []string {
 	t.Helper()
@@ -47,26 +32,26 @@ func docsPages(t testing.TB) []string {
 func TestDocs(t *testing.T) {
 	for _, page := range docsPages(t) {
 		t.Run(filepath.Base(page), func(t *testing.T) {
-			for _, b := range pageBlocks(t, page) {
-				switch b.kind {
+			for _, b := range testutil.ReadPage(t, page).Blocks {
+				switch b.Kind {
 				case "sh":
 				case "promql": // see TestMetricsExamples
 				case "console": // what TestTranscript of integration_test has printed
 				case "caddyfile":
-					if err := caddy.Validate(testConfig(t, b.body)); err != nil {
-						t.Errorf("%v:\n%s", err, b.body)
+					if err := caddy.Validate(caddytest.Config(t, b.Body)); err != nil {
+						t.Errorf("%v:\n%s", err, b.Body)
 					}
 				case "json":
-					config := privateConfig(t, b.body)
+					config := caddytest.ParseConfig(t, b.Body)
 					if err := caddy.Validate(config); err != nil {
-						t.Errorf("%v:\n%s", err, b.body)
+						t.Errorf("%v:\n%s", err, b.Body)
 					}
 				case "go", "ini", "yaml":
-					if !quoted(t, b.body) {
-						t.Errorf("in no file of examples/:\n%s", b.body)
+					if !quoted(t, b.Body) {
+						t.Errorf("in no file of examples/:\n%s", b.Body)
 					}
 				default:
-					t.Errorf("block of unknown kind %q:\n%s", b.kind, b.body)
+					t.Errorf("block of unknown kind %q:\n%s", b.Kind, b.Body)
 				}
 			}
 		})
@@ -79,7 +64,7 @@ func quoted(t testing.TB, text string) bool {
 	found := false
 	err := filepath.WalkDir("examples", func(path string, entry fs.DirEntry, err error) error {
 		if err == nil && !entry.IsDir() {
-			found = found || strings.Contains(readFile(t, path), text)
+			found = found || strings.Contains(testutil.ReadFile(t, path), text)
 		}
 		return err
 	})
@@ -93,24 +78,24 @@ func quoted(t testing.TB, text string) bool {
 // the one of the other.
 func TestDocsScaling(t *testing.T) {
 	var caddyfile, config, command string
-	for _, b := range pageBlocks(t, "docs/scaling.md") {
-		switch b.kind {
+	for _, b := range testutil.ReadPage(t, "docs/scaling.md").Blocks {
+		switch b.Kind {
 		case "caddyfile":
-			caddyfile = b.body
+			caddyfile = b.Body
 		case "json":
-			config = b.body
+			config = b.Body
 		case "sh":
-			command = b.body
+			command = b.Body
 		}
 	}
-	adapted, err := adapt(caddyfile)
+	adapted, err := caddytest.Adapt(caddyfile)
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := parseJSON(t, adapted).(map[string]any)
-	want["apps"].(map[string]any)["tls"] = parseJSON(t,
+	want := testutil.ParseJSON[any](t, adapted).(map[string]any)
+	want["apps"].(map[string]any)["tls"] = testutil.ParseJSON[any](t,
 		`{"session_tickets": {"key_source": {"provider": "distributed"}}}`)
-	if got := parseJSON(t, config); !reflect.DeepEqual(got, any(want)) {
+	if got := testutil.ParseJSON[any](t, config); !reflect.DeepEqual(got, any(want)) {
 		t.Errorf("%s\nis adapted to\n%s", caddyfile, adapted)
 	}
 
@@ -124,15 +109,15 @@ func TestDocsScaling(t *testing.T) {
 	}
 	cmd := exec.CommandContext(t.Context(), "sh", "-c", command)
 	cmd.Stdin = strings.NewReader(adapted)
-	if got := parseJSON(t, output(t, cmd)); !reflect.DeepEqual(got, any(want)) {
+	if got := testutil.ParseJSON[any](t, output(t, cmd)); !reflect.DeepEqual(got, any(want)) {
 		t.Errorf("%s\nmakes %v", command, got)
 	}
 }
 
 // The pages that show an example's Caddyfile show all of it but its comment.
 func TestDocsXAccel(t *testing.T) {
-	_, example, ok := strings.Cut(readFile(t, "examples/xaccel.Caddyfile"), "example.com {\n")
-	if page := readFile(t, "docs/authorised-downloads.md"); !ok || !strings.Contains(page, "```caddyfile\nexample.com {\n"+example+"```") {
+	_, example, ok := strings.Cut(testutil.ReadFile(t, "examples/xaccel.Caddyfile"), "example.com {\n")
+	if page := testutil.ReadFile(t, "docs/authorised-downloads.md"); !ok || !strings.Contains(page, "```caddyfile\nexample.com {\n"+example+"```") {
 		t.Error("docs/authorised-downloads.md has another Caddyfile than examples/xaccel.Caddyfile")
 	}
 }
@@ -148,7 +133,7 @@ var (
 func TestDocsLinks(t *testing.T) {
 	pages := append(docsPages(t), "README.md", "CONTRIBUTING.md", "examples/README.md")
 	for _, page := range pages {
-		for _, match := range linkTarget.FindAllStringSubmatch(readFile(t, page), -1) {
+		for _, match := range linkTarget.FindAllStringSubmatch(testutil.ReadFile(t, page), -1) {
 			if strings.Contains(match[1], "://") {
 				continue
 			}
@@ -164,7 +149,7 @@ func TestDocsLinks(t *testing.T) {
 			}
 		}
 	}
-	index := readFile(t, "docs/README.md")
+	index := testutil.ReadFile(t, "docs/README.md")
 	for _, page := range docsPages(t) {
 		if name := filepath.Base(page); name != "README.md" && !strings.Contains(index, "("+name+")") {
 			t.Errorf("docs/README.md does not link to %s", name)
@@ -174,7 +159,7 @@ func TestDocsLinks(t *testing.T) {
 
 func hasHeading(t testing.TB, page, anchor string) bool {
 	t.Helper()
-	for _, match := range heading.FindAllStringSubmatch(readFile(t, page), -1) {
+	for _, match := range heading.FindAllStringSubmatch(testutil.ReadFile(t, page), -1) {
 		if strings.ReplaceAll(notAnchor.ReplaceAllString(strings.ToLower(match[1]), ""), " ", "-") == anchor {
 			return true
 		}

@@ -7,6 +7,9 @@ import (
 	"testing"
 
 	"github.com/caddyserver/caddy/v2"
+
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil/caddytest"
 )
 
 func TestExamples(t *testing.T) {
@@ -17,7 +20,7 @@ func TestExamples(t *testing.T) {
 	for _, file := range files {
 		name := strings.TrimSuffix(file, ".Caddyfile")
 		t.Run(filepath.Base(name), func(t *testing.T) {
-			testAdapt(t, readFile(t, file), readFile(t, name+".json"))
+			caddytest.WantAdapted(t, testutil.ReadFile(t, file), testutil.ReadFile(t, name+".json"))
 		})
 	}
 }
@@ -27,24 +30,20 @@ func TestExamples(t *testing.T) {
 func TestReadmeExamples(t *testing.T) {
 	caddyfile := ""
 	count := 0
-	for i, block := range strings.Split(readFile(t, "README.md"), "```") {
-		if i%2 == 0 {
-			continue // text
-		}
-		kind, body, _ := strings.Cut(block, "\n")
-		switch kind {
+	for _, b := range testutil.ReadPage(t, "README.md").Blocks {
+		switch b.Kind {
 		case "caddyfile":
-			caddyfile = body
+			caddyfile = b.Body
 			count++
-			if err := caddy.Validate(testConfig(t, caddyfile)); err != nil {
+			if err := caddy.Validate(caddytest.Config(t, caddyfile)); err != nil {
 				t.Errorf("%v:\n%s", err, caddyfile)
 			}
 		case "json":
-			got, err := adapt(caddyfile)
+			got, err := caddytest.Adapt(caddyfile)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if !reflect.DeepEqual(parseJSON(t, got), parseJSON(t, body)) {
+			if !reflect.DeepEqual(testutil.ParseJSON[any](t, got), testutil.ParseJSON[any](t, b.Body)) {
 				t.Errorf("%s\nis adapted to\n%s", caddyfile, got)
 			}
 		}

@@ -1,10 +1,11 @@
 package repo_test
 
 import (
-	"os"
 	"path/filepath"
 	"regexp"
 	"testing"
+
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 // The tests that docs/testing.md names exist.
@@ -16,16 +17,13 @@ func TestTestingNames(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, file := range files {
-			source, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			for _, m := range regexp.MustCompile(`(?m)^func (Test\w+)\(`).FindAllSubmatch(source, -1) {
-				known[string(m[1])] = true
+			source := testutil.ReadFile(t, file)
+			for _, m := range regexp.MustCompile(`(?m)^func (Test\w+)\(`).FindAllStringSubmatch(source, -1) {
+				known[m[1]] = true
 			}
 		}
 	}
-	for _, name := range regexp.MustCompile(`\bTest[A-Z]\w+`).FindAllString(readFile(t, "docs/testing.md"), -1) {
+	for _, name := range regexp.MustCompile(`\bTest[A-Z]\w+`).FindAllString(testutil.ReadFile(t, "docs/testing.md"), -1) {
 		if !known[name] {
 			t.Errorf("docs/testing.md names %s, which is no test", name)
 		}

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 // What xcaddy does with `--with github.com/caddy-ktls/caddy-ktls=.`, and so the
@@ -22,13 +24,7 @@ func TestXcaddy(t *testing.T) {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	main, err := os.ReadFile("cmd/caddy/main.go")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(dir, "main.go"), main, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	testutil.WriteFile(t, filepath.Join(dir, "main.go"), []byte(testutil.ReadFile(t, "cmd/caddy/main.go")))
 	caddyVersion := strings.TrimSpace(output(t, goCommand(t, ".", "list", "-m", "-f", "{{.Version}}", caddyModule)))
 
 	run := func(args ...string) { output(t, goCommand(t, dir, args...)) }

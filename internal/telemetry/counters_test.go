@@ -6,12 +6,10 @@ import (
 	"maps"
 	"net/http"
 	"net/http/httptest"
-	"os"
-	"path/filepath"
 	"testing"
-	"time"
 
 	"github.com/caddy-ktls/caddy-ktls/fileserver"
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 	"github.com/caddy-ktls/caddy-ktls/ktls"
 )
 
@@ -74,29 +72,6 @@ func TestDecided(t *testing.T) {
 	}
 }
 
-// respond writes a body of some kind to a response, and returns how many bytes
-// are copied.
-func respond(t testing.TB, w http.ResponseWriter, kind string) int64 {
-	t.Helper()
-	switch kind {
-	case "nothing":
-		return 0
-	case "text":
-		n, err := w.Write([]byte("a text"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		return int64(n)
-	}
-	data := make([]byte, fileserver.DefaultMinSize)
-	if kind == "small file" {
-		data = data[1:]
-	}
-	file := openFile(t, data)
-	http.ServeContent(w, httptest.NewRequest(http.MethodGet, "/", nil), file.Name(), time.Time{}, file)
-	return int64(len(data))
-}
-
 // A response of no connection that can be offloaded.
 func TestDone(t *testing.T) {
 	for _, tt := range []struct {
@@ -111,7 +86,7 @@ func TestDone(t *testing.T) {
 		t.Run(tt.body, func(t *testing.T) {
 			m := newCounters(t)
 			w, response := insert(t)
-			n := respond(t, w, tt.body)
+			n := testutil.Respond(t, w, tt.body, fileserver.DefaultMinSize)
 			if response.Eligible() != tt.sending {
 				t.Errorf("eligible: %v", response.Eligible())
 			}
@@ -129,19 +104,4 @@ func TestDone(t *testing.T) {
 			}
 		})
 	}
-}
-
-// openFile opens a new file with that content.
-func openFile(t testing.TB, content []byte) *os.File {
-	t.Helper()
-	name := filepath.Join(t.TempDir(), "file")
-	if err := os.WriteFile(name, content, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	f, err := os.Open(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { f.Close() })
-	return f
 }

@@ -1,11 +1,12 @@
 package telemetry
 
 import (
-	"encoding/json"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 // A dashboard is what Grafana imports.
@@ -38,10 +39,7 @@ func (d datasource) chosen() bool { return d.UID == "${datasource}" }
 
 // The dashboard asks for metrics and labels that there are, and shows all metrics.
 func TestDashboard(t *testing.T) {
-	var d dashboard
-	if err := json.Unmarshal([]byte(readFile(t, "examples/grafana.json")), &d); err != nil {
-		t.Fatal(err)
-	}
+	d := testutil.ParseJSON[dashboard](t, testutil.ReadFile(t, "../../examples/grafana.json"))
 	if d.Title == "" || d.UID == "" || d.SchemaVersion < 38 { // Grafana 10
 		t.Errorf("dashboard %q, %q, version %d", d.Title, d.UID, d.SchemaVersion)
 	}

@@ -2,14 +2,13 @@ package telemetry
 
 import (
 	"encoding/json"
-	"os"
-	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/caddy-ktls/caddy-ktls/fileserver"
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 	"github.com/caddy-ktls/caddy-ktls/ktls"
 )
 
@@ -88,7 +87,7 @@ func wantSame(t testing.TB, where string, got, want []string) {
 // section returns what a document has between a heading and the next.
 func section(t testing.TB, file, heading string) string {
 	t.Helper()
-	_, text, ok := strings.Cut(readFile(t, file), "\n"+heading+"\n")
+	_, text, ok := strings.Cut(testutil.ReadFile(t, "../../"+file), "\n"+heading+"\n")
 	if !ok {
 		t.Fatalf("%s has no heading %q", file, heading)
 	}
@@ -130,27 +129,19 @@ func backquoted(text string) (words []string) {
 func TestMetricsExamples(t *testing.T) {
 	labels := labelsOf(allMetrics(t))
 	kinds := make(map[string]int)
-	for i, block := range strings.Split(readFile(t, "docs/metrics.md"), "```") {
-		if i%2 == 0 {
-			continue // text
-		}
-		kind, body, _ := strings.Cut(block, "\n")
-		kinds[kind]++
-		switch kind {
+	for _, block := range testutil.ReadPage(t, "../../docs/metrics.md").Blocks {
+		kinds[block.Kind]++
+		switch block.Kind {
 		case "promql":
-			if mistakes, _ := mistakesInQuery(body, labels); len(mistakes) > 0 {
-				t.Errorf("%v in %s", mistakes, body)
+			if mistakes, _ := mistakesInQuery(block.Body, labels); len(mistakes) > 0 {
+				t.Errorf("%v in %s", mistakes, block.Body)
 			}
 		case "json":
-			var status Status
-			if err := json.Unmarshal([]byte(body), &status); err != nil {
-				t.Fatal(err)
-			}
-			again, err := json.Marshal(status)
+			again, err := json.Marshal(testutil.ParseJSON[Status](t, block.Body))
 			if err != nil {
 				t.Fatal(err)
 			}
-			if !reflect.DeepEqual(parseJSON(t, string(again)), parseJSON(t, body)) {
+			if !reflect.DeepEqual(testutil.ParseJSON[any](t, string(again)), testutil.ParseJSON[any](t, block.Body)) {
 				t.Errorf("status has other fields:\n%s", again)
 			}
 		}
@@ -158,22 +149,4 @@ func TestMetricsExamples(t *testing.T) {
 	if kinds["promql"] == 0 || kinds["caddyfile"] == 0 || kinds["json"] == 0 {
 		t.Errorf("examples: %v", kinds)
 	}
-}
-
-// readFile reads a file of the repository.
-func readFile(t testing.TB, name string) string {
-	t.Helper()
-	data, err := os.ReadFile(filepath.Join("../..", name))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(data)
-}
-
-func parseJSON(t testing.TB, s string) (v any) {
-	t.Helper()
-	if err := json.Unmarshal([]byte(s), &v); err != nil {
-		t.Fatal(err)
-	}
-	return v
 }
