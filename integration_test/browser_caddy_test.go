@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/caddy-ktls/caddy-ktls/integration_test/harness"
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 // HTTP/2 only, as the module has nothing to do with HTTP/3. The metrics are at a
@@ -58,7 +59,7 @@ func startNative(t *testing.T, s *webSite) *browsedCaddy {
 	t.Helper()
 	c := newBrowsedCaddy(t, s)
 	self, err := os.Executable()
-	harness.Must(t, err)
+	testutil.Must(t, err)
 	cmd := exec.Command(self, "run", "--config", s.dir+"/Caddyfile", "--adapter", "caddyfile")
 	cmd.Env = append(harness.Environ(s.dir), "DIR="+s.dir, "ADDRESS=127.0.0.1", "PORT="+c.port, "METRICS_PORT="+c.metricsPort)
 	c.start(t, cmd)
@@ -70,7 +71,7 @@ func startInMachine(t *testing.T, s *webSite, kernel string) *browsedCaddy {
 	t.Helper()
 	c := newBrowsedCaddy(t, s)
 	self, err := os.Executable()
-	harness.Must(t, err)
+	testutil.Must(t, err)
 	args := []string{"--kernel", kernel, "--timeout", "600",
 		"--hostfwd", c.port + ":" + c.port, "--hostfwd", c.metricsPort + ":" + c.metricsPort,
 		"--add", self + ":/caddy", "--add", s.dir + ":/site"}
@@ -83,7 +84,7 @@ func startInMachine(t *testing.T, s *webSite, kernel string) *browsedCaddy {
 
 func newBrowsedCaddy(t *testing.T, s *webSite) *browsedCaddy {
 	t.Helper()
-	ports := harness.FreePorts(t, 2)
+	ports := testutil.FreePorts(t, 2)
 	return &browsedCaddy{
 		webSite: s, port: ports[0], metricsPort: ports[1],
 		log: harness.Log(filepath.Join(t.TempDir(), "log")),
@@ -99,7 +100,7 @@ func (c *browsedCaddy) start(t *testing.T, cmd *exec.Cmd) {
 		_ = p.Signal(syscall.SIGTERM)
 	})
 	// A virtual machine has to boot first.
-	harness.EventuallyWithin(t, browserPatience, "Caddy serves", func() error {
+	testutil.EventuallyWithin(t, browserPatience, "Caddy serves", func() error {
 		select {
 		case <-p.Exited:
 			t.Fatalf("Caddy has ended:\n%s", c.log.Tail())

@@ -3,7 +3,6 @@ package integration_test
 import (
 	"bytes"
 	"crypto/sha256"
-	"crypto/x509"
 	_ "embed"
 	"encoding/base64"
 	"encoding/hex"
@@ -14,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/caddy-ktls/caddy-ktls/integration_test/harness"
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 //go:embed browser/page.html
@@ -41,7 +41,7 @@ func newWebSite(t *testing.T) *webSite {
 		img := image.NewGray(image.Rect(0, 0, 150+i, 120+i*21/20))
 		_, _ = noise.Read(img.Pix) // never fails
 		var b bytes.Buffer
-		harness.Must(t, png.Encode(&b, img))
+		testutil.Must(t, png.Encode(&b, img))
 		s.images = append(s.images, img.Rect.Max)
 		files.AddContent(t, fmt.Sprintf("www/images/%d.png", i), b.Bytes())
 		s.bodies = append(s.bodies, hash(b.Bytes()))
@@ -62,12 +62,10 @@ func hash(b []byte) string {
 // know it.
 func (s *webSite) addCertificate(t *testing.T, files harness.Root) {
 	t.Helper()
-	certificate := harness.SelfSigned(t, "localhost")
-	public, private := harness.PEM(t, certificate)
+	certificate := testutil.SelfSigned(t, "localhost")
+	public, private := testutil.PEM(t, certificate)
 	files.AddContent(t, "cert.pem", public)
 	files.AddContent(t, "key.pem", private)
-	parsed, err := x509.ParseCertificate(certificate.Certificate[0])
-	harness.Must(t, err)
-	sum := sha256.Sum256(parsed.RawSubjectPublicKeyInfo)
+	sum := sha256.Sum256(certificate.Leaf.RawSubjectPublicKeyInfo)
 	s.publicKey = base64.StdEncoding.EncodeToString(sum[:])
 }

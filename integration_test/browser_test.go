@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/caddy-ktls/caddy-ktls/integration_test/harness"
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 	"github.com/caddy-ktls/caddy-ktls/ktls"
 )
 
@@ -35,7 +36,7 @@ const (
 
 // browserPatience bounds waits for what takes longer than other things. Emulated
 // machines are slow.
-const browserPatience = 2 * harness.Patience
+const browserPatience = 2 * testutil.Patience
 
 // Chromium loads a page over HTTP/2: from a Caddy on this machine, and from Caddies in
 // virtual machines whose kernels have TLS.
@@ -177,7 +178,7 @@ type ends struct{ read, write *os.File }
 func pipe(t *testing.T) ends {
 	t.Helper()
 	read, write, err := os.Pipe()
-	harness.Must(t, err)
+	testutil.Must(t, err)
 	t.Cleanup(func() { _, _ = read.Close(), write.Close() })
 	return ends{read, write}
 }
@@ -211,7 +212,7 @@ func (c *browsedCaddy) expectRequests(t *testing.T) {
 func (c *browsedCaddy) expectNothing(t *testing.T) {
 	t.Helper()
 	got, err := c.counters()
-	harness.Must(t, err)
+	testutil.Must(t, err)
 	if len(got) > 0 {
 		t.Errorf("the module has counted %v, want nothing", got)
 	}
@@ -221,7 +222,7 @@ func (c *browsedCaddy) expectNothing(t *testing.T) {
 // sendfile, over connections that were offloaded.
 func (c *browsedCaddy) expectSendfile(t *testing.T) {
 	t.Helper()
-	harness.EventuallyWithin(t, browserPatience, "the counters agree with the access log", func() error {
+	testutil.EventuallyWithin(t, browserPatience, "the counters agree with the access log", func() error {
 		var all, begun, videos, short, least, most int64
 		connections := map[string]bool{}
 		for _, a := range c.log.Accesses() {

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/caddy-ktls/caddy-ktls/integration_test/harness"
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 // A flood is a backend that takes any upgrade, and then sends without an end.
@@ -45,9 +46,9 @@ func (f *flood) blockedClient(t testing.TB, c *harness.Caddy, path string) *tls.
 	t.Helper()
 	var conn *tls.Conn
 	// After a reload the old configuration may take a connection yet, and close it.
-	harness.Eventually(t, "the connection is upgraded", func() error {
+	testutil.Eventually(t, "the connection is upgraded", func() error {
 		conn = tls.Client(c.DialTCP(t, harness.ReceiveBuffer(64<<10)), c.TLSConfig(t))
-		harness.Must(t, conn.SetReadDeadline(time.Now().Add(harness.Patience)))
+		testutil.Must(t, conn.SetReadDeadline(time.Now().Add(testutil.Patience)))
 		_, err := io.WriteString(conn, harness.UpgradeText(path, "flood"))
 		if err == nil {
 			_, err = conn.Read(make([]byte, 12))
@@ -55,7 +56,7 @@ func (f *flood) blockedClient(t testing.TB, c *harness.Caddy, path string) *tls.
 		return err
 	})
 	last := int64(-1)
-	harness.Eventually(t, "nothing more fits", func() error {
+	testutil.Eventually(t, "nothing more fits", func() error {
 		now := f.sent.Load()
 		if now == last && now > 64<<10 {
 			return nil
@@ -65,18 +66,6 @@ func (f *flood) blockedClient(t testing.TB, c *harness.Caddy, path string) *tls.
 		return fmt.Errorf("%d bytes have been sent", now)
 	})
 	return conn
-}
-
-// within fails if f takes longer than Caddy may wait for a client.
-func within(t testing.TB, what string, f func()) {
-	t.Helper()
-	done := make(chan struct{})
-	go func() { defer close(done); f() }()
-	select {
-	case <-done:
-	case <-time.After(harness.Patience):
-		t.Fatalf("%s waits for a client that does not read", what)
-	}
 }
 
 // directives are a site's without the module, and with either option of offload.
@@ -100,15 +89,15 @@ https://localhost:{$PORT} {
 			c := harness.StartCaddy(t, fmt.Sprintf(config, directive, 1, f.addr))
 
 			_ = f.blockedClient(t, c, "/timeout")
-			within(t, "stream_timeout", func() { <-f.ended })
+			testutil.Returns(t, "stream_timeout", func() { <-f.ended })
 
 			_ = f.blockedClient(t, c, "/")
-			within(t, "the reload", func() { c.Reload(t, fmt.Sprintf(config, directive, 2, f.addr)) })
-			within(t, "the old configuration", func() { <-f.ended })
+			testutil.Returns(t, "the reload", func() { c.Reload(t, fmt.Sprintf(config, directive, 2, f.addr)) })
+			testutil.Returns(t, "the old configuration", func() { <-f.ended })
 
 			_ = f.blockedClient(t, c, "/")
 			c.Signal(t, os.Interrupt)
-			within(t, "the end of Caddy", func() { <-c.Exited })
+			testutil.Returns(t, "the end of Caddy", func() { <-c.Exited })
 		})
 	}
 }
@@ -118,7 +107,7 @@ https://localhost:{$PORT} {
 // may have to be another.
 func beginHandshake(t testing.TB, site harness.Site, asked <-chan string, path string) {
 	t.Helper()
-	harness.Eventually(t, "a handshake waits for its certificate", func() error {
+	testutil.Eventually(t, "a handshake waits for its certificate", func() error {
 		conn := site.DialTCP(t)
 		go func() {
 			_ = tls.Client(conn, &tls.Config{ServerName: "localhost", InsecureSkipVerify: true}).Handshake()
@@ -157,10 +146,10 @@ https://:{$PORT} {
 		t.Run(directive, func(t *testing.T) {
 			c := harness.StartCaddy(t, fmt.Sprintf(config, directive, certificates.Listener.Addr(), 1))
 			beginHandshake(t, c.Site, asked, "/1")
-			within(t, "the reload", func() { c.Reload(t, fmt.Sprintf(config, directive, certificates.Listener.Addr(), 2)) })
+			testutil.Returns(t, "the reload", func() { c.Reload(t, fmt.Sprintf(config, directive, certificates.Listener.Addr(), 2)) })
 			beginHandshake(t, c.Site, asked, "/2")
 			c.Signal(t, os.Interrupt)
-			within(t, "the end of Caddy", func() { <-c.Exited })
+			testutil.Returns(t, "the end of Caddy", func() { <-c.Exited })
 		})
 	}
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/caddy-ktls/caddy-ktls/integration_test/harness"
 	"github.com/caddy-ktls/caddy-ktls/integration_test/results"
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 // A cutConn ends a connection when so many bytes have gone one way.
@@ -43,7 +44,7 @@ var cuts = []struct {
 	// The server has to close its side then, by itself.
 	{"FIN", func(conn *net.TCPConn) {
 		_ = conn.CloseWrite()
-		_ = conn.SetReadDeadline(time.Now().Add(harness.Patience))
+		_ = conn.SetReadDeadline(time.Now().Add(testutil.Patience))
 		if _, err := io.Copy(io.Discard, conn); errors.Is(err, syscall.ETIMEDOUT) || isTimeout(err) {
 			panic("the server does not close its side of a connection that has got FIN")
 		}

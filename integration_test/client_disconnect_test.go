@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/caddy-ktls/caddy-ktls/integration_test/harness"
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 // Clients that go away in the middle of a file leave nothing behind, and harm
@@ -31,10 +32,10 @@ func TestDisconnect(t *testing.T) {
 		conn := tls.Client(raw, c.TLSConfig(t))
 		harness.SendGet(t, conn, "/f")
 		_, err := io.CopyN(io.Discard, conn, 100_000)
-		harness.Must(t, err)
+		testutil.Must(t, err)
 		switch i % 4 {
 		case 0: // RST
-			harness.Must(t, raw.SetLinger(0))
+			testutil.Must(t, raw.SetLinger(0))
 			_ = raw.Close()
 		case 1: // close_notify and FIN, then RST for what still comes
 			_ = conn.Close()
@@ -47,7 +48,7 @@ func TestDisconnect(t *testing.T) {
 	}
 	bystander.WantFile(t, f)
 	harness.WantFile(t, other, c.URL("/small"), small)
-	harness.Eventually(t, "what the clients have left is gone", func() error {
+	testutil.Eventually(t, "what the clients have left is gone", func() error {
 		now := c.Metrics(t)
 		if n := now["connections:offloaded"] - before["connections:offloaded"]; n != leaving+1 {
 			return fmt.Errorf("%d connections were offloaded, want %d", n, leaving+1)
@@ -98,7 +99,7 @@ func TestHTTP2Leaving(t *testing.T) {
 				h.WantPrefix(s, f)
 			}
 			harness.WantDescriptors(t, c, descriptors)
-			harness.Eventually(t, "goroutines end", func() error {
+			testutil.Eventually(t, "goroutines end", func() error {
 				if n := harness.Goroutines(t, c); n > goroutines {
 					return fmt.Errorf("%d, before %d", n, goroutines)
 				}

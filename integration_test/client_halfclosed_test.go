@@ -5,6 +5,7 @@ import (
 
 	"github.com/caddy-ktls/caddy-ktls/integration_test/harness"
 	"github.com/caddy-ktls/caddy-ktls/integration_test/results"
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 // A client may shut its side when it has sent its request, or in the middle of the
@@ -26,9 +27,9 @@ func TestHalfClosed(t *testing.T) {
 					result := r.During("/f", func(r *harness.RecordClient) []byte {
 						if test.notify {
 							_, err := r.Raw.Write(r.Record(harness.Alert, []byte{1, 0}, 0))
-							harness.Must(t, err)
+							testutil.Must(t, err)
 						}
-						harness.Must(t, r.Raw.CloseWrite())
+						testutil.Must(t, r.Raw.CloseWrite())
 						return nil
 					}).IsCut(t, f)
 					end := r.End() // the server closes its side

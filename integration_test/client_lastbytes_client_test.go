@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/caddy-ktls/caddy-ktls/integration_test/harness"
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 // A lastBytes is a client that takes what the server sends little by little,
@@ -103,7 +104,7 @@ func takeSlowly(t testing.TB, c *harness.Caddy, name, protocol string, window in
 	l.conn.resume = sync.OnceFunc(func() { close(l.conn.resumed) })
 	defer t.Cleanup(l.conn.resume) // before that of an HTTP2Conn
 	conn := tls.Client(l.conn, c.TLSConfig(t, protocol))
-	harness.Must(t, conn.Handshake())
+	testutil.Must(t, conn.Handshake())
 	l.conn.pace.Store(int64(pace))
 	path := "/f?" + name
 	if protocol == harness.HTTP2 {
@@ -163,7 +164,7 @@ func (l *lastBytes) wantWhole(t testing.TB, f harness.File) {
 // lets the clients stop there.
 func reported(t testing.TB, c *harness.Caddy, f harness.File, clients ...*lastBytes) {
 	t.Helper()
-	harness.Eventually(t, "the access log has the responses", func() error {
+	testutil.Eventually(t, "the access log has the responses", func() error {
 		accesses := harness.Log(filepath.Join(c.Dir, "access")).Accesses()
 		missing := 0
 		for _, l := range clients {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/caddy-ktls/caddy-ktls/integration_test/harness"
 	"github.com/caddy-ktls/caddy-ktls/integration_test/results"
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 // endings is a site whose connections end in several ways, and that says in a
@@ -51,7 +52,7 @@ func serving(t testing.TB, c *harness.Caddy) int {
 // closedAll waits until they have closed what has come since before.
 func closedAll(t testing.TB, c *harness.Caddy, before int) {
 	t.Helper()
-	harness.Eventually(t, "the server has closed the connections", func() error {
+	testutil.Eventually(t, "the server has closed the connections", func() error {
 		if n := serving(t, c); n > before {
 			return fmt.Errorf("%d are open, before %d", n, before)
 		}
@@ -65,9 +66,9 @@ func sendBuffers(t *testing.T, size int) {
 	t.Helper()
 	const name = "/proc/sys/net/ipv4/tcp_wmem"
 	before, err := os.ReadFile(name)
-	harness.Must(t, err)
+	testutil.Must(t, err)
 	if err := os.WriteFile(name, fmt.Appendf(nil, "4096 %d %d", size, size), 0); err != nil {
-		harness.Missing(t, "needs root: "+err.Error())
+		testutil.Missing(t, "needs root: "+err.Error())
 	}
 	t.Cleanup(func() { _ = os.WriteFile(name, before, 0) })
 }
@@ -104,7 +105,7 @@ func testLastBytes(t *testing.T, buffer int) {
 	// The client reads little, or nothing if the send buffer holds the whole body.
 	pace := 4 * time.Millisecond
 	if buffer == 0 {
-		pace = harness.Patience
+		pace = testutil.Patience
 	}
 	testEndings(t, c, f, pace, buffer == 0)
 	if buffer == 0 {
@@ -159,8 +160,8 @@ func testLost(t *testing.T, c *harness.Caddy, f harness.File, pace time.Duration
 	gone := takeSlowly(t, c, "gone", harness.HTTP1, 2048, pace, "Connection: close")
 	reported(t, c, f, gone)
 	closedAll(t, c, open)
-	harness.Must(t, gone.conn.SetLinger(0))
-	harness.Must(t, gone.conn.TCPConn.Close())
+	testutil.Must(t, gone.conn.SetLinger(0))
+	testutil.Must(t, gone.conn.TCPConn.Close())
 	gone.conn.resume()
 	if <-gone.done; gone.err == nil {
 		t.Error("the client that has gone has got everything")

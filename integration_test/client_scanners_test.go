@@ -11,6 +11,7 @@ import (
 
 	"github.com/caddy-ktls/caddy-ktls/integration_test/harness"
 	"github.com/caddy-ktls/caddy-ktls/integration_test/results"
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 // What port scanners send.
@@ -38,10 +39,10 @@ func TestScanners(t *testing.T) {
 			before := c.Metrics(t)
 			result := c.SameAsStock(t, func(site harness.Site) string {
 				conn := site.DialTCP(t)
-				harness.Must(t, conn.SetDeadline(time.Now().Add(harness.Patience)))
+				testutil.Must(t, conn.SetDeadline(time.Now().Add(testutil.Patience)))
 				_, err := io.WriteString(conn, test.send)
-				harness.Must(t, err)
-				harness.Must(t, conn.CloseWrite())
+				testutil.Must(t, err)
+				testutil.Must(t, conn.CloseWrite())
 				answer, err := io.ReadAll(conn)
 				if err != nil {
 					err = fmt.Errorf("%s", harness.Plain(err))

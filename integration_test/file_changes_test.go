@@ -9,6 +9,7 @@ import (
 
 	"github.com/caddy-ktls/caddy-ktls/integration_test/harness"
 	"github.com/caddy-ktls/caddy-ktls/integration_test/results"
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 // What happens to a file during its transfer must not make a body of another
@@ -44,7 +45,7 @@ func TestChangedFile(t *testing.T) {
 			if sent := c.Metrics(t)["sendfile_bytes"] - before["sendfile_bytes"]; sent >= f.Size {
 				t.Fatal("the whole file was sent before: the test shows nothing")
 			}
-			harness.Must(t, test.change())
+			testutil.Must(t, test.change())
 			got, err := d.Rest()
 			switch {
 			case test.fails && err == nil:
@@ -81,16 +82,16 @@ func TestShrinkingFile(t *testing.T) {
 	before := c.Metrics(t)
 	client := c.Client(t, nil)
 	resp, err := client.Get(c.URL("/f"))
-	harness.Must(t, err)
+	testutil.Must(t, err)
 	defer resp.Body.Close()
 	_, err = io.CopyN(io.Discard, resp.Body, 100_000)
-	harness.Must(t, err)
-	harness.Must(t, os.Truncate(c.Root.Path("f"), 64<<10))
+	testutil.Must(t, err)
+	testutil.Must(t, os.Truncate(c.Root.Path("f"), 64<<10))
 	n, err := io.Copy(io.Discard, resp.Body)
 	if err == nil {
 		t.Errorf("the body ended after %d more bytes as if it were complete", n)
 	}
-	harness.Eventually(t, "the response counts as failed", func() error {
+	testutil.Eventually(t, "the response counts as failed", func() error {
 		if c.Metrics(t)["responses_failed"] == before["responses_failed"] {
 			return fmt.Errorf("it does not")
 		}
@@ -115,7 +116,7 @@ func TestHTTP2ShorterFile(t *testing.T) {
 			for _, s := range append(shrinking, others...) {
 				h.Begun(s, 10_000)
 			}
-			harness.Must(t, os.Truncate(c.Root.Path("f.bin"), remains))
+			testutil.Must(t, os.Truncate(c.Root.Path("f.bin"), remains))
 			h.Widen()
 			for _, s := range others {
 				h.WantFile(s, other)
@@ -154,10 +155,10 @@ func TestHTTP2ChangedFile(t *testing.T) {
 	for _, s := range []*harness.Stream{one, two, three} {
 		h.Begun(s, 10_000)
 	}
-	harness.Must(t, os.Rename(c.Root.Path("after"), c.Root.Path("replaced.bin")))
-	harness.Must(t, os.Remove(c.Root.Path("deleted.bin")))
-	harness.Must(t, os.Truncate(c.Root.Path("grown.bin"), 3<<20))
-	harness.Must(t, os.Chmod(c.Root.Path("grown.bin"), 0))
+	testutil.Must(t, os.Rename(c.Root.Path("after"), c.Root.Path("replaced.bin")))
+	testutil.Must(t, os.Remove(c.Root.Path("deleted.bin")))
+	testutil.Must(t, os.Truncate(c.Root.Path("grown.bin"), 3<<20))
+	testutil.Must(t, os.Chmod(c.Root.Path("grown.bin"), 0))
 	h.Widen()
 	h.WantFile(one, replaced)
 	h.WantFile(two, deleted)

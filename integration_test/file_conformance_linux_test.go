@@ -13,6 +13,7 @@ import (
 
 	"github.com/caddy-ktls/caddy-ktls/integration_test/harness"
 	"github.com/caddy-ktls/caddy-ktls/integration_test/results"
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 // addSameFiles makes what sameRequests asks for, as Caddy's own tests have it.
@@ -45,25 +46,25 @@ func addSameFiles(t *testing.T, c *harness.Caddy) {
 		"inside": "foo.txt", "outside": "../outside", "outside-dir": "../elsewhere", "dangling": "nothing", "loop": "loop",
 		"zero": "/dev/zero", "proc": "/proc", "list/link": "../foo.txt", "list/link-out": "../../outside",
 	} {
-		harness.Must(t, os.Symlink(target, at(name)))
+		testutil.Must(t, os.Symlink(target, at(name)))
 	}
-	harness.Must(t, os.Mkdir(at("../elsewhere"), 0o755))
-	harness.Must(t, os.Link(at("large.txt"), at("../elsewhere/f")))
-	harness.Must(t, unix.Mkfifo(at("fifo"), 0o644))
+	testutil.Must(t, os.Mkdir(at("../elsewhere"), 0o755))
+	testutil.Must(t, os.Link(at("large.txt"), at("../elsewhere/f")))
+	testutil.Must(t, unix.Mkfifo(at("fifo"), 0o644))
 	fifo, err := os.OpenFile(at("fifo"), os.O_RDWR, 0) // else opening it waits
-	harness.Must(t, err)
+	testutil.Must(t, err)
 	t.Cleanup(func() { _ = fifo.Close() })
 	ln, err := net.Listen("unix", at("socket"))
-	harness.Must(t, err)
+	testutil.Must(t, err)
 	t.Cleanup(func() { _ = ln.Close() })
-	harness.Must(t, filepath.WalkDir(string(c.Root), func(path string, entry os.DirEntry, err error) error {
+	testutil.Must(t, filepath.WalkDir(string(c.Root), func(path string, entry os.DirEntry, err error) error {
 		if err == nil && entry.Type().IsRegular() {
 			err = os.Chtimes(path, time.Time{}, time.Date(2024, 1, 2, 3, 4, 5, 0, time.UTC))
 		}
 		return err
 	}))
 	for i := range int64(3) {
-		harness.Must(t, os.Chtimes(at(fmt.Sprintf("modtime%d.txt", i)), time.Time{}, time.Unix(i, 0)))
+		testutil.Must(t, os.Chtimes(at(fmt.Sprintf("modtime%d.txt", i)), time.Time{}, time.Unix(i, 0)))
 	}
 }
 

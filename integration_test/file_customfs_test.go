@@ -15,6 +15,7 @@ import (
 
 	"github.com/caddy-ktls/caddy-ktls/integration_test/harness"
 	"github.com/caddy-ktls/caddy-ktls/integration_test/results"
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 // A testFS is a file system of Caddy's: kind is what it gives as a file.
@@ -93,7 +94,7 @@ func TestCustomFileSystem(t *testing.T) {
 	}
 	const source = "file_conformance_requests_test.go"
 	text, err := embedded.ReadFile(source)
-	harness.Must(t, err)
+	testutil.Must(t, err)
 	tests := []struct {
 		kind, path string
 		want       harness.Digest

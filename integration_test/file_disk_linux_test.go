@@ -11,6 +11,7 @@ import (
 
 	"github.com/caddy-ktls/caddy-ktls/integration_test/harness"
 	"github.com/caddy-ktls/caddy-ktls/integration_test/results"
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 // A disk that fails in the middle of a file ends the transfer, so that the
@@ -41,7 +42,7 @@ func TestReadError(t *testing.T) {
 		}
 		harness.WantFile(t, bystander, c.URL("/other"), other)
 		client.CloseIdleConnections()
-		harness.Eventually(t, "all responses have failed, and nothing is left", func() error {
+		testutil.Eventually(t, "all responses have failed, and nothing is left", func() error {
 			now := c.Metrics(t)
 			if n := now["responses_failed"] - before["responses_failed"]; n != times {
 				return fmt.Errorf("%d have failed", n)
@@ -92,7 +93,7 @@ func TestHangingDisk(t *testing.T) {
 			harness.WantBody(t, resp, http.StatusOK, f.Digest)
 		})
 	}
-	harness.Eventually(t, "all are waiting for the disk", func() error {
+	testutil.Eventually(t, "all are waiting for the disk", func() error {
 		if n := arrived.Load(); n < hanging {
 			return fmt.Errorf("%d are", n)
 		}

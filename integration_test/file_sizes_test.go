@@ -8,6 +8,7 @@ import (
 
 	"github.com/caddy-ktls/caddy-ktls/integration_test/harness"
 	"github.com/caddy-ktls/caddy-ktls/integration_test/results"
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 func TestSizes(t *testing.T) {
@@ -84,12 +85,12 @@ func addSparse(t testing.TB, c *harness.Caddy, name string) sparse {
 		s.parts[offset] = data
 	}
 	f, err := os.Create(c.Root.Path(name))
-	harness.Must(t, err)
+	testutil.Must(t, err)
 	defer f.Close()
-	harness.Must(t, f.Truncate(s.size))
+	testutil.Must(t, f.Truncate(s.size))
 	for offset, data := range s.parts {
 		_, err := f.WriteAt(data, offset)
-		harness.Must(t, err)
+		testutil.Must(t, err)
 	}
 	return s
 }

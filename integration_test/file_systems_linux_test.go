@@ -12,15 +12,16 @@ import (
 
 	"github.com/caddy-ktls/caddy-ktls/integration_test/harness"
 	"github.com/caddy-ktls/caddy-ktls/integration_test/results"
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 // mount mounts a file system until the end of the test.
 func mount(t testing.TB, dir string, args ...string) {
 	t.Helper()
 	harness.RequireProgram(t, "mount")
-	harness.Must(t, os.MkdirAll(dir, 0o755))
+	testutil.Must(t, os.MkdirAll(dir, 0o755))
 	if output, err := exec.CommandContext(t.Context(), "mount", append(args, dir)...).CombinedOutput(); err != nil {
-		harness.Missing(t, fmt.Sprintf("needs to mount file systems: %v: %s", err, output))
+		testutil.Missing(t, fmt.Sprintf("needs to mount file systems: %v: %s", err, output))
 	}
 	t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
 }
@@ -59,10 +60,10 @@ func onTmpfs(t testing.TB, c *harness.Caddy, folder string) harness.File {
 func onExt4(t testing.TB, c *harness.Caddy, folder string) harness.File {
 	harness.RequireProgram(t, "mkfs.ext4")
 	image := filepath.Join(c.Dir, "image")
-	harness.Must(t, os.WriteFile(image, nil, 0o600))
-	harness.Must(t, os.Truncate(image, 16<<20))
+	testutil.Must(t, os.WriteFile(image, nil, 0o600))
+	testutil.Must(t, os.Truncate(image, 16<<20))
 	_, err := harness.RunProgram(t, "mkfs.ext4", "-q", image)
-	harness.Must(t, err)
+	testutil.Must(t, err)
 	mount(t, c.Root.Path(folder), "-t", "ext4", "-o", "loop", image)
 	return addF(t, c, folder)
 }
@@ -71,10 +72,10 @@ func onOverlay(t testing.TB, c *harness.Caddy, folder string) harness.File {
 	layers := filepath.Join(c.Dir, "layers")
 	mount(t, layers, "-t", "tmpfs", "none")
 	for _, dir := range []string{"lower", "upper", "work"} {
-		harness.Must(t, os.Mkdir(filepath.Join(layers, dir), 0o755))
+		testutil.Must(t, os.Mkdir(filepath.Join(layers, dir), 0o755))
 	}
 	f := addF(t, c, "below")
-	harness.Must(t, os.WriteFile(filepath.Join(layers, "lower", "f"), f.Content, 0o644))
+	testutil.Must(t, os.WriteFile(filepath.Join(layers, "lower", "f"), f.Content, 0o644))
 	mount(t, c.Root.Path(folder), "-t", "overlay", "-o",
 		fmt.Sprintf("lowerdir=%[1]s/lower,upperdir=%[1]s/upper,workdir=%[1]s/work", layers), "none")
 	return f
@@ -90,10 +91,10 @@ func onSysfs(t testing.TB, c *harness.Caddy, folder string) harness.File {
 	const symbols = "/sys/kernel/btf/vmlinux"
 	content, err := os.ReadFile(symbols)
 	if err != nil {
-		harness.Missing(t, "needs a large file on sysfs: "+err.Error())
+		testutil.Missing(t, "needs a large file on sysfs: "+err.Error())
 	}
-	harness.Must(t, os.Mkdir(c.Root.Path(folder), 0o755))
-	harness.Must(t, os.Symlink(symbols, c.Root.Path(filepath.Join(folder, "f"))))
+	testutil.Must(t, os.Mkdir(c.Root.Path(folder), 0o755))
+	testutil.Must(t, os.Symlink(symbols, c.Root.Path(filepath.Join(folder, "f"))))
 	return harness.FileOf(content)
 }
 
@@ -147,7 +148,7 @@ func mountHugePages(t testing.TB, dir string) {
 		err = os.WriteFile(setting, []byte("4"), 0o600)
 	}
 	if err != nil {
-		harness.Missing(t, "needs huge pages: "+err.Error())
+		testutil.Missing(t, "needs huge pages: "+err.Error())
 	}
 	t.Cleanup(func() { _ = os.WriteFile(setting, was, 0o600) })
 	mount(t, dir, "-t", "hugetlbfs", "-o", "pagesize=2M", "none")
@@ -157,11 +158,11 @@ func mountHugePages(t testing.TB, dir string) {
 func writeMapped(t testing.TB, name string, content []byte) {
 	t.Helper()
 	f, err := os.Create(name)
-	harness.Must(t, err)
+	testutil.Must(t, err)
 	defer f.Close()
-	harness.Must(t, f.Truncate(int64(len(content))))
+	testutil.Must(t, f.Truncate(int64(len(content))))
 	mapped, err := unix.Mmap(int(f.Fd()), 0, len(content), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
-	harness.Must(t, err)
+	testutil.Must(t, err)
 	copy(mapped, content)
-	harness.Must(t, unix.Munmap(mapped))
+	testutil.Must(t, unix.Munmap(mapped))
 }

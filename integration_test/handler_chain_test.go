@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/caddy-ktls/caddy-ktls/integration_test/harness"
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 // A row is a site, a request to it, and who sends the body. The documentation
@@ -134,12 +135,12 @@ func requestRow(t *testing.T, client *http.Client, url string, r row) (body harn
 	t.Helper()
 	defer client.CloseIdleConnections()
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
-	harness.Must(t, err)
+	testutil.Must(t, err)
 	for i := 0; i < len(r.headers); i += 2 {
 		req.Header.Set(r.headers[i], r.headers[i+1])
 	}
 	resp, err := client.Do(req)
-	harness.Must(t, err)
+	testutil.Must(t, err)
 	defer resp.Body.Close()
 	if want := max(r.status, http.StatusOK); resp.StatusCode != want {
 		t.Errorf("status %d, want %d", resp.StatusCode, want)
@@ -155,7 +156,7 @@ func requestRow(t *testing.T, client *http.Client, url string, r row) (body harn
 	}
 	d := harness.NewDigester()
 	_, err = io.Copy(d, content)
-	harness.Must(t, err)
+	testutil.Must(t, err)
 	return d.Digest(), resp.ProtoMajor
 }
 
@@ -173,9 +174,9 @@ func addHandlerFiles(t *testing.T, c *harness.Caddy) map[string]harness.File {
 	}
 	var packed bytes.Buffer
 	w, err := gzip.NewWriterLevel(&packed, gzip.NoCompression)
-	harness.Must(t, err)
+	testutil.Must(t, err)
 	_, _ = w.Write(files["large.txt"].Content)
-	harness.Must(t, w.Close())
+	testutil.Must(t, w.Close())
 	files["large.txt.gz"] = c.Root.AddContent(t, "large.txt.gz", packed.Bytes())
 	return files
 }

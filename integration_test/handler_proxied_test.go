@@ -10,6 +10,7 @@ import (
 
 	"github.com/caddy-ktls/caddy-ktls/integration_test/harness"
 	"github.com/caddy-ktls/caddy-ktls/integration_test/results"
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 // Bodies that a proxy passes on come whole over a connection that is offloaded, in
@@ -155,7 +156,7 @@ func TestProxiedEvents(t *testing.T) {
 			"/now/?type=text/plain&length=" + length,
 		} {
 			resp, err := client.Get(c.URL(path))
-			harness.Must(t, err)
+			testutil.Must(t, err)
 			reader := bufio.NewReader(resp.Body)
 			for i := range events {
 				for _, want := range []string{fmt.Sprintf("data: %-30000d\n", i), "\n"} {

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/caddy-ktls/caddy-ktls/integration_test/harness"
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 // xaccelSite is the example with the test's addresses and files.
@@ -27,9 +28,9 @@ func startApplication(t testing.TB, c *harness.Caddy) {
 	address := "127.0.0.1:" + c.Getenv("PORT2")
 	app := exec.Command("xaccel")
 	app.Env = append(os.Environ(), "LISTEN="+address)
-	harness.Must(t, app.Start())
+	testutil.Must(t, app.Start())
 	t.Cleanup(func() { _ = app.Process.Kill(); _ = app.Wait() })
-	harness.Eventually(t, "the application listens", func() error {
+	testutil.Eventually(t, "the application listens", func() error {
 		conn, err := net.Dial("tcp", address)
 		if err == nil {
 			_ = conn.Close()
@@ -134,7 +135,7 @@ func TestAuthorisedDownloadStaysInside(t *testing.T) {
 	c := harness.NewCaddy(t)
 	f := c.Root.AddFile(t, "alice/large.bin", harness.Large)
 	secret := c.Root.AddFile(t, "../secret", harness.Large)
-	harness.Must(t, os.Symlink(filepath.Join(c.Dir, "secret"), c.Root.Path("link")))
+	testutil.Must(t, os.Symlink(filepath.Join(c.Dir, "secret"), c.Root.Path("link")))
 	c.Start(t, xaccelSite(t)+`
 http://:{$PORT2} {
 	header X-Accel-Redirect {http.request.header.File}
@@ -223,9 +224,9 @@ func TestAuthorisedDownloadPage(t *testing.T) {
 			}
 			continue
 		}
-		harness.Must(t, err)
+		testutil.Must(t, err)
 		got, err := os.ReadFile(out)
-		harness.Must(t, err)
+		testutil.Must(t, err)
 		if d := harness.DigestOf(got); d != want[i].body {
 			t.Errorf("%s: body has %v, want %v", command, d, want[i].body)
 		}

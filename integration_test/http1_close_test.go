@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/caddy-ktls/caddy-ktls/integration_test/harness"
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 // What sendfile(2) has accepted may still be in the kernel's TLS layer when the
@@ -33,9 +34,9 @@ func TestCloseAfterResponse(t *testing.T) {
 				before := c.Metrics(t)
 				conn := tls.Client(c.DialTCP(t, harness.ReceiveBuffer(buffer)), c.TLSConfig(t))
 				_, err := io.WriteString(conn, test.request)
-				harness.Must(t, err)
+				testutil.Must(t, err)
 				// Let the server finish before anything is read.
-				harness.Eventually(t, "the response has begun", func() error {
+				testutil.Eventually(t, "the response has begun", func() error {
 					if c.Metrics(t)["responses:sendfile"] == before["responses:sendfile"] {
 						return fmt.Errorf("it has not")
 					}

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/caddy-ktls/caddy-ktls/integration_test/harness"
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 // Small responses that follow a large one go through the kernel too; those
@@ -65,7 +66,7 @@ func TestPipelined(t *testing.T) {
 		requests.WriteString(harness.RequestText(step.path))
 	}
 	_, err := io.WriteString(conn, requests.String())
-	harness.Must(t, err)
+	testutil.Must(t, err)
 	reader := bufio.NewReader(conn)
 	for _, step := range sequence {
 		harness.WantBody(t, harness.ReadResponse(t, reader), http.StatusOK, step.file.Digest)

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/caddy-ktls/caddy-ktls/integration_test/harness"
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 // Every connection moves after the handshake, so small responses, errors and
@@ -36,7 +37,7 @@ https://localhost:{$PORT} {
 	}{
 		{"plain", func(*tls.Config) {}},
 		{"with client certificate", func(config *tls.Config) {
-			config.Certificates = []tls.Certificate{harness.SelfSigned(t)}
+			config.Certificates = []tls.Certificate{testutil.SelfSigned(t)}
 		}},
 		{"without session tickets", func(config *tls.Config) { config.SessionTicketsDisabled = true }},
 	}
@@ -68,7 +69,7 @@ https://localhost:{$PORT} {
 		for range clients {
 			_ = c.Dial(t, c.TLSConfig(t)).Close()
 		}
-		harness.Eventually(t, "all connections are counted", func() error {
+		testutil.Eventually(t, "all connections are counted", func() error {
 			var all int64
 			for name, n := range c.Metrics(t) {
 				if strings.HasPrefix(name, "connections:") {

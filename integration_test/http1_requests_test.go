@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/caddy-ktls/caddy-ktls/integration_test/harness"
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 func TestRequests(t *testing.T) {
@@ -63,23 +64,23 @@ func TestMultipleRanges(t *testing.T) {
 	before := c.Metrics(t)
 	client := c.Client(t, nil)
 	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, c.URL("/f"), nil)
-	harness.Must(t, err)
+	testutil.Must(t, err)
 	r.Header.Set("Range", "bytes=0-99999,110000-189999")
 	resp, err := client.Do(r)
-	harness.Must(t, err)
+	testutil.Must(t, err)
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusPartialContent {
 		t.Fatalf("status %s", resp.Status)
 	}
 	_, parameters, err := mime.ParseMediaType(resp.Header.Get("Content-Type"))
-	harness.Must(t, err)
+	testutil.Must(t, err)
 	parts := multipart.NewReader(resp.Body, parameters["boundary"])
 	for i, want := range []harness.Digest{f.Part(0, 100000), f.Part(110000, 190000)} {
 		part, err := parts.NextPart()
-		harness.Must(t, err)
+		testutil.Must(t, err)
 		got := harness.NewDigester()
 		_, err = io.Copy(got, part)
-		harness.Must(t, err)
+		testutil.Must(t, err)
 		if got.Digest() != want {
 			t.Errorf("part %d has %v, want %v", i, got.Digest(), want)
 		}

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/caddy-ktls/caddy-ktls/integration_test/harness"
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 // halfCloser is a backend that upgrades a connection, sends hello, closes its sending
@@ -25,7 +26,7 @@ func halfCloser(t testing.TB, hello []byte) (addr string, got chan []byte) {
 	addr = harness.UpgradingBackend(t, "raw", func(conn *net.TCPConn, r *bufio.Reader) {
 		_, _ = conn.Write(hello)
 		_ = conn.CloseWrite()
-		_ = conn.SetReadDeadline(time.Now().Add(harness.Patience))
+		_ = conn.SetReadDeadline(time.Now().Add(testutil.Patience))
 		b, _ := io.ReadAll(r)
 		got <- b
 	})
@@ -45,7 +46,7 @@ func TestUpgradeHalfClosed(t *testing.T) {
 		for i, name := range []string{"stock", "large", "all", "after a file"} {
 			t.Run(fmt.Sprintf("%s, access log %v", name, accessLog), func(t *testing.T) {
 				conn := c.At([]string{"PORT", "PORT2", "PORT3", "PORT2"}[i]).Dial(t, c.TLSConfig(t))
-				harness.Must(t, conn.SetDeadline(time.Now().Add(harness.Patience)))
+				testutil.Must(t, conn.SetDeadline(time.Now().Add(testutil.Patience)))
 				reader := bufio.NewReader(conn)
 				if name == "after a file" {
 					harness.SendGet(t, conn, "/f")
@@ -97,9 +98,9 @@ const wholeAnswer = "the answer"
 func (u upgrade) run(t testing.TB, conn *tls.Conn, reader *bufio.Reader) string {
 	t.Helper()
 	_, err := io.WriteString(conn, harness.UpgradeText("/", "raw"))
-	harness.Must(t, err)
+	testutil.Must(t, err)
 	resp, err := http.ReadResponse(reader, nil)
-	harness.Must(t, err)
+	testutil.Must(t, err)
 	if resp.StatusCode != http.StatusSwitchingProtocols {
 		t.Fatal(resp.Status)
 	}

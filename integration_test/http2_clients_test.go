@@ -13,6 +13,7 @@ import (
 
 	"github.com/caddy-ktls/caddy-ktls/integration_test/harness"
 	"github.com/caddy-ktls/caddy-ktls/integration_test/results"
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 // withWindows has a client's connections of HTTP/2 begin with these windows.
@@ -27,7 +28,7 @@ func withWindows(client *http.Client, connection, stream int) *http.Client {
 func withXNet(t testing.TB, client *http.Client) *http.Client {
 	t.Helper()
 	_, err := http2.ConfigureTransports(client.Transport.(*http.Transport)) //nolint:staticcheck // other code than net/http's own
-	harness.Must(t, err)
+	testutil.Must(t, err)
 	return client
 }
 
@@ -119,7 +120,7 @@ func TestHTTP2Nghttp(t *testing.T) {
 			}
 			args := []string{"--no-verify-peer", "-W", fmt.Sprint(test.connection), "-w", fmt.Sprint(test.stream)}
 			got, err := harness.RunProgram(t, "nghttp", append(args, c.URL(fmt.Sprint("/", bits)))...)
-			harness.Must(t, err)
+			testutil.Must(t, err)
 			count()
 			if got != alone[bits].Digest {
 				t.Errorf("alone: %v, want %v", got, alone[bits].Digest)
@@ -129,7 +130,7 @@ func TestHTTP2Nghttp(t *testing.T) {
 				count()
 			}
 			all, err := exec.CommandContext(t.Context(), "nghttp", args...).Output()
-			harness.Must(t, err)
+			testutil.Must(t, err)
 			for i := range atOnce {
 				if n := bytes.Count(all, []byte{byte(i)}); int64(n) != sizes[bits] {
 					t.Errorf("file %d has %d bytes, want %d", i, n, sizes[bits])

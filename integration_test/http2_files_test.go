@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/caddy-ktls/caddy-ktls/integration_test/harness"
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 // HTTP/2 shares the port.
@@ -186,10 +187,10 @@ func TestHTTP2Bulk(t *testing.T) {
 func digestOfFile(t testing.TB, name string) harness.Digest {
 	t.Helper()
 	f, err := os.Open(name)
-	harness.Must(t, err)
+	testutil.Must(t, err)
 	defer f.Close()
 	d := harness.NewDigester()
 	_, err = io.Copy(d, f)
-	harness.Must(t, err)
+	testutil.Must(t, err)
 	return d.Digest()
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/caddy-ktls/caddy-ktls/integration_test/harness"
 	"github.com/caddy-ktls/caddy-ktls/integration_test/results"
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 // No descriptors are left, for Caddy or for the whole machine: connections wait,
@@ -89,7 +90,7 @@ func (c failing) askLater(t *testing.T, small harness.File) <-chan error {
 func limitDescriptors(t testing.TB, pid int, n uint64) {
 	t.Helper()
 	var limit unix.Rlimit
-	harness.Must(t, unix.Prlimit(pid, unix.RLIMIT_NOFILE, nil, &limit))
+	testutil.Must(t, unix.Prlimit(pid, unix.RLIMIT_NOFILE, nil, &limit))
 	limit.Cur = min(n, limit.Max)
-	harness.Must(t, unix.Prlimit(pid, unix.RLIMIT_NOFILE, &limit, nil))
+	testutil.Must(t, unix.Prlimit(pid, unix.RLIMIT_NOFILE, &limit, nil))
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/caddy-ktls/caddy-ktls/integration_test/harness"
 	"github.com/caddy-ktls/caddy-ktls/integration_test/results"
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 const (
@@ -101,7 +102,7 @@ func (c failing) testSendfileFails(t *testing.T) {
 			if n := c.Failed(t); n != 1 {
 				t.Errorf("%d calls have failed, want 1", n)
 			}
-			harness.Eventually(t, "the response has failed", func() error {
+			testutil.Eventually(t, "the response has failed", func() error {
 				now := c.Metrics(t)
 				if n := now["responses_failed"] - before["responses_failed"]; n != 1 {
 					return fmt.Errorf("%d responses have failed", n)
@@ -167,7 +168,7 @@ func (c failing) testSendfileTruncated(t *testing.T) {
 	before := c.Metrics(t)
 	c.Inject(t, harness.Injection{Call: harness.CallSendfile, Errno: int32(unix.EINVAL), Times: harness.Often})
 	d := harness.StartDownload(t, c.Site, "/shrinking")
-	harness.Must(t, os.Truncate(c.Root.Path("shrinking"), 0))
+	testutil.Must(t, os.Truncate(c.Root.Path("shrinking"), 0))
 	if got, err := d.Rest(); err == nil || got != shrinking.Part(0, got.Size) {
 		t.Errorf("%v, %v: want a beginning of the file and an error", got, err)
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/caddy-ktls/caddy-ktls/integration_test/harness"
 	"github.com/caddy-ktls/caddy-ktls/integration_test/results"
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 // What the kernel runs to load a module.
@@ -21,27 +22,27 @@ const modprobeSetting = "/proc/sys/kernel/modprobe"
 func unloadTLS(t *testing.T, dir string) (setModprobe func(script string)) {
 	t.Helper()
 	files, err := filepath.Glob("/modules/*-tls.ko")
-	harness.Must(t, err)
+	testutil.Must(t, err)
 	if len(files) != 1 {
 		t.Skip("needs a virtual machine of its own, where the module can be removed")
 	}
 	before, err := os.ReadFile(modprobeSetting)
-	harness.Must(t, err)
+	testutil.Must(t, err)
 	file := filepath.Join(dir, "modprobe")
 	setModprobe = func(script string) {
-		harness.Must(t, os.WriteFile(file, []byte("#!/bin/sh\n"+strings.ReplaceAll(script, "MODULE", files[0])+"\n"), 0o700))
-		harness.Must(t, os.WriteFile(modprobeSetting, []byte(file), 0))
+		testutil.Must(t, os.WriteFile(file, []byte("#!/bin/sh\n"+strings.ReplaceAll(script, "MODULE", files[0])+"\n"), 0o700))
+		testutil.Must(t, os.WriteFile(modprobeSetting, []byte(file), 0))
 	}
 	t.Cleanup(func() {
-		harness.Must(t, os.WriteFile(modprobeSetting, before, 0))
+		testutil.Must(t, os.WriteFile(modprobeSetting, before, 0))
 		module, err := os.Open(files[0])
-		harness.Must(t, err)
+		testutil.Must(t, err)
 		defer module.Close()
 		if err := unix.FinitModule(int(module.Fd()), "", 0); err != nil && err != unix.EEXIST {
 			t.Errorf("the module tls can't be loaded: %v", err)
 		}
 	})
-	harness.Eventually(t, "the module tls is removed", func() error { return unix.DeleteModule("tls", unix.O_NONBLOCK) })
+	testutil.Eventually(t, "the module tls is removed", func() error { return unix.DeleteModule("tls", unix.O_NONBLOCK) })
 	return setModprobe
 }
 

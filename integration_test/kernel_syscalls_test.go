@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/caddy-ktls/caddy-ktls/integration_test/harness"
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 // The claim of the module, as the kernel sees it: the connection is in the
@@ -25,7 +26,7 @@ func TestSystemCalls(t *testing.T) {
 				t.Errorf("TlsTxSw has grown by %d, want 1", n)
 			}
 			var sent map[string]int64
-			harness.Eventually(t, "strace shows the body", func() error {
+			testutil.Eventually(t, "strace shows the body", func() error {
 				sent = harness.AddUp(t, calls)
 				for call, n := range earlier {
 					sent[call] -= n

@@ -9,6 +9,7 @@ import (
 
 	"github.com/caddy-ktls/caddy-ktls/integration_test/harness"
 	"github.com/caddy-ktls/caddy-ktls/integration_test/results"
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 // Every connection is in the kernel from its handshake on, and may be idle for
@@ -61,10 +62,10 @@ func openLoads(t testing.TB, c *harness.Caddy, configs []*tls.Config, idle, acti
 	harness.InParallel(t, active, 16, func(i int) {
 		d := &loadedDownload{client: c.NarrowClient(t, configs[i%2]), sum: harness.NewDigester()}
 		resp, err := d.client.Get(c.URL("/f"))
-		harness.Must(t, err)
+		testutil.Must(t, err)
 		d.body = resp.Body
 		_, err = io.CopyN(d.sum, d.body, 10_000)
-		harness.Must(t, err)
+		testutil.Must(t, err)
 		l.active[i] = d
 	})
 	return l
@@ -102,7 +103,7 @@ func TestLoadConnections(t *testing.T) {
 	configs := []*tls.Config{c.Quick(t, harness.HTTP1), c.Quick(t, harness.HTTP2)}
 	// What is made once is made before it is counted.
 	openLoads(t, c, configs, 4, 4, small).finish(t, f)
-	harness.Eventually(t, "the first connections are gone", func() error {
+	testutil.Eventually(t, "the first connections are gone", func() error {
 		if n := harness.OffloadedNow(t, c); n > 0 {
 			return fmt.Errorf("%d are left", n)
 		}

@@ -17,6 +17,7 @@ import (
 
 	"github.com/caddy-ktls/caddy-ktls/integration_test/harness"
 	"github.com/caddy-ktls/caddy-ktls/integration_test/results"
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 // soakSites have certificates that are renewed every 15 seconds.
@@ -84,12 +85,12 @@ func TestSoak(t *testing.T) {
 	if text := os.Getenv("KTLS_SOAK"); text != "" {
 		var err error
 		duration, err = time.ParseDuration(text)
-		harness.Must(t, err)
+		testutil.Must(t, err)
 	}
 	if text := os.Getenv("KTLS_SEED"); text != "" {
 		var err error
 		seed, err = strconv.ParseUint(text, 10, 64)
-		harness.Must(t, err)
+		testutil.Must(t, err)
 	}
 	t.Logf("KTLS_SEED=%d", seed)
 	s := &soak{t: t, c: harness.NewCaddy(t), seed: seed, serials: map[string]bool{}, configurations: map[string]bool{}}
@@ -158,7 +159,7 @@ func (s *soak) run(duration time.Duration, first int) (reloads int) {
 	random := rand.New(rand.NewPCG(s.seed, 0))
 	certificates, refused := s.certificates(), s.refused.Load()
 	end := time.Now().Add(duration)
-	for late := end.Add(harness.Patience); !s.t.Failed(); {
+	for late := end.Add(testutil.Patience); !s.t.Failed(); {
 		time.Sleep(min(time.Duration(500+random.IntN(4000))*time.Millisecond, max(time.Until(end), 100*time.Millisecond)))
 		s.c.Reload(s.t, s.configuration(first+reloads))
 		reloads++
@@ -210,7 +211,7 @@ func (s *soakClient) next() {
 	if s.random.IntN(8) == 0 {
 		client.CloseIdleConnections()
 	}
-	ctx, cancel := context.WithTimeout(s.t.Context(), harness.Patience)
+	ctx, cancel := context.WithTimeout(s.t.Context(), testutil.Patience)
 	defer cancel()
 	port := s.c.Getenv([]string{"PORT", "PORT2"}[s.random.IntN(2)])
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("https://localhost:%s/%d", port, number), nil)

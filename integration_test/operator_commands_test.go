@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/caddy-ktls/caddy-ktls/integration_test/harness"
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 // notRun are the commands in README.md and docs/ that TestCommands does not run,
@@ -57,10 +58,7 @@ func commands(t testing.TB) map[string]string {
 			add(block)
 		}
 	}
-	for i, text := range strings.Split(harness.Source(t, "README.md"), "```") {
-		if i%2 == 1 {
-			continue
-		}
+	for _, text := range testutil.ReadPage(t, "../README.md").Text {
 		for paragraph := range strings.SplitSeq(text, "\n\n") {
 			if paragraph = strings.Trim(paragraph, "\n"); strings.HasPrefix(paragraph, "    ") {
 				add(strings.ReplaceAll(strings.TrimPrefix(paragraph, "    "), "\n    ", "\n"))
@@ -98,7 +96,7 @@ func TestCommands(t *testing.T) {
 
 func shell(t testing.TB, dir, script string) string {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 5*harness.Patience)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*testutil.Patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "sh", "-e", "-c", script)
 	cmd.Dir = dir

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/caddy-ktls/caddy-ktls/integration_test/harness"
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 // What the operator asks for tells of the connection that is open, and later that
@@ -28,7 +29,7 @@ func TestMetricsOfConnection(t *testing.T) {
 	}
 	harness.WantKernelMetric(t, c)
 	client.CloseIdleConnections()
-	harness.Eventually(t, "no connection is open", func() error {
+	testutil.Eventually(t, "no connection is open", func() error {
 		if n := c.Metric(t, `caddy_ktls_offloaded_connections\{server="srv0"\}`); n != 0 {
 			return fmt.Errorf("%v are", n)
 		}

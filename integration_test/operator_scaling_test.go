@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/caddy-ktls/caddy-ktls/integration_test/harness"
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 const scalingPage = "docs/scaling.md"
@@ -24,7 +25,7 @@ func TestScaling(t *testing.T) {
 			}
 		}
 	}
-	harness.Must(t, json.Unmarshal([]byte(harness.Blocks(t, scalingPage, "json")[0]), &page))
+	testutil.Must(t, json.Unmarshal([]byte(harness.Blocks(t, scalingPage, "json")[0]), &page))
 	config := harness.Replaced(t, harness.Blocks(t, scalingPage, "caddyfile")[0],
 		"/mnt/caddy", "{$STORAGE}", "example.com", "https://localhost:{$PORT}", "/srv/www", "{$ROOT}")
 
@@ -32,12 +33,12 @@ func TestScaling(t *testing.T) {
 	f := one.Root.AddFile(t, "f", harness.Large)
 	two.Root.AddFile(t, "f", harness.Large)
 	storage := filepath.Join(one.Dir, "shared")
-	harness.Must(t, os.MkdirAll(filepath.Join(storage, "pki"), 0o700))
+	testutil.Must(t, os.MkdirAll(filepath.Join(storage, "pki"), 0o700))
 	for _, c := range []*harness.Caddy{one, two} {
 		c.Env = append(c.Env, "STORAGE="+storage)
 		// So that the test finds the authority's certificate.
-		harness.Must(t, os.MkdirAll(c.Storage(), 0o700))
-		harness.Must(t, os.Symlink(filepath.Join(storage, "pki"), filepath.Join(c.Storage(), "pki")))
+		testutil.Must(t, os.MkdirAll(c.Storage(), 0o700))
+		testutil.Must(t, os.Symlink(filepath.Join(storage, "pki"), filepath.Join(c.Storage(), "pki")))
 		harness.StartWithTickets(t, c, config, string(page.Apps.TLS.Tickets))
 	}
 	certificate := func(c *harness.Caddy) []byte {

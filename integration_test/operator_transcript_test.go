@@ -12,6 +12,7 @@ import (
 	"github.com/caddy-ktls/caddy-ktls/integration_test/harness"
 	"github.com/caddy-ktls/caddy-ktls/integration_test/results"
 	"github.com/caddy-ktls/caddy-ktls/internal/telemetry"
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 // TestTranscript does what a user does who tries the module, by commands in a
@@ -46,7 +47,7 @@ EOF`, `caddy start >caddy.log 2>&1`)
 		_ = s.shell(`caddy stop`).Run()
 		s.Log.Inspect(t)
 	})
-	harness.Eventually(t, "Caddy serves", s.Ready)
+	testutil.Eventually(t, "Caddy serves", s.Ready)
 	taken := harness.TLSStat(t, "TlsTxSw")
 
 	s.say("The file, over HTTP/1.1 and over HTTP/2. The three hashes are the same.")
@@ -62,7 +63,7 @@ EOF`, `caddy start >caddy.log 2>&1`)
 	if n := strings.Count(sums, fmt.Sprintf("%x  ", large.Digest().Sum)); n != 3 {
 		t.Errorf("%d files are right, want 3:\n%s", n, sums)
 	}
-	harness.Eventually(t, "the connections have ended", func() error { return s.hasSent(t, 2*large.Digest().Size) })
+	testutil.Eventually(t, "the connections have ended", func() error { return s.hasSent(t, 2*large.Digest().Size) })
 	if n := harness.TLSStat(t, "TlsTxSw") - taken; n != 2 {
 		t.Errorf("the kernel has taken %d connections, want 2", n)
 	}
@@ -99,9 +100,9 @@ func newTranscript(t testing.TB) *transcript {
 	s := &transcript{Caddy: harness.NewCaddy(t)}
 	s.Log = harness.Log(filepath.Join(s.Dir, "caddy.log"))
 	self, err := os.Executable()
-	harness.Must(t, err)
+	testutil.Must(t, err)
 	bin := t.TempDir()
-	harness.Must(t, os.Symlink(self, filepath.Join(bin, "caddy")))
+	testutil.Must(t, os.Symlink(self, filepath.Join(bin, "caddy")))
 	s.Env = append(s.Env, "PATH="+bin+":"+os.Getenv("PATH"))
 	return s
 }
@@ -151,7 +152,7 @@ func (s *transcript) hasSent(t testing.TB, size int64) error {
 func (s *transcript) write(t testing.TB) {
 	t.Helper()
 	out, err := s.shell("uname -r").Output()
-	harness.Must(t, err)
+	testutil.Must(t, err)
 	release := strings.TrimSpace(string(out))
 	version := strings.Join(strings.SplitN(release, ".", 3)[:2], ".")
 	text := strings.Join(s.paragraphs, "\n\n") + "\n"

@@ -10,6 +10,7 @@ import (
 
 	"github.com/caddy-ktls/caddy-ktls/integration_test/harness"
 	"github.com/caddy-ktls/caddy-ktls/integration_test/results"
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 // lifeSites differ in the module alone.
@@ -61,7 +62,7 @@ func (l *life) configuration(t testing.TB, grace string) string {
 func (l *life) wantRestart(t testing.TB, downloads []*transfer, whole bool) {
 	t.Helper()
 	l.WaitExit(t)
-	harness.Eventually(t, "the kernel has forgotten the connections", func() error {
+	testutil.Eventually(t, "the kernel has forgotten the connections", func() error {
 		if n := harness.TLSStat(t, "TlsCurrTxSw"); n > l.inKernel {
 			return fmt.Errorf("it has %d, before %d", n, l.inKernel)
 		}
@@ -161,16 +162,16 @@ func (l *life) underWay(t testing.TB) (all []*transfer) {
 		}
 		for _, site := range sitesToCompare(l.Caddy) {
 			resp, err := site.NarrowClient(t, site.TLSConfig(t, protocol)).Get(site.URL(path))
-			harness.Must(t, err)
+			testutil.Must(t, err)
 			t.Cleanup(func() { _ = resp.Body.Close() })
 			transfer := &transfer{name: protocol + ", " + site.name, body: resp.Body, soFar: harness.Comparison{Rest: f.Content}}
 			_, err = io.CopyN(&transfer.soFar, resp.Body, 10_000)
-			harness.Must(t, err)
+			testutil.Must(t, err)
 			all = append(all, transfer)
 		}
 	}
 	var now harness.Counts
-	harness.Eventually(t, "two responses go out by sendfile", func() error {
+	testutil.Eventually(t, "two responses go out by sendfile", func() error {
 		now = l.Metrics(t)
 		if n := now["responses:sendfile"] - before["responses:sendfile"]; n != 2 {
 			return fmt.Errorf("%d do", n)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/caddy-ktls/caddy-ktls/integration_test/harness"
 	"github.com/caddy-ktls/caddy-ktls/integration_test/results"
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 // Connections that are not TCP below TLS stay as they are.
@@ -106,9 +107,9 @@ func TestMultipathTCP(t *testing.T) {
 		client := harness.Over(c.Client(t, nil), func() (net.Conn, error) { return dialMultipath(c.Site, multipath) })
 		resp, err := harness.Try(t, client, http.MethodGet, c.URL("/f"))
 		if multipath && errors.Is(err, errors.ErrUnsupported) {
-			harness.Missing(t, err.Error())
+			testutil.Missing(t, err.Error())
 		}
-		harness.Must(t, err)
+		testutil.Must(t, err)
 		harness.WantBody(t, resp, http.StatusOK, f.Digest)
 		client.CloseIdleConnections()
 		if multipath {
@@ -153,15 +154,15 @@ https://localhost {
 func inherit(t testing.TB, c *harness.Caddy) (address string) {
 	t.Helper()
 	stream, err := net.Listen("tcp", "127.0.0.1:0")
-	harness.Must(t, err)
+	testutil.Must(t, err)
 	packets, err := net.ListenPacket("udp", "127.0.0.1:0")
-	harness.Must(t, err)
+	testutil.Must(t, err)
 	for _, socket := range []interface {
 		File() (*os.File, error)
 		Close() error
 	}{stream.(*net.TCPListener), packets.(*net.UDPConn)} {
 		file, err := socket.File()
-		harness.Must(t, err)
+		testutil.Must(t, err)
 		t.Cleanup(func() { _, _ = file.Close(), socket.Close() })
 		c.Files = append(c.Files, file)
 	}
@@ -190,7 +191,7 @@ func TestListeners(t *testing.T) {
 			// A connection that reaches the old server is dropped, with
 			// Caddy's own listener as with ours.
 			var resp harness.Response
-			harness.Eventually(t, address+" is served by the new configuration", func() (err error) {
+			testutil.Eventually(t, address+" is served by the new configuration", func() (err error) {
 				resp, err = harness.Try(t, client, http.MethodGet, "https://localhost/f")
 				return err
 			})

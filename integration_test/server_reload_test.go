@@ -10,6 +10,7 @@ import (
 
 	"github.com/caddy-ktls/caddy-ktls/integration_test/harness"
 	"github.com/caddy-ktls/caddy-ktls/integration_test/results"
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 const answer = `
@@ -43,7 +44,7 @@ func TestReload(t *testing.T) {
 		c.Reload(t, strings.ReplaceAll(answer, "ANSWER", word))
 		// net/http drops a request that reaches the old server just before
 		// its end, with Caddy's own listener as with ours.
-		harness.Eventually(t, "the site answers "+word, func() error { return which(word) })
+		testutil.Eventually(t, "the site answers "+word, func() error { return which(word) })
 	}
 	if sent := c.Metrics(t)["sendfile_bytes"] - before["sendfile_bytes"]; sent >= f.Size {
 		t.Fatal("the whole file was sent before the reload: the test shows nothing")

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/caddy-ktls/caddy-ktls/integration_test/harness"
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 // waitingConns are connections on which no request is being handled.
@@ -24,7 +25,7 @@ func waiting(t testing.TB, c *harness.Caddy) waitingConns {
 		all[site.name+", no request"] = dial(harness.HTTP1)
 		half := dial(harness.HTTP1)
 		_, err := io.WriteString(half, "GET /h2 HTTP/1.1\r\nHo")
-		harness.Must(t, err)
+		testutil.Must(t, err)
 		all[site.name+", half a request"] = half
 		for _, path := range []string{"/none", "/h2"} {
 			one := dial(harness.HTTP1)
@@ -56,7 +57,7 @@ func (c *readByOther) Read([]byte) (int, error) {
 func (all waitingConns) wantClosed(t testing.TB) {
 	t.Helper()
 	for name, conn := range all {
-		timer := time.AfterFunc(harness.Patience, func() {
+		timer := time.AfterFunc(testutil.Patience, func() {
 			t.Errorf("%s: not closed by the server", name)
 			_ = conn.Close()
 		})

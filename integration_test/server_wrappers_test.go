@@ -14,6 +14,7 @@ import (
 
 	"github.com/caddy-ktls/caddy-ktls/integration_test/harness"
 	"github.com/caddy-ktls/caddy-ktls/integration_test/results"
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 func init() { caddyserver.RegisterModule(copyingWrapper{}) }
@@ -28,13 +29,8 @@ func (copyingWrapper) CaddyModule() caddyserver.ModuleInfo {
 
 func (copyingWrapper) UnmarshalCaddyfile(*caddyfile.Dispenser) error { return nil }
 
-func (copyingWrapper) WrapListener(ln net.Listener) net.Listener { return copyingListener{ln} }
-
-type copyingListener struct{ net.Listener }
-
-func (l copyingListener) Accept() (net.Conn, error) {
-	conn, err := l.Listener.Accept()
-	return copyingConn{conn}, err
+func (copyingWrapper) WrapListener(ln net.Listener) net.Listener {
+	return testutil.WrappingListener{Listener: ln, Wrap: func(c net.Conn) net.Conn { return copyingConn{c} }}
 }
 
 type copyingConn struct{ net.Conn }
@@ -145,7 +141,7 @@ func testWrapperOrders(t *testing.T, c *harness.Caddy, tests []wrapperOrder) {
 		if ports[wrappers] != "" {
 			return
 		}
-		port := harness.FreePorts(t, 1)[0]
+		port := testutil.FreePorts(t, 1)[0]
 		ports[wrappers] = port
 		// Caddy puts tls first by itself, and refuses to be told so.
 		list := strings.TrimPrefix(wrappers+" ", "tls ")

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/caddy-ktls/caddy-ktls/integration_test/harness"
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 // clientCertificates are what clients may show, by name: of an authority that
@@ -26,18 +27,18 @@ import (
 func clientCertificates(t testing.TB, c *harness.Caddy) map[string]*tls.Certificate {
 	t.Helper()
 	authorityKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	harness.Must(t, err)
+	testutil.Must(t, err)
 	now := time.Now()
 	authority := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "authority"}, NotBefore: now.AddDate(-2, 0, 0),
 		NotAfter: now.AddDate(1, 0, 0), IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, authority, authority, authorityKey.Public(), authorityKey)
-	harness.Must(t, err)
-	harness.Must(t, os.WriteFile(filepath.Join(c.Dir, "authority.pem"), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600))
+	testutil.Must(t, err)
+	testutil.Must(t, os.WriteFile(filepath.Join(c.Dir, "authority.pem"), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600))
 	issue := func(name string, notAfter time.Time) *tls.Certificate {
 		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-		harness.Must(t, err)
+		testutil.Must(t, err)
 		template := &x509.Certificate{
 			SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: name, Organization: []string{"ktls"}},
 			NotBefore: now.AddDate(-1, 0, 0), NotAfter: notAfter,
@@ -46,10 +47,10 @@ func clientCertificates(t testing.TB, c *harness.Caddy) map[string]*tls.Certific
 			IPAddresses: []net.IP{net.IPv4(192, 0, 2, 1)}, URIs: []*url.URL{{Scheme: "spiffe", Host: "x"}},
 		}
 		der, err := x509.CreateCertificate(rand.Reader, template, authority, key.Public(), authorityKey)
-		harness.Must(t, err)
+		testutil.Must(t, err)
 		return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
 	}
-	unknown := harness.SelfSigned(t)
+	unknown := testutil.SelfSigned(t)
 	return map[string]*tls.Certificate{
 		"good": issue("good", now.AddDate(0, 1, 0)), "expired": issue("expired", now.AddDate(0, -1, 0)),
 		"unknown": &unknown,

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/caddy-ktls/caddy-ktls/integration_test/harness"
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 // A second Caddy is the certificate authority. The challenge is a handshake on
@@ -74,7 +75,7 @@ https://localhost:{$PORT} {
 	c.Expect(t, before, harness.SentByKernel(f.Size))
 
 	secrets, err := os.ReadFile(c.Dir + "/secrets")
-	harness.Must(t, err)
+	testutil.Must(t, err)
 	lines := 0
 	for line := range strings.Lines(log.String()) {
 		lines++
@@ -87,7 +88,7 @@ https://localhost:{$PORT} {
 	}
 	// Nor may they get anywhere else.
 	caddyLog, err := os.ReadFile(string(c.Log))
-	harness.Must(t, err)
+	testutil.Must(t, err)
 	for line := range strings.Lines(log.String()) {
 		if secret := strings.Fields(line)[2]; strings.Contains(string(caddyLog), secret) {
 			t.Error("Caddy's log has a secret")

@@ -2,8 +2,6 @@ package integration_test
 
 import (
 	"crypto/tls"
-	"crypto/x509"
-	"encoding/pem"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -12,6 +10,7 @@ import (
 
 	"github.com/caddy-ktls/caddy-ktls/integration_test/harness"
 	"github.com/caddy-ktls/caddy-ktls/integration_test/results"
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 	"github.com/caddy-ktls/caddy-ktls/ktls"
 )
 
@@ -20,7 +19,7 @@ import (
 func TestCompatibility(t *testing.T) {
 	harness.RequireKernelTLS(t)
 	support, err := ktls.Probe()
-	harness.Must(t, err)
+	testutil.Must(t, err)
 	c, f := harness.StartWithFile(t, 256<<10, compatibilitySites("ecdsa", "p256")+compatibilitySites("rsa", "rsa2048"))
 	certificate := clientCertificate(t, c)
 
@@ -115,12 +114,8 @@ func compatibilityRow(suite *tls.CipherSuite, key, connection, outcome string) [
 // clientCertificate makes a file with a client's certificate and its key.
 func clientCertificate(t testing.TB, c *harness.Caddy) string {
 	t.Helper()
-	certificate := harness.SelfSigned(t)
-	key, err := x509.MarshalPKCS8PrivateKey(certificate.PrivateKey)
-	harness.Must(t, err)
-	text := append(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: certificate.Certificate[0]}),
-		pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key})...)
+	public, private := testutil.PEM(t, testutil.SelfSigned(t))
 	file := filepath.Join(c.Dir, "client.pem")
-	harness.Must(t, os.WriteFile(file, text, 0o600))
+	testutil.WriteFile(t, file, append(public, private...))
 	return file
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/caddy-ktls/caddy-ktls/integration_test/harness"
 	"github.com/caddy-ktls/caddy-ktls/integration_test/results"
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 const fatalAlert = "fatal alert"
@@ -73,7 +74,7 @@ func TestGarbageAfterHandshake(t *testing.T) {
 					r := harness.OpenRecords(t, site, protocol)
 					first := r.Get("/f").Is(f)
 					_, err := r.Raw.Write(test.bytes(r))
-					harness.Must(t, err)
+					testutil.Must(t, err)
 					return first + ", then " + r.End()
 				}
 				if protocol == harness.HTTP2 {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/caddy-ktls/caddy-ktls/integration_test/harness"
 	"github.com/caddy-ktls/caddy-ktls/integration_test/results"
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 // The module does the handshake in net/http's stead. What net/http does about it
@@ -57,7 +58,7 @@ func TestFailedHandshake(t *testing.T) {
 
 	conn := c.DialTCP(t)
 	_, err := conn.Write(bytes.Repeat([]byte{0xff}, 100))
-	harness.Must(t, err)
+	testutil.Must(t, err)
 	_, _ = io.Copy(io.Discard, conn)
 	expectHandshakeError(t, c, "first record does not look like a TLS handshake")
 
@@ -81,11 +82,11 @@ func TestHandshakeTimeout(t *testing.T) {
 `+harness.FileSite)
 	before, start := c.Metrics(t), time.Now()
 	conn := c.DialTCP(t)
-	_ = conn.SetReadDeadline(start.Add(harness.Patience))
+	_ = conn.SetReadDeadline(start.Add(testutil.Patience))
 	if n, err := conn.Read(make([]byte, 1)); n > 0 || errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("read: %d bytes, %v", n, err)
 	}
-	if passed := time.Since(start); passed < 900*time.Millisecond || passed > harness.Patience/2 {
+	if passed := time.Since(start); passed < 900*time.Millisecond || passed > testutil.Patience/2 {
 		t.Errorf("a silent client is cut after %v, want 1s", passed)
 	}
 	expectHandshakeError(t, c, "i/o timeout")
@@ -125,9 +126,9 @@ func TestProtocolIsEnforced(t *testing.T) {
 				config.NextProtos = []string{test.protocol}
 			}
 			conn := c.Dial(t, config)
-			_ = conn.SetDeadline(time.Now().Add(harness.Patience))
+			_ = conn.SetDeadline(time.Now().Add(testutil.Patience))
 			_, err := io.WriteString(conn, test.send)
-			harness.Must(t, err)
+			testutil.Must(t, err)
 			answer, err := io.ReadAll(conn)
 			var timeout net.Error
 			if errors.As(err, &timeout) && timeout.Timeout() {

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/caddy-ktls/caddy-ktls/integration_test/harness"
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 // A client may send a KeyUpdate on an offloaded connection. If it asks for one
@@ -158,7 +159,7 @@ func testKeyUpdateDuringDownload(t *testing.T, c *harness.Caddy, host, command s
 	resp := p.Get(t, "/download")
 	body := harness.NewDigester()
 	_, err := io.CopyN(body, resp.Body, 100_000)
-	harness.Must(t, err)
+	testutil.Must(t, err)
 	rest := make(chan error, 1)
 	c.WhileStopped(t, func() {
 		go func() {

@@ -6,6 +6,7 @@ import (
 
 	"github.com/caddy-ktls/caddy-ktls/integration_test/harness"
 	"github.com/caddy-ktls/caddy-ktls/integration_test/results"
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 // An unusual is a request in records that a client is free to send, or, if it is not
@@ -65,7 +66,7 @@ func (u unusual) ask(t testing.TB, site harness.Site, protocol string, f harness
 	first := r.Get("/f").Is(f)
 	for _, segment := range u.segments(r, r.Request("/f")) {
 		_, err := r.Raw.Write(segment)
-		harness.Must(t, err)
+		testutil.Must(t, err)
 	}
 	if !u.answered {
 		return first + ", then " + r.End()

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/caddy-ktls/caddy-ktls/integration_test/harness"
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 // The same connections are resumed at sites with the module and at sites without,
@@ -16,7 +17,7 @@ import (
 func TestResumptionRates(t *testing.T) {
 	harness.RequireKernelTLS(t)
 	const visits, period = 24, 8
-	certificate := harness.SelfSigned(t)
+	certificate := testutil.SelfSigned(t)
 	for _, rotated := range []bool{false, true} {
 		t.Run(fmt.Sprintf("rotated=%t", rotated), func(t *testing.T) {
 			c := harness.NewCaddy(t)

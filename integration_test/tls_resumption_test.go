@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/caddy-ktls/caddy-ktls/integration_test/harness"
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 // Without configuration, each of Caddy's servers has ticket keys of its own.
@@ -72,7 +73,7 @@ func TestResumptionSharedKeys(t *testing.T) {
 	f := one.Root.AddFile(t, "f", harness.Large)
 	two.Root.AddFile(t, "f", harness.Large)
 	harness.StartWithTickets(t, one, harness.FileSite, harness.TwoKeys)
-	harness.Must(t, os.Symlink(one.Storage(), two.Storage()))
+	testutil.Must(t, os.Symlink(one.Storage(), two.Storage()))
 	harness.StartWithTickets(t, two, harness.FileSite, harness.TwoKeys)
 	held := hold(t, one, f)
 	present(t, two, "at the other", held, f, true)
@@ -86,7 +87,7 @@ func TestResumptionSharedKeys(t *testing.T) {
 // certificates, none is resumed.
 func TestNoResumption(t *testing.T) {
 	harness.RequireKernelTLS(t)
-	certificate := harness.SelfSigned(t)
+	certificate := testutil.SelfSigned(t)
 	for _, test := range []struct{ name, directive, tickets string }{
 		{"disabled", "", `{"disabled": true}`},
 		{"client certificates", clientAuth, `{}`},

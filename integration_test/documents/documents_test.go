@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 // What differs among kernels is shown, and nothing is shown twice.
@@ -93,8 +95,8 @@ func TestTesting(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			set(t, docs, t.TempDir())
 			found := folder(t.TempDir())
-			leave(t, filepath.Join(*docs, "testing.md"), page)
-			leave(t, filepath.Join(string(found), "6.12/ktls/faults"), test.found)
+			testutil.WriteFile(t, filepath.Join(*docs, "testing.md"), []byte(page))
+			testutil.WriteFile(t, filepath.Join(string(found), "6.12/ktls/faults"), []byte(test.found))
 
 			err := found.testing()
 			if test.complaint == "" && err != nil {
@@ -133,21 +135,21 @@ func TestTesting(t *testing.T) {
 func TestWriteOrCompare(t *testing.T) {
 	set(t, docs, t.TempDir())
 	file := filepath.Join(*docs, "transcript.md")
-	leave(t, file, "with\n\nwithout\n")
+	testutil.WriteFile(t, file, []byte("with\n\nwithout\n"))
 	found := folder(t.TempDir())
 	if err := found.transcript(); err != nil {
 		t.Error("nothing was found:", err)
 	}
-	leave(t, filepath.Join(string(found), "6.12/integration_test/transcript"), "with\n")
+	testutil.WriteFile(t, filepath.Join(string(found), "6.12/integration_test/transcript"), []byte("with\n"))
 	set(t, complete, true)
 	if err := found.transcript(); err == nil {
 		t.Error("half of it was found, in a run of everything, and there is no complaint")
 	}
-	leave(t, filepath.Join(string(found), "no-tls/integration_test/transcript"), "without\n")
+	testutil.WriteFile(t, filepath.Join(string(found), "no-tls/integration_test/transcript"), []byte("without\n"))
 	if err := found.transcript(); err != nil {
 		t.Error("the same was found:", err)
 	}
-	leave(t, filepath.Join(string(found), "no-tls/integration_test/transcript"), "another\n")
+	testutil.WriteFile(t, filepath.Join(string(found), "no-tls/integration_test/transcript"), []byte("another\n"))
 	if err := found.transcript(); err == nil || !strings.Contains(err.Error(), "-without\n+another\n") {
 		t.Errorf("another was found: %v", err)
 	}
@@ -168,16 +170,6 @@ func rowsOf(page string) (rows []string) {
 		}
 	}
 	return rows
-}
-
-func leave(t *testing.T, file, text string) {
-	t.Helper()
-	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
 }
 
 // set sets a flag until the test ends.

@@ -11,6 +11,8 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
+
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 // Admin asks the admin endpoint, and returns the answer, which has to be 200.
@@ -21,7 +23,7 @@ func (c *Caddy) Admin(t testing.TB, method, path, contentType, body string) []by
 	}}
 	defer transport.CloseIdleConnections()
 	r, err := http.NewRequestWithContext(t.Context(), method, "http://127.0.0.1"+path, strings.NewReader(body))
-	Must(t, err)
+	testutil.Must(t, err)
 	r.Header.Set("Content-Type", contentType)
 	resp, err := transport.RoundTrip(r)
 	if err != nil {
@@ -29,7 +31,7 @@ func (c *Caddy) Admin(t testing.TB, method, path, contentType, body string) []by
 	}
 	defer resp.Body.Close()
 	answer, err := io.ReadAll(resp.Body)
-	Must(t, err)
+	testutil.Must(t, err)
 	if resp.StatusCode != http.StatusOK {
 		t.Fatalf("admin endpoint: %s %s: %s: %s", method, path, resp.Status, answer)
 	}
@@ -46,7 +48,7 @@ func (c *Caddy) Reload(t testing.TB, caddyfile string) {
 func (c *Caddy) Command(t testing.TB, args ...string) (stdout, stderr string, code int) {
 	t.Helper()
 	self, err := os.Executable()
-	Must(t, err)
+	testutil.Must(t, err)
 	var out, complaint bytes.Buffer
 	cmd := exec.CommandContext(t.Context(), self, args...)
 	cmd.Env, cmd.Dir = c.Env, c.Dir

@@ -6,15 +6,15 @@ import (
 	"net"
 	"net/http"
 	"testing"
+
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 // UpgradingBackend is a server that takes any request to upgrade to a protocol, and then
 // serves the connection, of which r has what the client sends. It returns its address.
 func UpgradingBackend(t testing.TB, protocol string, serve func(conn *net.TCPConn, r *bufio.Reader)) (address string) {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	Must(t, err)
-	t.Cleanup(func() { _ = ln.Close() })
+	ln := testutil.Listen(t)
 	upgrade := func(conn *net.TCPConn) {
 		defer conn.Close()
 		r := bufio.NewReader(conn)

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 // A Caddy is a Caddy with this module that runs as a process of its own. It is at the
@@ -33,11 +35,11 @@ func NewCaddy(t testing.TB) *Caddy {
 	t.Helper()
 	// Names of unix sockets are short: not t.TempDir.
 	dir, err := os.MkdirTemp("", "ktls-")
-	Must(t, err)
+	testutil.Must(t, err)
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	ports := FreePorts(t, 3)
+	ports := testutil.FreePorts(t, 3)
 	root := filepath.Join(dir, "root")
-	Must(t, os.Mkdir(root, 0o755))
+	testutil.Must(t, os.Mkdir(root, 0o755))
 	c := &Caddy{
 		Site: Site{Port: ports[0], dir: dir}, Root: Root(root), Dir: dir,
 		Log: Log(filepath.Join(dir, "log")), Socket: filepath.Join(dir, "admin"),
@@ -90,15 +92,15 @@ func (c *Caddy) StartExactly(t testing.TB, caddyfile string, ready func() error)
 func (c *Caddy) run(t testing.TB, caddyfile string, ready func() error) {
 	t.Helper()
 	file := c.File()
-	Must(t, os.WriteFile(file, []byte(caddyfile), 0o600))
+	testutil.Must(t, os.WriteFile(file, []byte(caddyfile), 0o600))
 	self, err := os.Executable()
-	Must(t, err)
+	testutil.Must(t, err)
 	command := append(slices.Clone(c.Under), cmp.Or(c.Program, self), "run", "--config", file, "--adapter", "caddyfile")
 	cmd := exec.Command(command[0], command[1:]...)
 	cmd.Env, cmd.Dir, cmd.ExtraFiles = c.Env, c.Dir, c.Files
 	t.Cleanup(func() { c.Log.Inspect(t) }) // when the process has ended
 	c.Process = StartProcess(t, cmd, string(c.Log), nil)
-	Eventually(t, "Caddy serves", func() error {
+	testutil.Eventually(t, "Caddy serves", func() error {
 		select {
 		case <-c.Exited:
 			t.Fatalf("Caddy has ended:\n%s", c.Log.Tail())

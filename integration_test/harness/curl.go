@@ -6,6 +6,8 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
+
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 // Curl runs curl with the site's root certificate and returns the digest of what it
@@ -16,7 +18,7 @@ func (s Site) Curl(t testing.TB, args ...string) Digest {
 	d, err := RunProgram(t, "curl", append([]string{
 		"--silent", "--show-error", "--fail", "--http1.1", "--noproxy", "*", "--cacert", s.RootFile(),
 	}, args...)...)
-	Must(t, err)
+	testutil.Must(t, err)
 	return d
 }
 

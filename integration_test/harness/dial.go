@@ -5,13 +5,15 @@ import (
 	"crypto/tls"
 	"net"
 	"testing"
+
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 // Dial opens a TLS connection to the site.
 func (s Site) Dial(t testing.TB, config *tls.Config) *tls.Conn {
 	t.Helper()
 	conn, err := tls.Dial("tcp", s.Address(), config)
-	Must(t, err)
+	testutil.Must(t, err)
 	t.Cleanup(func() { _ = conn.Close() })
 	return conn
 }
@@ -20,7 +22,7 @@ func (s Site) Dial(t testing.TB, config *tls.Config) *tls.Conn {
 func (s Site) DialTCP(t testing.TB, options ...SocketOption) *net.TCPConn {
 	t.Helper()
 	conn, err := s.TryTCP(options...)
-	Must(t, err)
+	testutil.Must(t, err)
 	t.Cleanup(func() { _ = conn.Close() })
 	return conn
 }

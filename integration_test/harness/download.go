@@ -6,6 +6,8 @@ import (
 	"io"
 	"net/http"
 	"testing"
+
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 // A Download is a response over HTTP/1.1 that is being read slowly: so far, its
@@ -24,9 +26,9 @@ func StartDownload(t testing.TB, s Site, path string) *Download {
 	SendGet(t, d.conn, path)
 	var err error
 	d.resp, err = http.ReadResponse(bufio.NewReader(d.conn), nil)
-	Must(t, err)
+	testutil.Must(t, err)
 	_, err = io.CopyN(d.body, d.resp.Body, 100_000)
-	Must(t, err)
+	testutil.Must(t, err)
 	return d
 }
 

@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 // Numbers of include/uapi/linux/fuse.h, under the header's names.
@@ -46,12 +48,12 @@ func MountFUSE(t testing.TB, dir string, f *FUSE) {
 	var err error
 	f.dev, err = unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
-		Missing(t, "needs /dev/fuse: "+err.Error())
+		testutil.Missing(t, "needs /dev/fuse: "+err.Error())
 	}
-	Must(t, os.Mkdir(dir, 0o755))
+	testutil.Must(t, os.Mkdir(dir, 0o755))
 	options := fmt.Sprintf("fd=%d,rootmode=40000,user_id=%d,group_id=%d,allow_other", f.dev, os.Getuid(), os.Getgid())
 	if err := unix.Mount("test", dir, "fuse", unix.MS_NOSUID|unix.MS_NODEV, options); err != nil {
-		Missing(t, "needs to mount file systems: "+err.Error())
+		testutil.Missing(t, "needs to mount file systems: "+err.Error())
 	}
 	served := make(chan struct{})
 	go func() { f.serve(); close(served) }()

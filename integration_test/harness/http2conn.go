@@ -13,6 +13,8 @@ import (
 
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
+
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 // An HTTP2Conn is a client's connection of HTTP/2 that holds the server to the windows
@@ -112,7 +114,7 @@ func NewHTTP2(t testing.TB, conn io.ReadWriteCloser, windows Windows) *HTTP2Conn
 	h.framer.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
 	h.framer.SetMaxReadFrameSize(1<<24 - 1)
 	_, err := io.WriteString(conn, http2.ClientPreface)
-	Must(t, err)
+	testutil.Must(t, err)
 	h.Configure(
 		http2.Setting{ID: http2.SettingInitialWindowSize, Val: windows.Initial},
 		http2.Setting{ID: http2.SettingMaxFrameSize, Val: windows.MaxFrame})
@@ -185,7 +187,7 @@ func (h *HTTP2Conn) Close() {
 // Wait waits until something holds.
 func (h *HTTP2Conn) Wait(what string, holds func() bool) {
 	h.t.Helper()
-	timer := time.AfterFunc(Patience, h.abort)
+	timer := time.AfterFunc(testutil.Patience, h.abort)
 	defer timer.Stop()
 	h.mu.Lock()
 	defer h.mu.Unlock()

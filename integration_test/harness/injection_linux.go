@@ -10,6 +10,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 // envInjection names the file that tells a Caddy which of its system calls are to
@@ -61,7 +63,7 @@ func NewInjector(t testing.TB, c *Caddy) *Injector {
 	t.Helper()
 	RequireSeccomp(t)
 	i := &Injector{file: filepath.Join(c.Dir, "injection")}
-	Must(t, os.WriteFile(i.file, make([]byte, injectionSize), 0o600))
+	testutil.Must(t, os.WriteFile(i.file, make([]byte, injectionSize), 0o600))
 	c.Env = append(c.Env, envInjection+"="+i.file)
 	return i
 }
@@ -72,20 +74,20 @@ func (i *Injector) Inject(t testing.TB, injection Injection) {
 	i.times++
 	content := injectionFile{Injection: injection, Serial: i.times}
 	var b bytes.Buffer
-	Must(t, binary.Write(&b, binary.NativeEndian, content))
+	testutil.Must(t, binary.Write(&b, binary.NativeEndian, content))
 	f, err := os.OpenFile(i.file, os.O_WRONLY, 0)
-	Must(t, err)
-	Must(t, f.Truncate(injectionSize)) // forget how many have failed
+	testutil.Must(t, err)
+	testutil.Must(t, f.Truncate(injectionSize)) // forget how many have failed
 	_, err = f.WriteAt(b.Bytes(), 0)
-	Must(t, err)
-	Must(t, f.Close())
+	testutil.Must(t, err)
+	testutil.Must(t, f.Close())
 }
 
 // Failed returns how many system calls have failed since Inject.
 func (i *Injector) Failed(t testing.TB) int {
 	t.Helper()
 	info, err := os.Stat(i.file)
-	Must(t, err)
+	testutil.Must(t, err)
 	return int(info.Size() - injectionSize)
 }
 

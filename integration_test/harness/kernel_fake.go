@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/caddy-ktls/caddy-ktls/internal/fakekernel"
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 // RequireRealKernel skips, in the build with the fake kernel, a test that it can't
@@ -35,7 +36,7 @@ func TLSStat(t testing.TB, name string) int64 {
 		return 0
 	}
 	n, err := fakekernel.Taken()
-	Must(t, err)
+	testutil.Must(t, err)
 	return n
 }
 

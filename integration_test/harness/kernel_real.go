@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"testing"
 
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 	"github.com/caddy-ktls/caddy-ktls/ktls"
 )
 
@@ -25,7 +26,7 @@ func TLSStat(t testing.TB, name string) int64 {
 	if errors.Is(err, fs.ErrNotExist) {
 		return 0
 	}
-	Must(t, err)
+	testutil.Must(t, err)
 	return int64(statistics[name])
 }
 

@@ -7,6 +7,8 @@ import (
 	"os"
 	"slices"
 	"testing"
+
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 // A Log is the name of a file that a Caddy logs to.
@@ -62,7 +64,7 @@ func (l Log) WithReason(reason string) []LogEntry {
 // Await waits until there is an entry for which something holds, and returns the first.
 func (l Log) Await(t testing.TB, what string, holds func(LogEntry) bool) (found LogEntry) {
 	t.Helper()
-	Eventually(t, "the log has: "+what, func() error {
+	testutil.Eventually(t, "the log has: "+what, func() error {
 		entries := l.Select(holds)
 		if len(entries) == 0 {
 			return fmt.Errorf("it has not")
@@ -76,7 +78,7 @@ func (l Log) Await(t testing.TB, what string, holds func(LogEntry) bool) (found 
 // AwaitMessage waits until there are so many entries with a message.
 func (l Log) AwaitMessage(t testing.TB, message string, times int) {
 	t.Helper()
-	Eventually(t, "the log has: "+message, func() error {
+	testutil.Eventually(t, "the log has: "+message, func() error {
 		if n := len(l.WithMessage(message)); n < times {
 			return fmt.Errorf("%d times, want %d", n, times)
 		}
@@ -88,7 +90,7 @@ func (l Log) AwaitMessage(t testing.TB, message string, times int) {
 // at level info and the others at debug.
 func (l Log) ExpectReason(t testing.TB, reason string, n int) {
 	t.Helper()
-	Eventually(t, "the log has the reason "+reason, func() error {
+	testutil.Eventually(t, "the log has the reason "+reason, func() error {
 		if got := len(l.WithReason(reason)); got < n {
 			return fmt.Errorf("%d times, want %d", got, n)
 		}

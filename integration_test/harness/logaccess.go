@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 // An Access is a line of an access log.
@@ -71,7 +73,7 @@ func (l Log) Accesses() []Access {
 func (l Log) AwaitAccesses(t testing.TB, n int) []Access {
 	t.Helper()
 	var all []Access
-	Eventually(t, "all requests are in the access log", func() error {
+	testutil.Eventually(t, "all requests are in the access log", func() error {
 		if all = l.Accesses(); len(all) < n {
 			return fmt.Errorf("%d of %d are", len(all), n)
 		}
@@ -86,7 +88,7 @@ func (l Log) AwaitAccesses(t testing.TB, n int) []Access {
 // AwaitAccess waits until the access log has a request with a query, and returns it.
 func (l Log) AwaitAccess(t testing.TB, query string) (found Access) {
 	t.Helper()
-	Eventually(t, "the request "+query+" is in the access log", func() error {
+	testutil.Eventually(t, "the request "+query+" is in the access log", func() error {
 		for _, a := range l.Accesses() {
 			if a.Query() == query {
 				found = a

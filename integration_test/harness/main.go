@@ -21,11 +21,8 @@ import (
 	_ "github.com/caddy-ktls/caddy-ktls" // the module that is tested
 )
 
-// Environment variables that say how tests are to be run.
+// Environment variables that say how tests are to be run, beside [testutil.EnvRequired].
 const (
-	// EnvRequired, if not empty, makes every test fail that would be skipped because
-	// kernel TLS or a client program is missing.
-	EnvRequired = "KTLS_REQUIRED"
 	// EnvLong, if not empty, asks for the long forms of tests.
 	EnvLong = "KTLS_LONG"
 	// EnvKernel names the kernel of a run in which each of the longest tests takes

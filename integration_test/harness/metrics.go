@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 // NotByKernel is how much of a body that goes out by sendfile(2) may be copied all the
@@ -19,7 +21,7 @@ const NotByKernel = 512 + 4096
 func (c *Caddy) Metrics(t testing.TB) Counts {
 	t.Helper()
 	m, err := ReadCounters(bytes.NewReader(c.Admin(t, http.MethodGet, "/metrics", "", "")))
-	Must(t, err)
+	testutil.Must(t, err)
 	m[KernelTaken] = TLSStat(t, "TlsTxSw") + TLSStat(t, "TlsTxDevice")
 	return m
 }
@@ -29,7 +31,7 @@ func (c *Caddy) Metrics(t testing.TB) Counts {
 // sendfile_bytes the length of the bodies is given.
 func (c *Caddy) Expect(t testing.TB, before, want Counts) {
 	t.Helper()
-	Eventually(t, "the counters show what was done", func() error {
+	testutil.Eventually(t, "the counters show what was done", func() error {
 		now := c.Metrics(t)
 		var wrong []string
 		names := map[string]bool{}
@@ -95,7 +97,7 @@ func (c *Caddy) Metric(t testing.TB, pattern string) (sum float64) {
 	for _, match := range matcher.FindAllStringSubmatch(string(c.Admin(t, http.MethodGet, "/metrics", "", "")), -1) {
 		var n float64
 		_, err := fmt.Sscan(match[1], &n)
-		Must(t, err)
+		testutil.Must(t, err)
 		sum += n
 	}
 	return sum

@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 // envInside says that the test runs in namespaces of its own.
@@ -25,7 +27,7 @@ func InOwnNetwork(t *testing.T) bool {
 	}
 	RequireKernelTLS(t)
 	self, err := os.Executable()
-	Must(t, err)
+	testutil.Must(t, err)
 	cmd := exec.Command(self, "-test.run", "^"+t.Name()+"$", "-test.v")
 	cmd.Env = append(os.Environ(), envInside+"=1")
 	cmd.SysProcAttr = &syscall.SysProcAttr{
@@ -35,7 +37,7 @@ func InOwnNetwork(t *testing.T) bool {
 	}
 	output, err := cmd.CombinedOutput()
 	if _, exited := err.(*exec.ExitError); err != nil && !exited {
-		Missing(t, "needs user namespaces: "+err.Error())
+		testutil.Missing(t, "needs user namespaces: "+err.Error())
 	}
 	if err != nil || !strings.Contains(string(output), "PASS: "+t.Name()) {
 		t.Errorf("in a network of its own: %v", err)
@@ -48,9 +50,9 @@ func InOwnNetwork(t *testing.T) bool {
 func Sysctl(t testing.TB, name, value string) {
 	t.Helper()
 	file := filepath.Join("/proc/sys/net", name)
-	Must(t, os.WriteFile(file, []byte(value), 0))
+	testutil.Must(t, os.WriteFile(file, []byte(value), 0))
 	got, err := os.ReadFile(file)
-	Must(t, err)
+	testutil.Must(t, err)
 	if got := strings.Join(strings.Fields(string(got)), " "); got != value {
 		t.Fatalf("%s is %s, want %s", name, got, value)
 	}
@@ -60,10 +62,10 @@ func Sysctl(t testing.TB, name, value string) {
 func loopbackUp(t testing.TB) {
 	t.Helper()
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	Must(t, err)
+	testutil.Must(t, err)
 	defer unix.Close(fd)
 	lo, err := unix.NewIfreq("lo")
-	Must(t, err)
+	testutil.Must(t, err)
 	lo.SetUint16(unix.IFF_UP)
-	Must(t, unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, lo))
+	testutil.Must(t, unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, lo))
 }

@@ -18,6 +18,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 // A Program is the client of a TLS library. It sends what it reads from standard
@@ -112,16 +114,16 @@ func Connect(t testing.TB, s Site, program *Program, host string, suite *tls.Cip
 	t.Helper()
 	RequireProgram(t, program.Name)
 	stdin, write, err := os.Pipe()
-	Must(t, err)
+	testutil.Must(t, err)
 	defer stdin.Close()
 	// gnutls-cli prints every byte by a system call of its own, which takes a slow
 	// machine long for some files.
-	ctx, cancel := context.WithTimeout(context.Background(), 5*Patience)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*testutil.Patience)
 	p := &Peer{Program: program, host: host, stdin: write}
 	p.cmd = exec.CommandContext(ctx, program.Name, append(program.args(s, host, suite), args...)...)
 	p.cmd.Stdin, p.cmd.Stderr = stdin, &p.stderr
 	stdout, err := p.cmd.StdoutPipe()
-	Must(t, err)
+	testutil.Must(t, err)
 	p.stdout = bufio.NewReader(stdout)
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -141,7 +143,7 @@ func Connect(t testing.TB, s Site, program *Program, host string, suite *tls.Cip
 func (p *Peer) Send(t testing.TB, text string) {
 	t.Helper()
 	_, err := io.WriteString(p, text)
-	Must(t, err)
+	testutil.Must(t, err)
 }
 
 // Write writes to the program, and waits until the program has read that: both take a
@@ -150,7 +152,7 @@ func (p *Peer) Write(b []byte) (int, error) {
 	p.writing.Lock()
 	defer p.writing.Unlock()
 	n, err := p.stdin.Write(b)
-	for deadline := time.Now().Add(Patience); err == nil; time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(testutil.Patience); err == nil; time.Sleep(5 * time.Millisecond) {
 		var left int
 		if left, err = unread(p.stdin); left == 0 {
 			break
@@ -200,7 +202,7 @@ func (p *Peer) Request(t testing.TB, path string) {
 func (p *Peer) Response(t testing.TB) *http.Response {
 	t.Helper()
 	resp, err := http.ReadResponse(p.stdout, nil)
-	Must(t, err)
+	testutil.Must(t, err)
 	return resp
 }
 

@@ -5,6 +5,8 @@ import (
 	"os/exec"
 	"testing"
 	"time"
+
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 // A Process is a program that a test has started. It ends with the test at the
@@ -20,10 +22,10 @@ type Process struct {
 func StartProcess(t testing.TB, cmd *exec.Cmd, logFile string, end func(*os.Process)) *Process {
 	t.Helper()
 	log, err := os.Create(logFile)
-	Must(t, err)
+	testutil.Must(t, err)
 	defer log.Close()
 	cmd.Stdout, cmd.Stderr = log, log
-	Must(t, cmd.Start())
+	testutil.Must(t, cmd.Start())
 	exited := make(chan struct{})
 	go func() { _ = cmd.Wait(); close(exited) }()
 	t.Cleanup(func() {
@@ -33,7 +35,7 @@ func StartProcess(t testing.TB, cmd *exec.Cmd, logFile string, end func(*os.Proc
 		end(cmd.Process)
 		select {
 		case <-exited:
-		case <-time.After(2 * Patience):
+		case <-time.After(2 * testutil.Patience):
 			t.Errorf("%s does not end", cmd.Path)
 			_ = cmd.Process.Kill()
 			<-exited
@@ -48,7 +50,7 @@ func (p *Process) PID() int { return p.cmd.Process.Pid }
 // Signal sends a signal.
 func (p *Process) Signal(t testing.TB, signal os.Signal) {
 	t.Helper()
-	Must(t, p.cmd.Process.Signal(signal))
+	testutil.Must(t, p.cmd.Process.Signal(signal))
 }
 
 // WaitExit waits until the process has ended, and fails the test if it doesn't.
@@ -56,7 +58,7 @@ func (p *Process) WaitExit(t testing.TB) {
 	t.Helper()
 	select {
 	case <-p.Exited:
-	case <-time.After(Patience):
+	case <-time.After(testutil.Patience):
 		t.Fatalf("%s does not end", p.cmd.Path)
 	}
 }

@@ -9,17 +9,17 @@ import (
 	"crypto/sha256"
 	"crypto/tls"
 	"encoding/binary"
-	"encoding/hex"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
-	"strings"
 	"testing"
 	"time"
 
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
+
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 // Content types of TLS records.
@@ -52,44 +52,30 @@ type RecordClient struct {
 func OpenRecords(t testing.TB, s Site, protocol string) *RecordClient {
 	t.Helper()
 	raw := s.DialTCP(t, ReceiveBuffer(64<<10))
-	Must(t, raw.SetDeadline(time.Now().Add(Patience)))
+	testutil.Must(t, raw.SetDeadline(time.Now().Add(testutil.Patience)))
 	var log bytes.Buffer
 	config := s.TLSConfig(t, protocol)
 	config.MinVersion, config.KeyLogWriter = tls.VersionTLS13, &log
 	r := &RecordClient{conn: tls.Client(raw, config), Raw: raw, protocol: protocol, stream: 1}
-	Must(t, r.conn.Handshake())
+	testutil.Must(t, r.conn.Handshake())
 	if suite := r.conn.ConnectionState().CipherSuite; suite != tls.TLS_AES_128_GCM_SHA256 {
 		t.Fatalf("cipher suite %s", tls.CipherSuiteName(suite))
 	}
-	secret := clientSecret(t, log.String())
+	secret := testutil.LoggedSecret(t, log.String(), "CLIENT_TRAFFIC_SECRET_0")
 	block, err := aes.NewCipher(expandLabel(t, secret, "key", 16))
-	Must(t, err)
+	testutil.Must(t, err)
 	r.aead, err = cipher.NewGCM(block)
-	Must(t, err)
+	testutil.Must(t, err)
 	r.iv = expandLabel(t, secret, "iv", 12)
 	r.reader = bufio.NewReader(r.conn)
 	if protocol == HTTP2 {
 		r.framer = http2.NewFramer(r, r.reader)
 		_, err := io.WriteString(r, http2.ClientPreface)
-		Must(t, err)
-		Must(t, r.framer.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 1 << 30}))
-		Must(t, r.framer.WriteWindowUpdate(0, 1<<30))
+		testutil.Must(t, err)
+		testutil.Must(t, r.framer.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 1 << 30}))
+		testutil.Must(t, r.framer.WriteWindowUpdate(0, 1<<30))
 	}
 	return r
-}
-
-// clientSecret returns the client's traffic secret from a key log.
-func clientSecret(t testing.TB, log string) []byte {
-	t.Helper()
-	for line := range strings.Lines(log) {
-		if fields := strings.Fields(line); fields[0] == "CLIENT_TRAFFIC_SECRET_0" {
-			secret, err := hex.DecodeString(fields[2])
-			Must(t, err)
-			return secret
-		}
-	}
-	t.Fatal("the key log has no traffic secret of the client")
-	return nil
 }
 
 // expandLabel is HKDF-Expand-Label with SHA-256 (RFC 8446, section 7.1).
@@ -98,7 +84,7 @@ func expandLabel(t testing.TB, secret []byte, label string, length int) []byte {
 	label = "tls13 " + label
 	info := append(binary.BigEndian.AppendUint16(nil, uint16(length)), byte(len(label)))
 	key, err := hkdf.Expand(sha256.New, secret, string(info)+label+"\x00", length)
-	Must(t, err)
+	testutil.Must(t, err)
 	return key
 }
 

@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 // A Trace is what a Caddy holds for its connections.
@@ -33,7 +35,7 @@ func (now Trace) exceeds(before Trace, goroutines int) bool {
 // WantNothingLeft waits until Caddy holds no more than it did.
 func WantNothingLeft(t testing.TB, c *Caddy, before Trace) {
 	t.Helper()
-	Eventually(t, "nothing is left of the connections", func() error {
+	testutil.Eventually(t, "nothing is left of the connections", func() error {
 		if now := TraceOf(t, c); now.exceeds(before, 0) {
 			return fmt.Errorf("%+v, before %+v", now, before)
 		}
@@ -44,7 +46,7 @@ func WantNothingLeft(t testing.TB, c *Caddy, before Trace) {
 // WantDescriptors waits until Caddy has no more descriptors than so many.
 func WantDescriptors(t testing.TB, c *Caddy, most int) {
 	t.Helper()
-	Eventually(t, "descriptors are closed", func() error {
+	testutil.Eventually(t, "descriptors are closed", func() error {
 		if n := Descriptors(t, c); n > most {
 			return fmt.Errorf("%d, before %d", n, most)
 		}
@@ -76,7 +78,7 @@ const (
 func WantReturned(t testing.TB, c *Caddy, before Resources) {
 	t.Helper()
 	var now Resources
-	Eventually(t, "the server has given everything back", func() error {
+	testutil.Eventually(t, "the server has given everything back", func() error {
 		now = ResourcesOf(t, c)
 		if now.exceeds(before.Trace, goroutineNoise) || now.Heap > before.Heap+heapNoise {
 			return fmt.Errorf("%+v, before %+v", now, before)
@@ -90,7 +92,7 @@ func WantReturned(t testing.TB, c *Caddy, before Resources) {
 func Descriptors(t testing.TB, c *Caddy) int {
 	t.Helper()
 	list, err := os.ReadDir(filepath.Join("/proc", strconv.Itoa(c.PID()), "fd"))
-	Must(t, err)
+	testutil.Must(t, err)
 	return len(list)
 }
 
@@ -99,7 +101,7 @@ func Goroutines(t testing.TB, c *Caddy) (n int) {
 	t.Helper()
 	text := c.Admin(t, http.MethodGet, "/debug/pprof/goroutine?debug=1", "", "")
 	_, err := fmt.Sscanf(string(text), "goroutine profile: total %d", &n)
-	Must(t, err)
+	testutil.Must(t, err)
 	return n
 }
 
@@ -114,10 +116,10 @@ func OffloadedNow(t testing.TB, c *Caddy) int64 {
 func RSS(t testing.TB, c *Caddy) (bytes int64) {
 	t.Helper()
 	status, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(c.PID()), "status"))
-	Must(t, err)
+	testutil.Must(t, err)
 	_, value, _ := strings.Cut(string(status), "\nVmRSS:")
 	_, err = fmt.Sscan(value, &bytes)
-	Must(t, err)
+	testutil.Must(t, err)
 	return bytes << 10 // the file has KiB
 }
 
@@ -130,6 +132,6 @@ func heap(t testing.TB, c *Caddy) (n int64) {
 	}
 	_, value, _ := bytes.Cut(profile, []byte("\n# HeapAlloc = "))
 	_, err := fmt.Sscan(string(value), &n)
-	Must(t, err)
+	testutil.Must(t, err)
 	return n
 }

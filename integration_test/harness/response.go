@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 // A Response is a response with the digest of its body.
@@ -89,7 +91,7 @@ func WantBody(t testing.TB, resp Response, status int, body Digest) {
 func SendGet(t testing.TB, w io.Writer, path string, header ...string) {
 	t.Helper()
 	_, err := io.WriteString(w, RequestText(path, header...))
-	Must(t, err)
+	testutil.Must(t, err)
 }
 
 // RequestText is what SendGet writes.
@@ -102,7 +104,7 @@ func RequestText(path string, header ...string) string {
 func ReadResponse(t testing.TB, r *bufio.Reader) Response {
 	t.Helper()
 	resp, err := http.ReadResponse(r, nil)
-	Must(t, err)
+	testutil.Must(t, err)
 	return ReadBody(t, resp)
 }
 

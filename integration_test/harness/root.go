@@ -2,12 +2,11 @@ package harness
 
 import (
 	"bytes"
-	"crypto/sha256"
 	"fmt"
-	"math/rand/v2"
-	"os"
 	"path/filepath"
 	"testing"
+
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 // Sizes of files. Bodies of MinSize and more are worth sending by the kernel.
@@ -35,12 +34,10 @@ func (f File) Part(from, to int64) Digest { return DigestOf(f.Content[from:to]) 
 // Path returns the path of a file.
 func (r Root) Path(name string) string { return filepath.Join(string(r), name) }
 
-// AddFile makes a file of random bytes; they are the same each time.
+// AddFile makes a file of bytes that do not compress; they are the same each time.
 func (r Root) AddFile(t testing.TB, name string, size int64) File {
 	t.Helper()
-	content := make([]byte, size)
-	_, _ = rand.NewChaCha8(sha256.Sum256([]byte(name))).Read(content) // never fails
-	return r.AddContent(t, name, content)
+	return r.AddContent(t, name, testutil.Body(int(size), name))
 }
 
 // AddText makes a file that compresses well, and has no template in it.
@@ -56,8 +53,6 @@ func (r Root) AddText(t testing.TB, name string, size int) File {
 // AddContent makes a file that holds something.
 func (r Root) AddContent(t testing.TB, name string, content []byte) File {
 	t.Helper()
-	path := r.Path(name)
-	Must(t, os.MkdirAll(filepath.Dir(path), 0o755))
-	Must(t, os.WriteFile(path, content, 0o644))
+	testutil.WriteFile(t, r.Path(name), content)
 	return FileOf(content)
 }

@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"golang.org/x/net/http2"
+
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 // Protocols are the versions of HTTP that clients speak, under their names in ALPN.
@@ -46,7 +48,7 @@ func (s Site) RootFile() string {
 func (s Site) Roots(t testing.TB) *x509.CertPool {
 	t.Helper()
 	pem, err := os.ReadFile(s.RootFile())
-	Must(t, err)
+	testutil.Must(t, err)
 	pool := x509.NewCertPool()
 	pool.AppendCertsFromPEM(pem)
 	return pool

@@ -1,27 +1,26 @@
 package harness
 
 import (
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 // Source reads a file of the module's source, such as a page of documentation.
 func Source(t testing.TB, name string) string {
 	t.Helper()
-	data, err := os.ReadFile(filepath.Join("..", name))
-	Must(t, err)
-	return string(data)
+	return testutil.ReadFile(t, filepath.Join("..", name))
 }
 
 // Blocks returns the fenced blocks of one kind in a page, without their fences.
 func Blocks(t testing.TB, page, kind string) []string {
 	t.Helper()
 	var found []string
-	for i, block := range strings.Split(Source(t, page), "```") {
-		if k, body, _ := strings.Cut(block, "\n"); i%2 == 1 && k == kind {
-			found = append(found, body)
+	for _, b := range testutil.ReadPage(t, filepath.Join("..", page)).Blocks {
+		if b.Kind == kind {
+			found = append(found, b.Body)
 		}
 	}
 	return found

@@ -7,6 +7,8 @@ import (
 	"regexp"
 	"strconv"
 	"testing"
+
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 // Straced has a Caddy start under strace, which writes to the file that it returns
@@ -24,17 +26,17 @@ var returned = regexp.MustCompile(`(sendfile|write|writev|sendto|sendmsg)(?:64)?
 func AddUp(t testing.TB, file string) map[string]int64 {
 	t.Helper()
 	f, err := os.Open(file)
-	Must(t, err)
+	testutil.Must(t, err)
 	defer f.Close()
 	sum := map[string]int64{}
 	lines := bufio.NewScanner(f)
 	for lines.Scan() {
 		if m := returned.FindStringSubmatch(lines.Text()); m != nil {
 			n, err := strconv.ParseInt(m[2], 10, 64)
-			Must(t, err)
+			testutil.Must(t, err)
 			sum[m[1]] += n
 		}
 	}
-	Must(t, lines.Err())
+	testutil.Must(t, lines.Err())
 	return sum
 }

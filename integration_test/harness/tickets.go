@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 // TwoKeys has Caddy keep the current ticket key and the one before, in its
@@ -23,12 +25,12 @@ func StartWithTickets(t testing.TB, c *Caddy, caddyfile, tickets string) {
 	c.Start(t, "")
 	var adapted struct{ Result map[string]map[string]any }
 	answer := c.Admin(t, http.MethodPost, "/adapt", "text/caddyfile", c.complete(caddyfile))
-	Must(t, json.Unmarshal(answer, &adapted))
+	testutil.Must(t, json.Unmarshal(answer, &adapted))
 	adapted.Result["apps"]["tls"] = map[string]any{"session_tickets": json.RawMessage(tickets)}
 	config, err := json.Marshal(adapted.Result)
-	Must(t, err)
+	testutil.Must(t, err)
 	c.Admin(t, http.MethodPost, "/load", "application/json", string(config))
-	Eventually(t, "Caddy has its certificates", c.Ready)
+	testutil.Eventually(t, "Caddy has its certificates", c.Ready)
 }
 
 // ticketKeys is what Caddy stores.
@@ -43,7 +45,7 @@ func readTicketKeys(t testing.TB, c *Caddy) (keys ticketKeys) {
 	if err == nil {
 		err = gob.NewDecoder(bytes.NewReader(data)).Decode(&keys)
 	}
-	Must(t, err)
+	testutil.Must(t, err)
 	return keys
 }
 
@@ -57,12 +59,12 @@ func RotateTicketKeys(t testing.TB, c *Caddy) {
 	next := old
 	next.NextRotation = time.Now().Add(time.Second)
 	var data bytes.Buffer
-	Must(t, gob.NewEncoder(&data).Encode(next))
-	Must(t, os.WriteFile(ticketKeyFile(c), data.Bytes(), 0o600))
+	testutil.Must(t, gob.NewEncoder(&data).Encode(next))
+	testutil.Must(t, os.WriteFile(ticketKeyFile(c), data.Bytes(), 0o600))
 	// Caddy reads that when it loads a configuration, and loads one that differs.
 	interval := fmt.Sprint(time.Now().UnixNano())
 	c.Admin(t, http.MethodPost, "/config/apps/tls/session_tickets/rotation_interval", "application/json", interval)
-	Eventually(t, "a new ticket key is in use", func() error {
+	testutil.Eventually(t, "a new ticket key is in use", func() error {
 		keys := readTicketKeys(t, c).Keys
 		if keys[0] == old.Keys[0] {
 			return fmt.Errorf("there is none")

@@ -5,6 +5,8 @@ import (
 	"net/http"
 	"strconv"
 	"testing"
+
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 // Upstream serves at PORT3 what the site is a proxy for, also over HTTP/2 without
@@ -12,7 +14,7 @@ import (
 func Upstream(t testing.TB, c *Caddy, handler http.Handler) *http.Server {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:"+c.Getenv("PORT3"))
-	Must(t, err)
+	testutil.Must(t, err)
 	upstream := &http.Server{Handler: handler, Protocols: new(http.Protocols)}
 	upstream.Protocols.SetHTTP1(true)
 	upstream.Protocols.SetUnencryptedHTTP2(true)

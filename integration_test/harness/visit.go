@@ -15,6 +15,8 @@ import (
 	"testing"
 
 	"golang.org/x/net/http2"
+
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 // Tests that compare with stock Caddy run it beside the module in one process: at
@@ -170,7 +172,7 @@ func (v *Visit) here(body []byte) []byte {
 	}
 	for name, address := range map[string]net.Addr{"CLIENT": v.Conn.LocalAddr(), "SERVER": v.Conn.RemoteAddr()} {
 		_, port, err := net.SplitHostPort(address.String())
-		Must(v.t, err)
+		testutil.Must(v.t, err)
 		body = bytes.ReplaceAll(body, []byte(":"+port), []byte(":"+name))
 		body = bytes.ReplaceAll(body, []byte("="+port+";"), []byte("="+name+";"))
 	}

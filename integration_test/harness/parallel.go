@@ -1,0 +1,26 @@
+package harness
+
+import (
+	"sync"
+	"sync/atomic"
+	"testing"
+)
+
+// InParallel does something n times, several at once. A test that fails there ends
+// afterwards.
+func InParallel(t testing.TB, n, atOnce int, do func(i int)) {
+	t.Helper()
+	var all sync.WaitGroup
+	var next atomic.Int64
+	for range atOnce {
+		all.Go(func() {
+			for i := int(next.Add(1)) - 1; i < n && !t.Failed(); i = int(next.Add(1)) - 1 {
+				do(i)
+			}
+		})
+	}
+	all.Wait()
+	if t.Failed() {
+		t.FailNow()
+	}
+}
