@@ -73,7 +73,7 @@ func newBenchSite(b *testing.B, proto string, size int, own bool) *benchSite {
 		go func() { _ = server.Serve(ln) }()
 		return s
 	}
-	go serveHTTP2(ln, &http2.ServeConnOpts{BaseConfig: server})
+	go serveHTTP2(ln, server)
 	return s
 }
 

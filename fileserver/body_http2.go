@@ -184,13 +184,13 @@ func (b *http2Body) takeOver() error {
 func (b *http2Body) sendRest(r io.Reader, file filerange.Range) (total int64, err error) {
 	if file.Len > 0 && !b.noSendfile {
 		sent, err := b.stream.SendFile(file.Segment(b.ahead(file, maxFrames-file.Len)))
-		if errors.Is(err, http2body.ErrShort) {
-			b.tooShort()
-		}
 		total = sent.Total()
 		b.tellRecorders(total)
 		b.noSendfile = sent.Copied > 0
 		b.tellSent(sent)
+		if errors.Is(err, http2body.ErrShort) {
+			b.tooShort()
+		}
 		if err != nil {
 			b.failed(err)
 		}

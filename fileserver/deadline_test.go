@@ -33,29 +33,29 @@ func (d deadlineSpy) SetWriteDeadline(t time.Time) error {
 // returned; between these it has none, and is told when it has passed.
 func TestWriteDeadline(t *testing.T) {
 	never, one, other, past := time.Time{}, time.Now().Add(time.Hour), time.Now().Add(2*time.Hour), time.Unix(1, 0)
-	set := func(deadline time.Time) func(*writeDeadline) {
-		return func(d *writeDeadline) { _ = d.set(deadline) }
+	set := func(deadline time.Time) func(*Response) {
+		return func(r *Response) { _ = r.writer.SetWriteDeadline(deadline) }
 	}
-	own, done := (*writeDeadline).take, (*writeDeadline).giveBack
+	own, done := func(r *Response) { r.writer.http2.deadline.take() }, (*Response).Done
 	for _, tt := range []struct {
 		name  string
-		calls []func(*writeDeadline)
+		calls []func(*Response)
 		told  []time.Time
 	}{
-		{"not taken over", []func(*writeDeadline){set(one), set(never), done, set(other)}, []time.Time{one, never, other}},
-		{"taken over", []func(*writeDeadline){set(one), own, set(other), set(never), set(one)}, []time.Time{one, never}},
-		{"done", []func(*writeDeadline){set(one), own, set(other), done, set(one), done}, []time.Time{one, never, other, one}},
-		{"done without one", []func(*writeDeadline){set(one), own, set(never), done}, []time.Time{one, never}},
-		{"one from before", []func(*writeDeadline){own, set(other), set(one), done}, []time.Time{never, one}},
-		{"taken over after all", []func(*writeDeadline){done, set(one), own, set(other)}, []time.Time{one, other}},
-		{"passed", []func(*writeDeadline){own, set(past), wait, done, set(one)}, []time.Time{never, past, one}},
-		{"passed before it is taken over", []func(*writeDeadline){set(past), own, wait, done}, []time.Time{past, never, past}},
+		{"not taken over", []func(*Response){set(one), set(never), done, set(other)}, []time.Time{one, never, other}},
+		{"taken over", []func(*Response){set(one), own, set(other), set(never), set(one)}, []time.Time{one, never}},
+		{"done", []func(*Response){set(one), own, set(other), done, set(one), done}, []time.Time{one, never, other, one}},
+		{"done without one", []func(*Response){set(one), own, set(never), done}, []time.Time{one, never}},
+		{"one from before", []func(*Response){own, set(other), set(one), done}, []time.Time{never, one}},
+		{"taken over after all", []func(*Response){done, set(one), own, set(other)}, []time.Time{one, other}},
+		{"passed", []func(*Response){own, set(past), wait, done, set(one)}, []time.Time{never, past, one}},
+		{"passed before it is taken over", []func(*Response){set(past), own, wait, done}, []time.Time{past, never, past}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			spy := deadlineSpy{told: make(chan time.Time, 10)}
-			d := &writeDeadline{server: spy}
+			response := newResponse(spy, &http.Request{ProtoMajor: 2}, nil, new(Options))
 			for _, call := range tt.calls {
-				call(d)
+				call(response)
 			}
 			close(spy.told)
 			var told []time.Time
@@ -70,8 +70,8 @@ func TestWriteDeadline(t *testing.T) {
 }
 
 // wait waits until the deadline has passed.
-func wait(d *writeDeadline) {
-	for {
+func wait(r *Response) {
+	for d := &r.writer.http2.deadline; ; {
 		d.mu.Lock()
 		past := d.past
 		d.mu.Unlock()

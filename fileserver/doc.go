@@ -4,7 +4,8 @@
 // Handlers need not know. Whatever copies an *os.File to its http.ResponseWriter, as
 // http.ServeContent and Caddy's file_server do, reaches the writer that [Wrap] puts at the
 // bottom of Caddy's chain of writers. What can't be sent as it is, is copied, as net/http
-// would. The header and the beginning of a body always go through the server.
+// would. The header always goes through the server. So does the beginning of a body, unless
+// it goes over HTTP/1.1, its type is known and the connection is offloaded already.
 //
 // Caddy's side calls [Server.Listener] with its listener, [ConnState] and [ConnContext] as
 // hooks of the server, [Wrap] and [Response.Done] for each request, and [SelfTest] once.
@@ -58,7 +59,7 @@
 //
 //   - http1Sender.mu guards the announcement, and what follows from it. It is held while
 //     ktls.Conn writes, so ktls's locks are taken with it held. [Server].Sent is called with
-//     it held, [Server].Distrusted with none.
+//     it held, over HTTP/2 with none; [Server].Distrusted is called with none.
 //   - writeDeadline.mu guards the timer of a response over HTTP/2. It is held while the
 //     server is told of a deadline, so the HTTP/2 server's locks are taken with it held.
 //   - handshake.once guards the result of the handshake. It is held while that runs, so
@@ -66,8 +67,11 @@
 //     are called. conn.goAway is held while GOAWAY is inserted.
 //   - http2body has locks of its own, which are taken and released within its calls. With
 //     them held it calls wire.SetReadDeadline only, which takes none of this package's.
+//   - tested is held while [SelfTest] runs for the first time, and takesMore's while that
+//     tries Caddy's idle timeouts; the self-test asks for the latter.
 //
-// No goroutine ever holds two of this package's, so there is no order among them.
+// But for these two no goroutine ever holds two of this package's, so there is no order
+// among the others.
 //
 // # Assumptions
 //
@@ -80,10 +84,10 @@
 //
 //   - (s) The address that a connection returns as its LocalAddr is the value of
 //     http.LocalAddrContextKey, also through a wrapper of the connection: connOf.
-//   - (s) A write of more than 4 KiB to a flushed response with a Content-Length reaches the
-//     connection as it is, in one piece and not copied: httpBuffer. (r) If something else
-//     comes, the connection is cut off, and the protocol is distrusted: http1Sender.write,
-//     finish.
+//   - (s) A write of more than 4 KiB to a flushed response with a Content-Length, or over
+//     HTTP/1.0, reaches the connection as it is, in one piece and not copied: httpBuffer.
+//     (r) If something else comes, the connection is cut off, and the protocol is
+//     distrusted: http1Sender.write, finish.
 //   - (s) Its writers have the names that bottomOf knows. (r) A body above another one is
 //     copied, for [ReasonWriterWrapped].
 //   - (t) For the Content-Type it looks at no more than the first 512 bytes: sniffLen.
@@ -94,6 +98,11 @@
 //   - (t) It refuses to write more than the Content-Length, and does not write what exceeds
 //     it in part: copyRest.
 //   - (t) What it does for a *tls.Conn before the first request, doHandshake does.
+//   - (t) An http.MaxBytesReader finds its writer below ours, and has it close the
+//     connection: refuseBody.
+//   - (t) Its writer refuses what is written when the connection was hijacked: Hijack.
+//   - (t) What io.Copy makes of an *os.File has the name that package filerange knows. If
+//     not, the file is copied.
 //
 // Of golang.org/x/net/http2, and net/http's copy of it:
 //
@@ -102,7 +111,8 @@
 //     http2body.ErrMismatch.
 //   - (s) A flush of its writer has the header and the bytes written so far sent:
 //     http2body.Stream.AwaitServer.
-//   - (t) It sends GOAWAY when it reads one: insertGoAway.
+//   - (t) It sends GOAWAY when it reads one: insertGoAway; and when the header has
+//     "Connection: close": Wrap.
 //   - (t) It lets the write deadline of a stream be set at any time until the handler has
 //     returned: writeDeadline.
 //   - (t) It resets the stream of a handler that panics: tooShort.
@@ -122,7 +132,8 @@
 //   - (s) They bear it that more of a body is taken than the part that they hand on. If not,
 //     nothing is sent ahead: takesMore.
 //   - (s) Its writers between ours and the server's have the names that bottomOf knows, and
-//     alter nothing. (r) A body above another one is copied, for [ReasonWriterWrapped].
+//     alter nothing; (t) the one for read deadlines too. (r) A body above another one is
+//     copied, for [ReasonWriterWrapped].
 //   - (t) Its recorders below ours count what a reader's WriteTo reports: tellRecorders.
 //   - (t) Its wrappers of a connection have the names that connBelow knows, and embed the
 //     field Conn. A connection in another one, when it is hijacked, has no CloseWrite.

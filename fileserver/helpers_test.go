@@ -129,12 +129,12 @@ func newHTTP2Site(t testing.TB, handler http.HandlerFunc) (s *site, logged chan 
 		handler(wrapped, r)
 		logged <- recorder.Size()
 	})
-	go serveHTTP2(s.own.Listener(s.inner), &http2.ServeConnOpts{Handler: served})
+	go serveHTTP2(s.own.Listener(s.inner), &http.Server{Handler: served})
 	return s, logged
 }
 
 // serveHTTP2 has HTTP/2 served on all connections of a listener.
-func serveHTTP2(ln net.Listener, options *http2.ServeConnOpts) {
+func serveHTTP2(ln net.Listener, server *http.Server) {
 	for {
 		conn, err := ln.Accept()
 		if err != nil {
@@ -143,7 +143,7 @@ func serveHTTP2(ln net.Listener, options *http2.ServeConnOpts) {
 		go func() {
 			// Caddy has it done before it lets a server have the connection.
 			_, _ = conn.Read(nil)
-			new(http2.Server).ServeConn(conn, options) //nolint:staticcheck // it takes any connection
+			new(http2.Server).ServeConn(conn, &http2.ServeConnOpts{BaseConfig: server}) //nolint:staticcheck // it takes any connection
 		}()
 	}
 }

@@ -23,8 +23,8 @@ type writer struct {
 	http2 http2Body
 }
 
-// A way is how bodies go out over one protocol. The header has been noted before each
-// call.
+// A way is how bodies go out over one protocol. The header has been noted before write,
+// writeString, readFrom and flush.
 type way interface {
 	write(p []byte) (int, error)
 	writeString(s string) (int, error)

@@ -3,8 +3,9 @@ package http2body
 import "golang.org/x/net/http2"
 
 // inbound is what the server reads: the frames of its client, and frames that are
-// inserted between them. All but the insertion belongs to the goroutine that reads. Frames about windows are read whole, because they may be
-// altered or left out; of others the header is enough.
+// inserted between them. Frames about windows are read whole, because they may be
+// altered or left out; of others the header is enough. All but the insertion belongs to
+// the goroutine that reads.
 type inbound struct {
 	preface  int                  // bytes of the preface that were read
 	header   [frameHeaderLen]byte // of the last frame, or of the next if n > 0

@@ -109,3 +109,25 @@ func TestCork(t *testing.T) {
 		t.Error("corked in the end")
 	}
 }
+
+// What was sent is told with an error too.
+func TestSendFileFails(t *testing.T) {
+	s, w, stream := withStreams(t)
+	s.receive(update(0, 1<<20), update(1, 1<<20))
+	broken := errors.New("broken")
+	turns := 0
+	w.writing = func(frames int) error {
+		if frames == 0 {
+			return nil
+		}
+		if turns++; turns == 3 {
+			return broken
+		}
+		return nil
+	}
+	part := filerange.Segment{File: testutil.OpenFile(t, make([]byte, 400_000)), Len: 400_000}
+	sent, err := stream.SendFile(part)
+	if want := int64(3 * turnFrames * FilePayload); sent.Sendfile != want || !errors.Is(err, broken) {
+		t.Errorf("%+v sent, %v; want %d bytes, of which the last are those that the wire told with the error", sent, err, want)
+	}
+}

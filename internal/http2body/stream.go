@@ -17,6 +17,7 @@ type Stream struct {
 	held   []byte              // bytes of the body that Write has kept
 	waited bool                // since it was last set to false
 	corked bool                // TCP holds back what does not fill a segment
+	wake   chan struct{}       // made before the handler has the stream
 
 	sharedState
 }
@@ -24,15 +25,14 @@ type Stream struct {
 // A sharedState is what a connection knows of a stream. It is guarded by Conn.mu.
 type sharedState struct {
 	account
-	passed   int64         // payload of the server's that has reached the client's side
-	through  int64         // those of it whose write is over, while AwaitServer waits
-	awaiting bool          // AwaitServer waits
-	taken    bool          // see Take
-	need     int64         // bytes that takeTurn waits for
-	queued   bool          // in turns.queue
-	turn     bool          // the turn is this stream's
-	err      error         // why it has ended
-	wake     chan struct{} // made when the stream is asked for
+	passed   int64 // payload of the server's that has reached the client's side
+	through  int64 // those of it whose write is over, while AwaitServer waits
+	awaiting bool  // AwaitServer waits
+	taken    bool  // see Take
+	need     int64 // bytes that takeTurn waits for
+	queued   bool  // in turns.queue
+	turn     bool  // the turn is this stream's
+	err      error // why it has ended
 }
 
 // ErrMismatch says that more of the body has gone out than was written: the stream is
