@@ -53,7 +53,7 @@ fake: ## run tests with a fake kernel and the race detector
 	$(GO) vet -tags fakekernel ./...
 	integration_test/programs bin/fake -tags fakekernel
 	PATH='$(CURDIR)/bin/fake':"$$PATH" KTLS_SOAK=$${KTLS_SOAK:-15s} \
-		$(GO) test -race -tags fakekernel -timeout 30m $(FAKE)
+		$(GO) test -race -tags fakekernel -timeout 30m $(FAKE) ./internal/doctor ./internal/telemetry
 
 FUZZTIME ?= 10s
 FUZZ ?= $(sort $(dir $(shell grep -rl --include='*_test.go' '^func Fuzz' .)))
@@ -77,7 +77,7 @@ microbench: ## measure what connections and responses cost
 lint: ## run gofmt and golangci-lint
 	@test -z "$$(gofmt -l .)" || { gofmt -d .; exit 1; }
 	$(GO) run $(GOLANGCI_LINT) run
-	$(GO) run $(GOLANGCI_LINT) run --build-tags fakekernel ./ktls ./fileserver ./integration_test
+	$(GO) run $(GOLANGCI_LINT) run --build-tags fakekernel ./ktls ./fileserver ./integration_test/...
 	cd bench && $(GO) run $(GOLANGCI_LINT) run
 
 # CGO off needs no compilers, and what isn't run need not be optimized.

@@ -20,7 +20,7 @@ func TestHTTP2(t *testing.T) {
 		t.Run(offload, func(t *testing.T) {
 			c, f := harness.StartWithFile(t, harness.Large, harness.OffloadSite(offload))
 			before := c.Metrics(t)
-			client := c.ProtocolClient(t, harness.HTTP2)
+			client := c.Client(t, c.TLSConfig(t, harness.HTTP2, harness.HTTP1)) // the server chooses
 			const times = 3
 			for range times {
 				resp := harness.Get(t, client, c.URL("/f"))

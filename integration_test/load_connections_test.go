@@ -12,7 +12,7 @@ import (
 	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
-// Every connection is in the kernel from its handshake on, and may be idle for
+// Every connection is in the kernel from its first response on, and may be idle for
 // long. The log would be long too.
 const loadSite = `
 {

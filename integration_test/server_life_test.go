@@ -131,6 +131,7 @@ func (l *life) testStopCommand(t *testing.T) {
 	// It returns when Caddy has ended.
 	stopped := make(chan int, 1)
 	go func() {
+		defer close(stopped) // also if Command ends the test
 		_, _, code := l.Command(t, "stop", "--address", "unix/"+l.Socket)
 		stopped <- code
 	}()

@@ -219,7 +219,7 @@ func TestReport(t *testing.T) {
 				t.Errorf("works %v, verdict %q, want %v, %q", r.Works, r.Verdict, wantWorks, test.verdict)
 			}
 			wantText(t, r, test.verdict, test.want, test.not)
-			wantJSON(t, r)
+			wantJSON(t, r, f)
 		})
 	}
 }
@@ -248,8 +248,8 @@ func wantText(t *testing.T, r *report, verdict string, want []string, not string
 	}
 }
 
-// wantJSON checks that the JSON says the same as the report.
-func wantJSON(t *testing.T, r *report) {
+// wantJSON checks that the JSON says the same as the report, and has the facts.
+func wantJSON(t *testing.T, r *report, f facts) {
 	t.Helper()
 	var b strings.Builder
 	if err := r.writeJSON(&b); err != nil {
@@ -266,9 +266,9 @@ func wantJSON(t *testing.T, r *report) {
 	if err := json.Unmarshal([]byte(b.String()), &decoded); err != nil {
 		t.Fatal(err)
 	}
-	if decoded.Works != r.Works || decoded.Verdict != r.Verdict || len(decoded.Ciphers) != len(r.Ciphers) ||
-		decoded.Go.Version != r.Go.Version ||
-		len(decoded.Lines) != len(r.Lines) || !slices.Equal(decoded.HTTP, r.HTTP) {
+	if decoded.Works != r.Works || decoded.Verdict != r.Verdict || len(decoded.Ciphers) != len(f.Ciphers) ||
+		decoded.Go.Version != f.Go.Version ||
+		len(decoded.Lines) != len(r.Lines) || !slices.Equal(decoded.HTTP, f.HTTP) {
 		t.Errorf("JSON differs from the text:\n%s", b.String())
 	}
 }
