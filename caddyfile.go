@@ -50,7 +50,8 @@ func (w *ListenerWrapper) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	return parseBlock(d, nil, w)
 }
 
-// parseBlock parses the options of the wrapper, and of the handler if it isn't nil.
+// parseBlock parses the options of the wrapper, and those of the handler unless it is
+// nil.
 func parseBlock(d *caddyfile.Dispenser, handler *Handler, wrapper *ListenerWrapper) error {
 	if d.NextArg() {
 		return d.ArgErr()
@@ -106,8 +107,8 @@ func parseMinSize(d *caddyfile.Dispenser, handler *Handler) error {
 	return nil
 }
 
-// GoString is what Caddy prints for the wrapper when it refuses the directive inside
-// `route`, because nothing but routes may stand there.
+// GoString returns what Caddy prints for the wrapper when it refuses the directive inside
+// `route`. Only routes may stand there.
 func (*ListenerWrapper) GoString() string {
 	return "a listener wrapper; put ktls at the top of the site block, with a matcher if need be"
 }

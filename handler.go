@@ -14,19 +14,19 @@ import (
 	"github.com/caddy-ktls/caddy-ktls/ktls"
 )
 
-// Handler sends files by sendfile(2) over connections that the kernel encrypts. It
-// has the connection offloaded when the first body comes that is worth it.
+// Handler sends files by sendfile(2) over connections that the kernel encrypts. It has a
+// connection offloaded when the first body comes that is worth it.
 //
-// It serves no files itself. It works for every handler behind it that copies a
-// file to the client, as `file_server` does. Over HTTP/2 it also sends other large
-// bodies, such as those of `reverse_proxy`, if their length is known: they are
-// copied, but that costs less than without this module.
+// It serves no files itself. It works for every handler behind it that copies a file to
+// the client, as `file_server` does. Over HTTP/2 it also sends other large bodies of
+// known length, such as those of `reverse_proxy`. They are copied, but that costs less
+// than without this module.
 //
-// The handler has to stand in front of handlers that alter bodies, such as `encode`
-// and `templates`. In a Caddyfile it does.
+// The handler must stand in front of handlers that alter bodies, such as `encode` and
+// `templates`. The Caddyfile directive puts it there.
 //
-// Its server needs the listener wrapper `ktls`. A configuration without it is
-// refused, unless the server has no TLS.
+// Its server needs the listener wrapper `ktls`. A configuration without it is refused,
+// unless the server has no TLS.
 //
 // Placeholders, for access logs (`log_append`) and the like:
 //
@@ -35,18 +35,18 @@ import (
 // `{http.ktls.status}` | `offloaded`, or why the connection is not, or why the file was copied
 // `{http.ktls.sendfile_bytes}` | Bytes of the body that went out by sendfile(2)
 //
-// They tell what is known when they are evaluated: before the body is sent, the
-// connection may not have been offloaded yet.
+// They show what is known when they are evaluated. Before the body is sent, the
+// connection may not be offloaded yet.
 type Handler struct {
-	// The least length in bytes of a body that is sent by the kernel and has its
-	// connection offloaded. A shorter body is sent as without this module. Must not
-	// be negative. Default: 131072, also for 0.
+	// The minimum length, in bytes, of a body that is sent by the kernel and has its
+	// connection offloaded. A shorter body is sent as without this module. Must not be
+	// negative. Default: 131072, also for 0.
 	MinSize int64 `json:"min_size,omitempty"`
 
-	// What `offload` of the listener wrapper has to be, `large` or `all`: a
-	// configuration in which it is something else is refused. That is its only
-	// effect. The Caddyfile directive sets it, because Caddy may drop the listener
-	// wrapper of a site. Default: the listener wrapper may have any value.
+	// The value that `offload` of the listener wrapper must have, `large` or `all`. A
+	// configuration in which it has another value is refused. That is the only effect.
+	// The Caddyfile directive sets it, because Caddy may drop the listener wrapper of a
+	// site. Default: the listener wrapper may have any value.
 	Offload string `json:"offload,omitempty"`
 
 	responses *telemetry.Responses
@@ -96,7 +96,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	var response *fileserver.Response
 	if !h.inert {
 		if w, response = fileserver.Wrap(w, r, &h.options); response == nil {
-			return next.ServeHTTP(w, r) // not the first handler of this kind
+			return next.ServeHTTP(w, r) // another handler of this kind came first
 		}
 	}
 	if repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {

@@ -15,19 +15,19 @@ import (
 	"github.com/caddy-ktls/caddy-ktls/ktls"
 )
 
-// ListenerWrapper offloads TLS connections of an HTTP server to the Linux kernel
-// (kernel TLS): from then on the kernel encrypts what the connection sends.
+// ListenerWrapper offloads TLS connections of an HTTP server to the Linux kernel (kernel
+// TLS). The kernel encrypts what a connection sends once it is offloaded.
 //
-// A connection that can't be offloaded is served as without this module, and the
-// log has the reason: at level info the first time, at debug afterwards. Where the
-// kernel has no kernel TLS, nothing changes at all.
+// A connection that can't be offloaded is served as without this module. The log has the
+// reason: at level info the first time, at debug afterwards. Where the kernel has no
+// kernel TLS, nothing changes at all.
 //
-// The wrapper has to stand behind the `tls` wrapper, as every wrapper does by
-// default. A wrapper in front of `tls`, such as `proxy_protocol`, keeps connections
-// from being offloaded, unless it hands them on as they are.
+// The wrapper must stand behind the `tls` wrapper. By default every wrapper does. A
+// wrapper in front of `tls`, such as `proxy_protocol`, keeps connections from being
+// offloaded, unless it hands them on unchanged.
 //
-// Files are sent by the kernel only in routes with the handler `ktls`. Without it
-// no connection is offloaded, unless `offload` is `all`.
+// The kernel sends files only in routes with the handler `ktls`. Without that handler no
+// connection is offloaded, unless `offload` is `all`.
 type ListenerWrapper struct {
 	// Which connections are offloaded, `large` or `all`. Default: `large`.
 	//
@@ -53,11 +53,12 @@ func (ListenerWrapper) CaddyModule() caddy.ModuleInfo {
 	}
 }
 
-// offloads are the values of the option offload, and whether they mean all connections.
+// offloads has the values of the option offload. A value says whether all connections are
+// offloaded.
 var offloads = map[string]bool{"": false, "large": false, "all": true}
 
-// Provision sets up the wrapper. It fails for a configuration that can't work, and
-// warns of one that may not do what is expected.
+// Provision sets up the wrapper. It fails for a configuration that can't work, and warns
+// of a configuration that may not do what is expected.
 func (w *ListenerWrapper) Provision(ctx caddy.Context) error {
 	all, ok := offloads[w.Offload]
 	if !ok {
@@ -90,7 +91,7 @@ func (w *ListenerWrapper) Provision(ctx caddy.Context) error {
 	return nil
 }
 
-// Cleanup forgets the server. Connections that are open stay as they are.
+// Cleanup forgets the server. Open connections stay as they are.
 func (w *ListenerWrapper) Cleanup() error {
 	if w.server != nil {
 		wrappedServers.remove(w.server)
@@ -98,11 +99,11 @@ func (w *ListenerWrapper) Cleanup() error {
 	return nil
 }
 
-// WrapListener implements caddy.ListenerWrapper. If the kernel has no kernel
-// TLS it returns ln itself, so that nothing at all changes.
+// WrapListener implements caddy.ListenerWrapper. If the kernel has no kernel TLS it
+// returns ln itself, and nothing changes at all.
 func (w *ListenerWrapper) WrapListener(ln net.Listener) net.Listener {
 	if len(w.server.TLSConnPolicies) == 0 {
-		return ln // a site with addresses of both kinds: this server is for http://
+		return ln // the site also has http:// addresses, and this is their server
 	}
 	if w.http == nil {
 		_, err := ktls.Probe()
@@ -119,7 +120,8 @@ func (w *ListenerWrapper) WrapListener(ln net.Listener) net.Listener {
 }
 
 func (w *ListenerWrapper) newServer() *fileserver.Server {
-	// It gets what net/http would log, so it has the name that Caddy gives to that log.
+	// This logger gets what net/http would log, so it has the name that Caddy gives that
+	// log.
 	stdlib := w.ctx.Logger(new(caddyhttp.App)).Named("stdlib")
 	return &fileserver.Server{
 		TLS: ktls.NewServer(w.server.TLSConnPolicies.TLSConfig(w.ctx), &ktls.Options{
@@ -144,16 +146,15 @@ func (w *ListenerWrapper) newServer() *fileserver.Server {
 	}
 }
 
-// drain counts the connections that are closed but have data left to send. It
-// belongs to the process, because they outlive their configuration.
+// drain counts the connections that are closed but still have data to send. It belongs to
+// the process, because these connections outlive their configuration.
 var drain ktls.Drain
 
-// exitWait bounds how long a Caddy that exits waits for connections that are closed
-// but have data left to send. A grace period that is shorter bounds it too.
+// exitWait limits how long an exiting Caddy waits for connections that are closed but
+// still have data to send. A shorter grace period limits it too.
 const exitWait = 10 * time.Second
 
-// waitForClosing keeps a process that exits alive until what it has sent is
-// with the clients.
+// waitForClosing keeps an exiting process alive until the clients have what it sent.
 func (w *ListenerWrapper) waitForClosing(ctx context.Context) error {
 	if !caddy.Exiting() {
 		return nil

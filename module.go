@@ -1,9 +1,9 @@
-// Package caddyktls offloads TLS connections of Caddy's sites to the Linux kernel
-// (kernel TLS), where that pays, and sends files over them by sendfile(2).
+// Package caddyktls offloads TLS connections of Caddy's sites to the Linux kernel (kernel
+// TLS) where that pays off, and sends files over them by sendfile(2).
 //
-// The Caddyfile directive ktls sets up all of it. In JSON it takes two modules:
-// the listener wrapper caddy.listeners.ktls on a server, and the handler
-// http.handlers.ktls in front of the handlers that serve files.
+// The Caddyfile directive ktls sets up all of it. In JSON there are two modules: the
+// listener wrapper caddy.listeners.ktls on a server, and the handler http.handlers.ktls
+// in front of the handlers that serve files.
 package caddyktls
 
 import (
@@ -23,7 +23,7 @@ func init() {
 	caddy.RegisterModule(telemetry.AdminAPI{})
 
 	httpcaddyfile.RegisterDirective("ktls", parseDirective)
-	// The handler stands before every other that may alter a body.
+	// The handler stands before every other handler that may alter a body.
 	httpcaddyfile.RegisterDirectiveOrder("ktls", httpcaddyfile.Before, "tracing")
 
 	caddycmd.RegisterCommand(caddycmd.Command{
@@ -34,14 +34,15 @@ The directive ktls offloads TLS connections to the Linux kernel (kernel TLS).
 These commands tell whether that works on a machine, and what a running Caddy has
 offloaded.`,
 		CobraFunc: func(cmd *cobra.Command) {
-			cmd.Args = cobra.NoArgs // another word is no command
+			cmd.Args = cobra.NoArgs // any other word is not a command
 			cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
 			cmd.AddCommand(doctor.Command(httpFaults), telemetry.StatusCommand())
 		},
 	})
 }
 
-// httpFaults is the self-test of package fileserver, as package doctor takes it.
+// httpFaults runs the self-test of package fileserver. It returns the faults as package
+// doctor takes them.
 func httpFaults() (faults []doctor.HTTPFault) {
 	for _, f := range fileserver.SelfTest() {
 		faults = append(faults, doctor.HTTPFault(f))

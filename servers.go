@@ -13,16 +13,16 @@ import (
 var wrappedServers serverSet
 
 type serverSet struct {
-	mu      sync.Mutex // guards what follows; no other lock is taken with it held
+	mu      sync.Mutex // guards servers; no other lock is taken while it is held
 	servers map[*caddyhttp.Server]*wrappedServer
 }
 
 type wrappedServer struct {
-	all      bool // connections are offloaded, see ktls.Options
+	all      bool // all connections are offloaded, see ktls.Options.OffloadAll
 	wrappers int  // the directive may stand in several sites
 }
 
-// add adds a wrapper of a server, and tells whether it is the first. All wrappers of a
+// add adds a wrapper of a server, and reports whether it is the first. All wrappers of a
 // server must have the same value of the option offload.
 func (s *serverSet) add(server *caddyhttp.Server, all bool) (first bool, err error) {
 	s.mu.Lock()
@@ -42,7 +42,7 @@ func (s *serverSet) add(server *caddyhttp.Server, all bool) (first bool, err err
 	return known.wrappers == 1, nil
 }
 
-// remove takes back what add has added.
+// remove undoes one call of add.
 func (s *serverSet) remove(server *caddyhttp.Server) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -11,14 +11,14 @@ import (
 	"go.uber.org/zap"
 )
 
-// Mistakes in the configuration are found when it is provisioned, so that
-// `caddy validate` finds them. What can't work on a server with TLS is an error.
-// What may be intended is a warning.
+// Mistakes in the configuration are found when it is provisioned, so `caddy validate`
+// finds them too. What can't work on a server with TLS is an error. What may be intended
+// is a warning.
 //
-// Much of it relies on the order in which Caddy provisions. When anything below is
-// called, automatic HTTPS has added its TLS policies, and the routes' matchers are
-// there. A server's listener wrappers come first, while the JSON of all of them and
-// of its handlers is still there. Then its handlers come.
+// The checks rely on the order in which Caddy provisions. By then automatic HTTPS has
+// added its TLS policies, and the matchers of the routes are there. A server's listener
+// wrappers come first, while the JSON of all of them and of the server's handlers is
+// still there. The handlers come next.
 
 // checkServer looks for mistakes on a server that has the listener wrapper. It
 // is called once per server.
@@ -63,7 +63,7 @@ func checkHandler(ctx caddy.Context, server *caddyhttp.Server, offload string) e
 	got, wrapped := wrappedServers.offload(server)
 	switch {
 	case len(server.TLSConnPolicies) == 0:
-		if !wrapped { // else checkServer has warned
+		if !wrapped { // otherwise checkServer has warned
 			warnPlain(ctx, server)
 		}
 	case onlyHTTP3(server):
@@ -96,8 +96,8 @@ func errOnlyHTTP3(server *caddyhttp.Server) error {
 		"add h1 and h2 to its protocols, or leave ktls out", strings.Join(server.Listen, ", "))
 }
 
-// warnPlain warns of sites that have ktls on a server without TLS, and are on
-// none with TLS. Sites with addresses of both kinds are normal.
+// warnPlain warns of sites that have ktls on a server without TLS and are on no server
+// with TLS. Sites with addresses of both kinds are normal.
 func warnPlain(ctx caddy.Context, server *caddyhttp.Server) {
 	app, err := ctx.AppIfConfigured("http")
 	if err != nil {
@@ -127,7 +127,7 @@ func warnPlain(ctx caddy.Context, server *caddyhttp.Server) {
 	}
 }
 
-// hosts returns the hosts that a route of a server is for, "*" for all.
+// hosts returns the hosts that a route of a server is for, or "*" for all hosts.
 func hosts(route caddyhttp.Route) (hosts []string) {
 	for _, set := range route.MatcherSets {
 		for _, matcher := range set {
@@ -142,8 +142,8 @@ func hosts(route caddyhttp.Route) (hosts []string) {
 	return hosts
 }
 
-// hasHandler tells whether the handler ktls is anywhere in a route that has not
-// been provisioned yet.
+// hasHandler reports whether the handler ktls is anywhere in a route that has not been
+// provisioned yet.
 func hasHandler(route caddyhttp.Route) bool {
 	var find func(v any) bool
 	find = func(v any) bool {
@@ -166,15 +166,15 @@ func hasHandler(route caddyhttp.Route) bool {
 	})
 }
 
-// wrapperNames returns the names of a server's listener wrappers, in order. It
-// works while they are being provisioned.
+// wrapperNames returns the names of a server's listener wrappers, in order. It works
+// while the wrappers are being provisioned.
 func wrapperNames(server *caddyhttp.Server) []string {
 	var names []string
 	for _, raw := range server.ListenerWrappersRaw {
 		var module struct {
 			Wrapper string `json:"wrapper"`
 		}
-		_ = json.Unmarshal(raw, &module) // Caddy tells of errors
+		_ = json.Unmarshal(raw, &module) // Caddy reports errors
 		names = append(names, module.Wrapper)
 	}
 	return names
@@ -201,7 +201,7 @@ func protocols(server *caddyhttp.Server) map[string]bool {
 		parsed, err := caddy.ParseNetworkAddress(address)
 		for _, name := range names {
 			if name == "h3" && err == nil && parsed.IsUnixNetwork() {
-				continue // Caddy leaves it out there
+				continue // Caddy has no HTTP/3 there
 			}
 			all[name] = true
 		}
@@ -209,7 +209,8 @@ func protocols(server *caddyhttp.Server) map[string]bool {
 	return all
 }
 
-// onlyHTTP3 tells whether a server has no TCP listener.
+// onlyHTTP3 reports whether a server speaks neither HTTP/1.1 nor HTTP/2, so that it has
+// no TCP listener.
 func onlyHTTP3(server *caddyhttp.Server) bool {
 	names := protocols(server)
 	return !names["h1"] && !names["h2"] && !names["h2c"]

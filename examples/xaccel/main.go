@@ -1,5 +1,5 @@
-// Xaccel is an application that decides who may have which file, and lets Caddy
-// send it. docs/authorised-downloads.md explains it.
+// Xaccel is an application that decides who may have which file, and has Caddy send it.
+// docs/authorised-downloads.md explains it.
 package main
 
 import (
@@ -16,7 +16,7 @@ import (
 // A real application has accounts.
 var passwords = map[string]string{"alice": "rabbit", "bob": "builder"}
 
-// download lets users have the files in the folder of their name.
+// download gives users the files in the folder that has their name.
 func download(w http.ResponseWriter, r *http.Request) {
 	user, password, _ := r.BasicAuth()
 	want, known := passwords[user]
