@@ -13,14 +13,14 @@ import (
 
 // Numbers of include/uapi/linux/tls.h, under the header's names.
 const (
-	// The versions, TLS_1_2_VERSION and TLS_1_3_VERSION, are crypto/tls's.
+	// The versions, TLS_1_2_VERSION and TLS_1_3_VERSION, have the values of crypto/tls.
 
 	cipherAESGCM128        = 51 // TLS_CIPHER_AES_GCM_128
 	cipherAESGCM256        = 52 // TLS_CIPHER_AES_GCM_256
 	cipherChaCha20Poly1305 = 54 // TLS_CIPHER_CHACHA20_POLY1305
 )
 
-// A suite is what offloading needs to know of a cipher suite.
+// A suite is what the offload needs to know about a cipher suite.
 type suite struct {
 	id        uint16 // RFC 8446, appendix B.4; RFC 5289; RFC 7905
 	version   uint16 // of TLS
@@ -36,7 +36,7 @@ type suite struct {
 // 8.1).
 const masterSecretLen = 48
 
-// suites are those that both crypto/tls and the kernel know.
+// suites has the cipher suites that both crypto/tls and the kernel know.
 var suites = []suite{
 	{tls.TLS_AES_128_GCM_SHA256, tls.VersionTLS13, cipherAESGCM128, 16, 4, sha256.New, sha256.Size, newAESGCM},
 	{tls.TLS_AES_256_GCM_SHA384, tls.VersionTLS13, cipherAESGCM256, 32, 4, sha512.New384, sha512.Size384, newAESGCM},
@@ -56,7 +56,7 @@ func (s *suite) explicitNonce() bool {
 	return s.version == tls.VersionTLS12 && s.saltLen > 0
 }
 
-// overhead is what a record takes on the wire beside its content: header,
+// overhead returns how many bytes a record takes on the wire besides its content: header,
 // explicit nonce or inner content type, and tag.
 func (s *suite) overhead() int {
 	n := recordHeaderLen + tagLen
@@ -69,7 +69,7 @@ func (s *suite) overhead() int {
 	return n
 }
 
-// alertLen is what an alert takes on the wire.
+// alertLen returns how many bytes an alert takes on the wire.
 func (s *suite) alertLen() int { return s.overhead() + 2 }
 
 func (s *suite) cipher() string {
@@ -88,7 +88,7 @@ func newAESGCM(key []byte) (cipher.AEAD, error) {
 	return cipher.NewGCM(block)
 }
 
-// suiteByID returns nil for a suite that can't be offloaded.
+// suiteByID returns the suite with an ID of TLS, or nil if it can't be offloaded.
 func suiteByID(id uint16) *suite {
 	for i := range suites {
 		if suites[i].id == id {

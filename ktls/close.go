@@ -13,18 +13,18 @@ var (
 	errWriteShut  = errors.New("ktls: write after CloseWrite")
 )
 
-// closeTimeout bounds how long close_notify is waited for, as in crypto/tls.
+// closeTimeout limits the wait for close_notify to be sent, as in crypto/tls.
 const closeTimeout = 5 * time.Second
 
-// Close sends close_notify, if nothing has failed, and closes the connection.
-// Calls of Write, ReadFrom, SendFile and CloseWrite that are under way are
-// interrupted, and the connection ends without close_notify then.
+// Close sends close_notify, if nothing has failed, and closes the connection. It
+// interrupts calls of Write, ReadFrom, SendFile and CloseWrite that are under way. The
+// connection then ends without close_notify.
 //
-// Close waits for nobody: what is still to be sent is sent in the background, see
-// [Server.Wait]. Only a connection that is not offloaded may take 5 seconds for
+// Close does not wait for the peer. What is still to be sent is sent in the background,
+// see [Server.Wait]. Only a connection that is not offloaded may take 5 seconds for
 // close_notify, as in crypto/tls, and 5 more if a Read is answering a KeyUpdate. A
-// SendFile that waits for a disk goes on waiting, and keeps the descriptor for so
-// long, but the peer sees the end at once.
+// SendFile that waits for a disk goes on waiting, and keeps the descriptor until then,
+// but the peer sees the end at once.
 func (c *Conn) Close() error {
 	if c.closed.Swap(true) {
 		return net.ErrClosed
@@ -40,8 +40,8 @@ func (c *Conn) Close() error {
 		if c.calls.Load() > 0 {
 			return c.interrupt()
 		}
-		// An answer to a KeyUpdate, or an alert, is waiting for room. It is of
-		// no more use, other than what was accepted before.
+		// An answer to a KeyUpdate, or an alert, is waiting for room. It is no longer
+		// needed, but what was accepted before it is.
 		_ = c.raw.SetWriteDeadline(time.Unix(1, 0))
 		c.drainInBackground()
 		return nil
@@ -61,16 +61,15 @@ func (c *Conn) Close() error {
 
 // closeTLS closes a connection that is not offloaded.
 func (c *Conn) closeTLS() error {
-	// crypto/tls waits for a reader that answers a KeyUpdate, without a bound of
-	// its own.
+	// crypto/tls waits for a reader that answers a KeyUpdate, and sets no limit itself.
 	_ = c.raw.SetWriteDeadline(time.Now().Add(closeTimeout))
 	err := c.tls.Close()
 	c.forget()
 	return err
 }
 
-// interrupt closes the socket under whoever is sending. A system call that waits
-// for a disk keeps the socket until it returns, so that is not waited for.
+// interrupt closes the socket while somebody is sending. A system call that waits for a
+// disk keeps the socket until it returns, so interrupt does not wait for it.
 func (c *Conn) interrupt() error {
 	if tcp, ok := c.raw.(*net.TCPConn); ok {
 		_ = tcp.CloseWrite()
@@ -96,24 +95,24 @@ func (c *Conn) tellLost(err error) {
 	}
 }
 
-// known reports whether the connection's user has been told that it does not end in
+// known reports whether the user of the connection has been told that it does not end in
 // order. Caller holds c.out.
 func (c *Conn) known() bool {
 	return c.out.told && !errors.Is(c.out.err, errWriteShut) || c.out.open
 }
 
-// isGone reports whether an error says that the peer has left: what it has not
-// taken it does not want.
+// isGone reports whether an error says that the peer has left. The peer does not want
+// what it has not taken.
 func isGone(err error) bool {
 	return errors.Is(err, net.ErrClosed) || errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET)
 }
 
-// finish sends close_notify if it has not been sent and takes no waiting. It is
-// done when that is out and the peer has acknowledged everything before it:
-// close(2) leaves the rest to TCP, and a peer that is gone need not be waited
-// for. An error says that there is no point in waiting. Caller holds c.out.
+// finish sends close_notify if it has not been sent and there is room for it. done means
+// that close_notify is out and the peer has acknowledged everything before it. close(2)
+// leaves the rest to TCP, and nobody need wait for a peer that is gone. An error says
+// that there is no point in waiting. Caller holds c.out.
 func (c *Conn) finish() (done bool, err error) {
-	_ = c.raw.SetWriteDeadline(time.Time{}) // it was about something else
+	_ = c.raw.SetWriteDeadline(time.Time{}) // the one that was set is about something else
 	if c.out.open {
 		return false, c.fail(errUnfinished)
 	}
@@ -134,8 +133,8 @@ func (c *Conn) finish() (done bool, err error) {
 	return err == nil && !full && unsent <= c.renewal.suite.alertLen(), err
 }
 
-// sendAlerts sends alerts that crypto/tls has left and nobody has sent yet, if it
-// takes no waiting: they say more than close_notify. Caller holds c.out.
+// sendAlerts sends alerts that crypto/tls has left and nobody has sent yet, if there is
+// room for them. They say more than close_notify. Caller holds c.out.
 func (c *Conn) sendAlerts() error {
 	relay := c.tap.relay.Load()
 	controls, dead := relay.take()
@@ -154,9 +153,9 @@ func (c *Conn) sendAlerts() error {
 	return nil
 }
 
-// CloseWrite sends close_notify, for which it waits up to 5 seconds; after that Close
-// sends it. The connection can still be read. It does not shut down the TCP connection,
-// as (*tls.Conn).CloseWrite doesn't.
+// CloseWrite sends close_notify, and waits up to 5 seconds for room to do so. If that is
+// not enough, Close sends it. The connection can still be read. CloseWrite does not shut
+// down the TCP connection. Neither does (*tls.Conn).CloseWrite.
 func (c *Conn) CloseWrite() error {
 	c.lock()
 	defer c.unlock()
@@ -181,6 +180,6 @@ func (c *Conn) CloseWrite() error {
 		return c.fail(err)
 	}
 	c.out.notified = err == nil
-	c.out.err = errWriteShut // also if it is sent later
+	c.out.err = errWriteShut // even if close_notify is sent later
 	return err
 }

@@ -8,15 +8,15 @@ import (
 // protocolHTTP2 is the name of HTTP/2 in ALPN (RFC 9113, section 3.2).
 const protocolHTTP2 = "h2"
 
-// configFor returns the configuration of one connection. Its key log leads to
-// counter, unless that is nil. HTTP/2 is not negotiated unless http2 is set.
+// configFor returns the configuration of one connection. Its key log leads to counter,
+// unless counter is nil. HTTP/2 is not negotiated unless http2 is set.
 func (s *Server) configFor(counter *recordCounter, http2 bool) *tls.Config {
 	if counter == nil && http2 {
 		return s.config
 	}
-	// The keys of session tickets are the given configuration's: those that
-	// its owner sets, at any time, or those that crypto/tls makes and replaces.
-	// Asked to open a ticket it makes them, so that each clone has the same.
+	// The keys of session tickets are those of the given configuration: the keys that its
+	// owner sets, at any time, or those that crypto/tls makes and replaces. crypto/tls
+	// makes them when it is asked to open a ticket, so each clone then has the same keys.
 	_, _ = s.config.DecryptTicket(nil, tls.ConnectionState{})
 	config := s.clone(s.config, counter, http2)
 	if choose := s.config.GetConfigForClient; choose != nil {

@@ -8,12 +8,11 @@ import (
 	"time"
 )
 
-// A Conn is the server's side of a TLS connection. crypto/tls shakes hands and
-// receives; it also sends, until the connection is offloaded: then the kernel
-// encrypts what is sent, and files go out by sendfile(2).
+// A Conn is the server's side of a TLS connection. crypto/tls handles the handshake and
+// receives. It also sends until the connection is offloaded. Then the kernel encrypts
+// what is sent, and files go out by sendfile(2).
 //
-// A Conn may be used as any net.Conn: reads, writes and Close may run at the
-// same time.
+// A Conn may be used as any net.Conn: reads, writes and Close may run at the same time.
 //
 // SendFile, SendFrames and Cork are for package fileserver of this module.
 type Conn struct {
@@ -33,10 +32,10 @@ type Conn struct {
 	out     outgoing
 	renewal keyRenewal
 
-	// Close takes no lock that is held while something waits. These tell it what
-	// goes on.
+	// Close takes no lock that is held while something waits. These fields tell it what
+	// is going on.
 	closed   atomic.Bool
-	calls    atomic.Int32 // by the connection's user, to send: Close interrupts them
+	calls    atomic.Int32 // calls that send for the connection's user, which Close interrupts
 	deadline writeDeadline
 }
 
@@ -63,7 +62,7 @@ func (c *Conn) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Write encrypts and sends p, or lets the kernel do it.
+// Write encrypts and sends p, or has the kernel do it.
 func (c *Conn) Write(p []byte) (int, error) {
 	if err := c.Handshake(); err != nil {
 		return 0, err
@@ -85,8 +84,8 @@ func (c *Conn) LocalAddr() net.Addr { return c.raw.LocalAddr() }
 // RemoteAddr returns the peer's address.
 func (c *Conn) RemoteAddr() net.Addr { return c.raw.RemoteAddr() }
 
-// SetDeadline sets both deadlines, see net.Conn. After a write that has timed
-// out nothing more can be written.
+// SetDeadline sets the deadlines of reads and writes, see net.Conn. After a write that
+// has timed out, nothing more can be written.
 func (c *Conn) SetDeadline(t time.Time) error {
 	c.deadline.set(t)
 	return c.raw.SetDeadline(t)
@@ -95,7 +94,7 @@ func (c *Conn) SetDeadline(t time.Time) error {
 // SetReadDeadline sets the deadline of reads.
 func (c *Conn) SetReadDeadline(t time.Time) error { return c.raw.SetReadDeadline(t) }
 
-// SetWriteDeadline sets the deadline of writes, sendfile included.
+// SetWriteDeadline sets the deadline of writes, including sendfile(2).
 func (c *Conn) SetWriteDeadline(t time.Time) error {
 	c.deadline.set(t)
 	return c.raw.SetWriteDeadline(t)

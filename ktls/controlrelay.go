@@ -9,21 +9,21 @@ import (
 )
 
 // A controlRelay gets what crypto/tls writes after the offload: alerts and answers to
-// KeyUpdates, which crypto/tls has encrypted under its own key. The relay opens them
-// and queues what the peer has to see of them, for whoever sends next to give to the
-// kernel.
+// KeyUpdates, which crypto/tls has encrypted under its own key. The relay opens these
+// records, and queues what the peer must see of them. Whoever sends next gives that to
+// the kernel.
 type controlRelay struct {
-	mu sync.Mutex // guards what follows but atomics; is held for moments only
+	mu sync.Mutex // guards what follows, except atomics; held for moments only
 
 	key     writeKey
-	number  uint64 // of crypto/tls's next record
+	number  uint64 // sequence number of crypto/tls's next record
 	pending []control
 	dead    error // why no more application data may be sent
 
 	waiting   atomic.Bool // there is something to take: pending, or dead
-	interrupt atomic.Bool // Read is to return, for Conn.Read to return
+	interrupt atomic.Bool // Read must return, so that Conn.Read does
 
-	renewal *keyRenewal // the kernel's key; nil if it is not known to have one, and dead is set then
+	renewal *keyRenewal // the kernel's key; nil, with dead set, if nobody knows whether the kernel has one
 }
 
 // A control is a record other than application data.
@@ -41,11 +41,11 @@ func newControlRelay(h handover, renewal *keyRenewal) *controlRelay {
 	return &controlRelay{key: h.key, number: h.next, renewal: renewal}
 }
 
-// due reports whether there is something to take. There is nothing before the
-// offload, when r is nil.
+// due reports whether there is something to take. Before the offload r is nil, and there
+// is nothing.
 func (r *controlRelay) due() bool { return r != nil && r.waiting.Load() }
 
-// write takes a write of crypto/tls, which is whole records.
+// write takes a write of crypto/tls, which has whole records.
 func (r *controlRelay) write(p []byte) (int, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -92,11 +92,11 @@ func (r *controlRelay) queue(record []byte) bool {
 	return false
 }
 
-// answerKeyUpdate queues a KeyUpdate of our own. One that waits already answers
-// for all requests up to now (RFC 8446, section 4.6.3). If the kernel can't
-// follow, nothing is sent: the peer can't tell that from an answer behind the
-// data in flight. crypto/tls has to believe that it went out, or it would not
-// follow the peer's key. Caller holds r.mu.
+// answerKeyUpdate queues a KeyUpdate of our own. A KeyUpdate that already waits answers
+// all requests up to now (RFC 8446, section 4.6.3). If the kernel can't replace its key,
+// nothing is sent: to the peer it looks as if the answer were behind the data in flight.
+// crypto/tls must believe that its answer went out, or it would not follow the peer's
+// key. Caller holds r.mu.
 func (r *controlRelay) answerKeyUpdate() {
 	if !r.renewal.can {
 		if r.renewal.retire() {
@@ -110,7 +110,8 @@ func (r *controlRelay) answerKeyUpdate() {
 	r.waiting.Store(true)
 }
 
-// take returns the queued control records, and why nothing may follow them, if so.
+// take returns the queued control records. It also returns an error if nothing may follow
+// them.
 func (r *controlRelay) take() ([]control, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -120,7 +121,7 @@ func (r *controlRelay) take() ([]control, error) {
 	return p, r.dead
 }
 
-// putBack queues control records again that could not be sent.
+// putBack queues again the control records that could not be sent.
 func (r *controlRelay) putBack(controls []control) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

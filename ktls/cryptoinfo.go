@@ -2,11 +2,10 @@ package ktls
 
 import "encoding/binary"
 
-// cryptoInfo lays out a struct tls12_crypto_info_* of
-// include/uapi/linux/tls.h: version and cipher type in host order, then iv, key,
-// salt and the big-endian number of the next record, without padding. The
-// structure has 40 bytes for AES-128-GCM, 56 for AES-256-GCM and
-// ChaCha20-Poly1305, and holds the key: the caller clears it.
+// cryptoInfo returns a struct tls12_crypto_info_* of include/uapi/linux/tls.h: version
+// and cipher type in host order, then iv, key, salt and the sequence number of the next
+// record in big-endian order, without padding. It has 40 bytes for AES-128-GCM, and 56
+// for AES-256-GCM and ChaCha20-Poly1305. It holds the key, so the caller clears it.
 func cryptoInfo(k *trafficKey, sequence uint64) []byte {
 	s := k.suite
 	salt, iv := k.iv[:s.saltLen], k.iv[s.saltLen:]
@@ -14,8 +13,8 @@ func cryptoInfo(k *trafficKey, sequence uint64) []byte {
 	b = binary.NativeEndian.AppendUint16(b, s.version)
 	b = binary.NativeEndian.AppendUint16(b, s.kernel)
 	if s.explicitNonce() {
-		// The kernel counts the explicit nonce on from iv, and crypto/tls
-		// has used the sequence number for it.
+		// The kernel counts the explicit nonce up from iv. crypto/tls has used the
+		// sequence number as the explicit nonce.
 		b = binary.BigEndian.AppendUint64(b, sequence)
 	} else {
 		b = append(b, iv...)

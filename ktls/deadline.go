@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// A writeDeadline is known to the socket too. Here it is for what waits for
-// something else.
+// A writeDeadline is the deadline of writes. The socket has it too. This copy is for
+// waits for something other than the socket.
 type writeDeadline struct {
 	mu      sync.Mutex
 	t       time.Time     // zero: none
@@ -22,7 +22,7 @@ func (d *writeDeadline) set(t time.Time) {
 	d.signal()
 }
 
-// wake has who waits look at the connection again.
+// wake makes whoever waits look at the connection again.
 func (d *writeDeadline) wake() {
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -7,24 +7,23 @@ import (
 	"time"
 )
 
-// drainTimeout is how long a closed connection may go without progress before
-// it is given up: Caddy's own limit for a write that stalls.
+// drainTimeout is how long a closed connection may go without progress before it is given
+// up. It is Caddy's own limit for a write that stalls.
 const drainTimeout = time.Minute
 
-// drainLimit is how long a closed connection is kept open at all.
+// drainLimit is how long a closed connection is kept open at most.
 const drainLimit = time.Hour
 
-// errStalled ends the closing of a connection whose peer stopped reading.
+// errStalled ends the drain of a connection whose peer has stopped reading.
 var errStalled = errors.New("ktls: peer does not take what was sent before close")
 
 // drainInBackground sends what is left, and closes the socket when the peer has
 // acknowledged everything.
 //
-// A record that does not fit TCP's queue waits in the TLS layer, from where
-// close(2) and shutdown(2) drop it, though sendfile(2) and sendmsg(2) have
-// reported success.
+// A record that does not fit into TCP's queue waits in the TLS layer. close(2) and
+// shutdown(2) drop it there, although sendfile(2) and sendmsg(2) have reported success.
 func (c *Conn) drainInBackground() {
-	// Wake a Read that is blocked: to its caller the connection is closed.
+	// Wake a Read that is blocked. For its caller the connection is closed.
 	_ = c.raw.SetReadDeadline(time.Unix(1, 0))
 	c.server.options.Drain.add(1)
 	go func() {
@@ -36,8 +35,8 @@ func (c *Conn) drainInBackground() {
 	}()
 }
 
-// drain ends the connection in order, and returns an error if it can't, unless the
-// connection's user knows.
+// drain ends the connection in order. It returns an error if it can't, unless the user of
+// the connection knows of it already.
 func (c *Conn) drain() error {
 	begin := time.Now()
 	progress := begin
@@ -67,21 +66,21 @@ func (c *Conn) drain() error {
 	}
 }
 
-// Wait waits for the Server's connections that were closed but still have data
-// to send, see [Drain.Wait].
+// Wait waits for the Server's connections that were closed but still have data to send,
+// until ctx is done at the latest, see [Drain.Wait].
 func (s *Server) Wait(ctx context.Context) error { return s.options.Drain.Wait(ctx) }
 
-// A Drain counts the connections that were closed but still have data to send,
-// see [Conn.Close]. It is no sync.WaitGroup, because connections are closed while
-// somebody waits, or has given up waiting. The zero value is ready for use.
+// A Drain counts the connections that were closed but still have data to send, see
+// [Conn.Close]. It is not a sync.WaitGroup, because connections are closed while somebody
+// waits or after they have given up waiting. The zero value is ready for use.
 type Drain struct {
 	mu   sync.Mutex
 	n    int
-	idle chan struct{} // closed when n gets 0; nil if nobody waits
+	idle chan struct{} // closed when n becomes 0; nil if nobody waits
 }
 
-// Wait waits until there are none, at most until ctx is done, whose error it
-// returns then. A process that is to exit calls it.
+// Wait waits until there are no such connections, or until ctx is done. In the latter
+// case it returns the error of ctx. A process calls it before it exits.
 func (d *Drain) Wait(ctx context.Context) error {
 	select {
 	case <-d.none():
@@ -101,7 +100,7 @@ func (d *Drain) add(n int) {
 	}
 }
 
-// none returns a channel that is closed when no connection is drained.
+// none returns a channel that is closed when no connection is draining.
 func (d *Drain) none() <-chan struct{} {
 	d.mu.Lock()
 	defer d.mu.Unlock()

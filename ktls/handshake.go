@@ -9,23 +9,23 @@ import (
 
 // A handshakeState is what a Conn knows of its handshake.
 type handshakeState struct {
-	ctx  context.Context // of a handshake that Read or Write begins
-	mu   sync.Mutex      // held while the end is noted
-	done atomic.Bool     // it is complete
+	ctx  context.Context // for a handshake that Read or Write starts
+	mu   sync.Mutex      // held while the end of the handshake is noted
+	done atomic.Bool     // the handshake is complete
 
-	negotiated atomic.Uint32 // version and cipher suite, when it is
+	negotiated atomic.Uint32 // version and cipher suite, once it is complete
 }
 
-// version returns what was negotiated, zeros before the end of the handshake.
+// version returns what was negotiated, or zeros before the end of the handshake.
 func (h *handshakeState) version() (version, cipherSuite uint16) {
 	n := h.negotiated.Load()
 	return uint16(n >> 16), uint16(n)
 }
 
-// SetContext sets the context of a handshake that Read, Write or ConnectionState
-// begins; the configuration's callbacks get it by tls.ClientHelloInfo. When it is
-// done before the handshake is, the connection is closed. It must be called before
-// the connection is used. Default: context.Background().
+// SetContext sets the context of a handshake that Read, Write or ConnectionState starts.
+// The configuration's callbacks get it from tls.ClientHelloInfo. If the context is done
+// before the handshake is, the connection is closed. SetContext must be called before the
+// connection is used. Default: context.Background().
 func (c *Conn) SetContext(ctx context.Context) { c.handshake.ctx = ctx }
 
 // HandshakeContext runs the handshake if it has not run yet. Read and Write
@@ -37,8 +37,8 @@ func (c *Conn) HandshakeContext(ctx context.Context) error {
 	return c.shakeHands(ctx)
 }
 
-// shakeHands is apart from what each Read and Write calls, because it takes a lot of
-// stack.
+// shakeHands is a function of its own, apart from what each Read and Write calls, because
+// it takes a lot of stack.
 func (c *Conn) shakeHands(ctx context.Context) error {
 	if err := c.tls.HandshakeContext(ctx); err != nil {
 		return err
@@ -64,11 +64,11 @@ func (c *Conn) afterHandshake() {
 // Handshake is HandshakeContext with the connection's own context, see SetContext.
 func (c *Conn) Handshake() error { return c.HandshakeContext(c.handshake.ctx) }
 
-// ConnectionState returns what was negotiated. Other than in crypto/tls it runs
-// the handshake if it has not run yet, with the context of SetContext, because
-// net/http before Go 1.27 asks for the state before it reads. So it may wait for
-// the client, as long as [Options].HandshakeTimeout allows. If the handshake fails,
-// HandshakeComplete is false, and Read and Write return errors.
+// ConnectionState returns what was negotiated. Unlike in crypto/tls, it runs the
+// handshake if it has not run yet, with the context of SetContext, because net/http
+// before Go 1.27 asks for the state before it reads. So it may wait for the client, for
+// as long as [Options].HandshakeTimeout allows. If the handshake fails, HandshakeComplete
+// is false, and Read and Write return errors.
 func (c *Conn) ConnectionState() tls.ConnectionState {
 	if !c.handshake.done.Load() {
 		c.shakeHandsInTime()
@@ -76,8 +76,8 @@ func (c *Conn) ConnectionState() tls.ConnectionState {
 	return c.tls.ConnectionState()
 }
 
-// shakeHandsInTime runs the handshake for a caller that can't bound it. Its error
-// comes again with the next Read or Write.
+// shakeHandsInTime runs the handshake for a caller that can't limit its time. The next
+// Read or Write returns the error again.
 func (c *Conn) shakeHandsInTime() {
 	ctx := c.handshake.ctx
 	if timeout := c.server.options.HandshakeTimeout; timeout > 0 {

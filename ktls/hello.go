@@ -5,13 +5,13 @@ import "encoding/binary"
 // randomLen is the length of the random in a hello (RFC 5246, section 7.4.1.2).
 const randomLen = 32
 
-// hellos are what TLS 1.2 derives its keys from, beside the master secret.
+// hellos has what TLS 1.2 derives its keys from, besides the master secret.
 type hellos struct{ client, server helloReader }
 
 // A helloReader takes the random out of a stream of records that begins with a
-// ClientHello or a ServerHello, however that is cut into records and pieces.
-// TLS 1.2 derives its keys from the two randoms. What it makes of bytes that
-// aren't a hello does no harm: no record opens under the keys then.
+// ClientHello or a ServerHello, however the message is split into records and reads. TLS
+// 1.2 derives its keys from the two randoms. Bytes that are not a hello do no harm: no
+// record opens under the keys that come of them.
 type helloReader struct {
 	header    [recordHeaderLen]byte
 	headerLen int
@@ -43,7 +43,7 @@ func (h *helloReader) add(p []byte) {
 	}
 }
 
-// random returns nil if there is none.
+// random returns the random of a hello of this type, or nil if there is none.
 func (h *helloReader) random(messageType byte) []byte {
 	if !h.done || h.message[0] != messageType {
 		return nil

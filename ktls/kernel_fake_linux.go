@@ -16,12 +16,12 @@ import (
 	"github.com/caddy-ktls/caddy-ktls/internal/filerange"
 )
 
-// With the build tag fakekernel a kernel is faked: records are made in user
-// space, and everything else works as with kernel TLS. It is for tests only.
+// With the build tag fakekernel a fake kernel makes the records in user space. Everything
+// else works as with kernel TLS. It is for tests only.
 
 func probeKernel() (Support, error) { return probeSuites(openKernel) }
 
-var _ = probe // is of the real kernel
+var _ = probe // only the real kernel needs it
 
 func openKernel(tcp *net.TCPConn) kernel {
 	return &fakeSocket{
@@ -33,7 +33,8 @@ func openKernel(tcp *net.TCPConn) kernel {
 	}
 }
 
-// A fakeSocket has the system tell what a plain TCP socket can tell.
+// A fakeSocket makes records with a fake kernel, and asks the system for what a plain TCP
+// socket can tell.
 type fakeSocket struct {
 	tcp    *net.TCPConn
 	system kernel
@@ -55,12 +56,12 @@ func (s *fakeSocket) cork(on bool)                          { s.fake.Cork(on) }
 func (s *fakeSocket) unsent() (int, error)                  { return s.system.unsent() }
 func (s *fakeSocket) acked() (uint64, error)                { return s.system.acked() }
 
-// mostFile is what one sendFile sends at most: like a socket whose buffer is full
-// it leaves the rest, and a record that is open.
+// mostFile is the most that one sendFile sends. Like a socket whose buffer is full, it
+// leaves the rest for later, and an open record.
 const mostFile = 300_000
 
-// sendFile gets the file's bytes by sendfile(2), so that file systems, sandboxes
-// and slow disks have their say.
+// sendFile gets the bytes of the file by sendfile(2), so that file systems, sandboxes and
+// slow disks behave as they would with kernel TLS.
 func (s *fakeSocket) sendFile(part filerange.Segment, _ waiter) (int64, error) {
 	b, err := splice(part.File, part.Offset, min(part.Len, mostFile))
 	switch {
@@ -79,8 +80,8 @@ func (s *fakeSocket) sendFrames(header []byte, part filerange.Segment, payload i
 	})
 }
 
-// splice has the kernel send a part of a file to memory. Without descriptors it
-// reads.
+// splice has the kernel send a part of a file to memory. If no descriptor is free, it
+// reads the part.
 func splice(f filerange.File, offset, n int64) ([]byte, error) {
 	raw, err := f.SyscallConn()
 	if err != nil {
@@ -114,8 +115,8 @@ func splice(f filerange.File, offset, n int64) ([]byte, error) {
 	return b, err
 }
 
-// sendControl without wait fails unless poll(2) sees room: so much that a control
-// record, which is small, goes in whole.
+// sendControl without wait fails unless poll(2) reports room. There is then room for a
+// whole control record, because it is small.
 func (s *fakeSocket) sendControl(typ recordType, body []byte, wait bool) error {
 	if !wait {
 		room, err := s.room()
@@ -137,7 +138,7 @@ func (s *fakeSocket) room() (room bool, err error) {
 	ctlErr := raw.Control(func(fd uintptr) {
 		poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}
 		_, err = unix.Poll(poll, 0)
-		room = poll[0].Revents != 0 // an error too: the write tells which
+		room = poll[0].Revents != 0 // set for an error too, which the write reports
 	})
 	return room, errors.Join(ctlErr, err)
 }

@@ -6,22 +6,22 @@ import (
 	"io"
 )
 
-// Labels of the NSS key log format, as tls.Config.KeyLogWriter gets it.
+// Labels of the NSS key log format, in which tls.Config.KeyLogWriter gets its lines.
 const (
 	labelMasterSecret  = "CLIENT_RANDOM" // TLS 1.2
 	labelTrafficSecret = "SERVER_TRAFFIC_SECRET_0"
 )
 
-// A keyLog takes the secret of the server's application data out of the key log of
-// one connection. crypto/tls calls Write under a lock that all connections share, so
-// it does no more than that.
+// A keyLog takes the secret of the server's application data out of the key log of one
+// connection. crypto/tls calls Write under a lock that all connections share, so it does
+// no more than that.
 type keyLog struct {
 	counter *recordCounter
 	next    io.Writer // the KeyLogWriter that the configuration had, or nil
 }
 
-// Write implements io.Writer for one line. Only the error of the
-// configuration's own KeyLogWriter is returned, as without us.
+// Write implements io.Writer for one line. It returns only the error of the
+// configuration's own KeyLogWriter, as without us.
 func (l *keyLog) Write(line []byte) (int, error) {
 	if secret := parseKeyLogLine(line); secret != nil {
 		l.counter.setSecret(secret)
@@ -32,10 +32,10 @@ func (l *keyLog) Write(line []byte) (int, error) {
 	return len(line), nil
 }
 
-// parseKeyLogLine returns the secret of "label client_random secret", or nil for a
-// line with another secret than that of the server's application data. The client
-// random is not looked at: the connection is known, and with Encrypted Client
-// Hello it is not the one on the wire.
+// parseKeyLogLine returns the secret of a line "label client_random secret", or nil if
+// the line does not have the secret of the server's application data. The client random
+// is ignored: the connection is known, and with Encrypted Client Hello the client random
+// is not the one on the wire.
 func parseKeyLogLine(line []byte) []byte {
 	label, rest, _ := bytes.Cut(line, []byte(" "))
 	switch string(label) {

@@ -18,8 +18,7 @@ type trafficKey struct {
 	aead  cipher.AEAD
 }
 
-// newTrafficKey13 derives key and IV from a traffic secret (RFC 8446, section
-// 7.3).
+// newTrafficKey13 derives key and IV from a traffic secret (RFC 8446, section 7.3).
 func newTrafficKey13(s *suite, secret []byte) (*trafficKey, error) {
 	key, err := expandLabel(s, secret, "key", s.keyLen)
 	if err != nil {
@@ -32,8 +31,8 @@ func newTrafficKey13(s *suite, secret []byte) (*trafficKey, error) {
 	return newTrafficKey(s, key, iv)
 }
 
-// newTrafficKey12 derives the server's key and IV from a master secret (RFC
-// 5246, section 6.3). AEADs have no MAC keys.
+// newTrafficKey12 derives the server's key and IV from a master secret (RFC 5246, section
+// 6.3). AEADs have no MAC keys.
 func newTrafficKey12(s *suite, master, clientRandom, serverRandom []byte) (*trafficKey, error) {
 	fixedIV := 12
 	if s.explicitNonce() {
@@ -66,7 +65,7 @@ func prf12(s *suite, secret []byte, label string, seed []byte, length int) []byt
 		}
 		return mac.Sum(nil)
 	}
-	// One allocation: no copies of keys are left behind.
+	// With one allocation, no copies of keys are left behind.
 	out := make([]byte, 0, length+mac.Size())
 	for a := sum(seed); len(out) < length; a = sum(a) {
 		part := sum(a, seed)
@@ -103,8 +102,8 @@ func (k *trafficKey) wipe() {
 	}
 }
 
-// open decrypts a whole record and returns its content type and content, or
-// false if it is not authentic under this key and number.
+// open decrypts a whole record and returns its content type and content, or false if the
+// record is not authentic under this key and sequence number.
 func (k *trafficKey) open(record []byte, sequence uint64) (recordType, []byte, bool) {
 	if len(record) < recordHeaderLen {
 		return 0, nil, false
@@ -131,9 +130,9 @@ func (k *trafficKey) open(record []byte, sequence uint64) (recordType, []byte, b
 	return 0, nil, false
 }
 
-// open12 is for TLS 1.2 (RFC 5246, section 6.2.3.3). A record whose explicit
-// nonce is not the sequence number is not taken: the kernel would go on with
-// another one.
+// open12 opens a record of TLS 1.2 (RFC 5246, section 6.2.3.3). It refuses a record whose
+// explicit nonce is not the sequence number, because the kernel would go on with another
+// nonce.
 func (k *trafficKey) open12(header, payload, nonce []byte, sequence uint64) (recordType, []byte, bool) {
 	if k.suite.explicitNonce() {
 		if !bytes.HasPrefix(payload, nonce[k.suite.saltLen:]) {

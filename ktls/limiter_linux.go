@@ -8,17 +8,15 @@ import (
 	"time"
 )
 
-// A sendfileLimiter lets so many long system calls work at a time as there are
-// processors.
+// A sendfileLimiter allows as many long system calls at a time as there are processors.
 //
-// While a system call takes long, as sendfile(2) of a MiB does, the Go scheduler
-// starts another thread for what else there is to do. With many connections there
-// were many threads in sendfile(2) that took turns, each of them with ciphertext
-// in its send buffer, which together left the processor's cache before TCP read
-// it.
+// While a system call takes long, as sendfile(2) of a MiB does, the Go scheduler starts
+// another thread for other goroutines. With many connections, many threads took turns in
+// sendfile(2), each with ciphertext in its send buffer. Together the ciphertext left the
+// processor's cache before TCP read it.
 //
-// A call that waits, for a disk or a file server, does not count: when it lasts longer
-// than patience it loses its place.
+// A call that waits for a disk or a file server does not count: when it lasts longer than
+// patience, it loses its place.
 type sendfileLimiter struct {
 	places func() int
 
@@ -30,16 +28,16 @@ type sendfileLimiter struct {
 const (
 	// limitedLen is the least length of a call that counts.
 	limitedLen = 256 << 10
-	// patience is how long a call keeps its place: four times what the longest call,
-	// of maxSendFile, takes at 1 GiB/s. Where the processor is slower, calls lose
-	// their places early and more of them work at a time, as without a limiter. To
-	// measure how long calls take was no better: most end early, when the send
-	// buffer is full, and tell nothing.
+	// patience is how long a call keeps its place: four times what the longest call, of
+	// maxSendFile, takes at 1 GiB/s. On a slower processor calls lose their places early,
+	// and more of them run at a time, as without a limiter. Measuring how long calls take
+	// was no better: most of them end early, when the send buffer is full, and show
+	// nothing.
 	patience = 4 * time.Millisecond
 )
 
-// limiter is for all connections, because they share the processors. The runtime
-// changes how many it uses when the limits of the process change.
+// limiter is for all connections, because they share the processors. The runtime changes
+// how many it uses when the limits of the process change.
 var limiter = newSendfileLimiter(func() int { return runtime.GOMAXPROCS(0) })
 
 func newSendfileLimiter(places func() int) *sendfileLimiter {
@@ -60,7 +58,7 @@ func (l *sendfileLimiter) tryEnter() bool {
 // free reports whether there is a place. Caller holds l.mu.
 func (l *sendfileLimiter) free() bool { return l.taken < l.places() }
 
-// enter takes a place, for which it may wait. An error of w ends the waiting.
+// enter takes a place. It may wait for one. An error of w ends the wait.
 func (l *sendfileLimiter) enter(w waiter) error {
 	if l.tryEnter() {
 		return nil
@@ -86,7 +84,7 @@ func (l *sendfileLimiter) give() {
 	}
 }
 
-// giveUp ends the waiting for a place, or gives back one that has just come.
+// giveUp ends the wait for a place, or gives back a place that has just come.
 func (l *sendfileLimiter) giveUp(ready chan struct{}) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -105,8 +103,8 @@ func (l *sendfileLimiter) leave() {
 	l.give()
 }
 
-// A place is that of one connection, for one call after the other. The zero value
-// has none.
+// A place belongs to one connection, for one call after another. The zero value holds
+// none.
 type place struct {
 	limiter *sendfileLimiter
 	taken   atomic.Bool
@@ -127,21 +125,21 @@ func (p *place) enter(w waiter) error {
 	return err
 }
 
-// leave gives the place back, if there is one still.
+// leave gives the place back, if the connection still has it.
 func (p *place) leave() {
 	if p.taken.CompareAndSwap(true, false) {
 		p.limiter.leave()
 	}
 }
 
-// run runs a call for which there is a place, and gives the place back. It returns
-// how many bytes the call has sent.
+// run runs a call that has a place, and gives the place back. It returns how many bytes
+// the call has sent.
 func (p *place) run(call func() int64) int64 {
 	if p.timer == nil {
 		p.timer = time.AfterFunc(patience, p.leave)
 	} else {
-		// Should the timer have just fired for the call before, this one
-		// loses its place early, which does no harm.
+		// If the timer has just fired for the call before, this call loses its place
+		// early, which does no harm.
 		p.timer.Reset(patience)
 	}
 	sent := call()

@@ -6,9 +6,9 @@ import (
 	"net"
 )
 
-// NewListener is like tls.NewListener, for connections that can be offloaded:
-// what it accepts is a *[Conn]. options may be nil. For several listeners with
-// the same Options see [Server.Listener].
+// NewListener is like tls.NewListener, for connections that can be offloaded: it accepts
+// connections of type *[Conn]. options may be nil. For several listeners with the same
+// Options see [Server.Listener].
 func NewListener(inner net.Listener, config *tls.Config, options *Options) *Listener {
 	return NewServer(config, options).Listener(inner)
 }
@@ -16,24 +16,23 @@ func NewListener(inner net.Listener, config *tls.Config, options *Options) *List
 // A Listener accepts TLS connections, each as a *[Conn]. It does not wait for
 // handshakes.
 //
-// It is for http.Server's Serve; ServeTLS would speak TLS within TLS, and answer
-// each request with status 400. Which versions of HTTP are spoken depends on the
-// Go that the program is built with:
+// Use it with http.Server's Serve. ServeTLS would speak TLS within TLS, and answer each
+// request with status 400. Which versions of HTTP the server speaks depends on the Go
+// that the program is built with:
 //
-//   - From Go 1.27 on HTTP/1.1 and HTTP/2, as with a *tls.Conn. Files go out by
+//   - From Go 1.27 on, HTTP/1.1 and HTTP/2, as with a *tls.Conn. Files go out by
 //     sendfile(2) over HTTP/1.1 only.
-//   - Before, an http.Server speaks HTTP/2 on a *tls.Conn only. So HTTP/2 is not
-//     negotiated, though "h2" be among the configuration's NextProtos; use
-//     [Server.Conn] to serve it by other means. The http.Server neither logs
-//     handshakes that fail nor answers plain HTTP, and its timeouts don't bound
-//     the handshake, see [Options].HandshakeTimeout.
+//   - Before Go 1.27, an http.Server speaks HTTP/2 on a *tls.Conn only. So HTTP/2 is not
+//     negotiated, even if the configuration's NextProtos include "h2". Use [Server.Conn]
+//     to serve HTTP/2 by other means. The http.Server neither logs handshakes that fail
+//     nor answers plain HTTP, and its timeouts don't bound the handshake, see
+//     [Options].HandshakeTimeout.
 type Listener struct {
 	net.Listener
 	server *Server
 }
 
-// Listener returns a listener that makes the connections of inner into the
-// Server's.
+// Listener returns a listener that accepts the connections of inner as the Server's.
 func (s *Server) Listener(inner net.Listener) *Listener { return &Listener{inner, s} }
 
 // Accept waits for the next connection.
@@ -45,8 +44,8 @@ func (l *Listener) Accept() (net.Conn, error) {
 	return l.server.conn(raw, http2OnAnyConn), nil
 }
 
-// Wait waits for the connections that were closed but still have data to send,
-// at most until ctx is done, whose error it returns then. A process that is to
-// exit calls it after (*http.Server).Shutdown: what is left when it exits is lost.
+// Wait waits for the connections that were closed but still have data to send, or until
+// ctx is done. In the latter case it returns the error of ctx. A process calls it after
+// (*http.Server).Shutdown and before it exits: what is left when it exits is lost.
 // Connections of the same [Server] or [Drain] are waited for together.
 func (l *Listener) Wait(ctx context.Context) error { return l.server.Wait(ctx) }

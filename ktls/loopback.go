@@ -7,12 +7,12 @@ import (
 	"time"
 )
 
-// loopback returns the two ends of a TCP connection within the machine. A network
-// namespace may be without 127.0.0.1.
+// loopback returns the two ends of a TCP connection within the machine. It does not rely
+// on 127.0.0.1, because a network namespace may be without it.
 func loopback() (near, far *net.TCPConn, err error) { return connected(localHosts()) }
 
-// localHosts returns the addresses of the machine, those of the loopback interface
-// first.
+// localHosts returns the addresses of the machine, beginning with those of the loopback
+// interface.
 func localHosts() []string {
 	hosts := []string{"127.0.0.1", "::1"}
 	if addresses, err := net.InterfaceAddrs(); err == nil {
@@ -25,7 +25,7 @@ func localHosts() []string {
 	return hosts
 }
 
-// connected connects at the first host where that works.
+// connected connects to the first host where that works.
 func connected(hosts []string) (near, far *net.TCPConn, err error) {
 	var all error
 	for _, host := range hosts {
@@ -37,7 +37,7 @@ func connected(hosts []string) (near, far *net.TCPConn, err error) {
 	return nil, nil, all
 }
 
-// connectTimeout bounds what takes a moment within a machine.
+// connectTimeout limits a connection within the machine, which takes a moment only.
 const connectTimeout = 10 * time.Second
 
 func connectedAt(host string) (near, far *net.TCPConn, err error) {

@@ -14,16 +14,16 @@ const isDecided = 1 << 8
 // changes at most once, from [NotNeeded].
 func (c *Conn) State() State { return State(c.decision.Load() &^ isDecided) }
 
-// Offload asks for the connection to be offloaded. That happens right after
-// the next Write, whose last record proves the sequence number, unless State
-// tells that it can't be. Asking again does no harm.
+// Offload asks for the connection to be offloaded. That happens right after the next
+// Write, whose last record proves the sequence number, unless State says that it can't be
+// done. Asking again does no harm.
 func (c *Conn) Offload() {
 	if c.State() == NotNeeded {
 		c.asked.Store(true)
 	}
 }
 
-// writeAndOffload is the write that proves the number, and the offload behind it.
+// writeAndOffload does the write that proves the sequence number, and then the offload.
 // Caller holds c.out.
 func (c *Conn) writeAndOffload(p []byte) (int, error) {
 	c.tap.counter.setCapture(true)
@@ -35,8 +35,8 @@ func (c *Conn) writeAndOffload(p []byte) (int, error) {
 	return n, err
 }
 
-// offload gives the connection to the kernel, or decides that it stays with crypto/tls.
-// Caller holds c.out.
+// offload offloads the connection, or decides that it stays with crypto/tls. Caller holds
+// c.out.
 func (c *Conn) offload() {
 	c.asked.Store(false)
 	if c.State() != NotNeeded {
@@ -47,12 +47,12 @@ func (c *Conn) offload() {
 		c.out.notices = append(c.out.notices, func() { c.tellDecided(state, err) })
 	}
 	if errors.Is(err, errDoubtful) {
-		_ = c.raw.Close() // and nothing more is written, see tap.offload
+		_ = c.raw.Close() // nothing more is written either, see tap.offload
 	}
 }
 
-// tryOffload returns what becomes of the connection, and the kernel's error if that
-// is the reason. Caller holds c.out.
+// tryOffload tries the offload. It returns the state that comes of it, and the kernel's
+// error if that is the reason. Caller holds c.out.
 func (c *Conn) tryOffload() (State, error) {
 	version, cipherSuite := c.handshake.version()
 	if version < tls.VersionTLS12 {
@@ -82,10 +82,10 @@ func (c *Conn) tryOffload() (State, error) {
 	return KernelRefused, err
 }
 
-// setKey gives the kernel the key. As no record has been sent yet, setting the
-// same key and number again does no harm, and shows whether this connection's
-// key can be replaced: a network card that encrypts may refuse. mayRekey is whether
-// that is worth a try. Caller holds c.out.
+// setKey gives the kernel the key. Then it sets the same key and sequence number again,
+// to find out whether this connection's key can be replaced: a network card that encrypts
+// may refuse. That does no harm, because no record has been sent yet. mayRekey says
+// whether it is worth a try. Caller holds c.out.
 func (c *Conn) setKey(s *suite, info []byte, mayRekey bool) (rekey bool, err error) {
 	if err := c.kernel.setKey(info, s.overhead()); err != nil {
 		return false, err
@@ -95,8 +95,8 @@ func (c *Conn) setKey(s *suite, info []byte, mayRekey bool) (rekey bool, err err
 	return rekey, nil
 }
 
-// decide settles the connection's state for good, and reports whether it was not
-// settled before. Whoever gets true calls tellDecided, with no lock held.
+// decide settles the connection's state for good, and reports whether it was still open.
+// Whoever gets true calls tellDecided, with no lock held.
 func (c *Conn) decide(state State) bool {
 	if !c.decision.CompareAndSwap(uint32(NotNeeded), isDecided|uint32(state)) {
 		return false
@@ -114,8 +114,8 @@ func (c *Conn) tellDecided(state State, err error) {
 	}
 }
 
-// forget zeroes the secrets. The connection can't be offloaded any more, and if it has
-// been, neither crypto/tls can write nor can the key be replaced.
+// forget zeroes the secrets. From then on the connection can't be offloaded. If it has
+// been, crypto/tls can't write, and the key can't be replaced.
 func (c *Conn) forget() {
 	c.tap.forget()
 	c.renewal.forget()

@@ -8,21 +8,21 @@ import (
 	"sync/atomic"
 )
 
-// outgoing is held by whoever sends, and is what it guards. All but the lock is about
-// an offloaded connection.
+// outgoing is the lock of whoever sends, with what it guards. All fields but the lock are
+// about an offloaded connection.
 type outgoing struct {
 	sync.Mutex
 
 	open     bool     // the last record may be open
-	notified bool     // close_notify is sent
+	notified bool     // close_notify was sent
 	err      error    // of a failed send; sticky
 	told     bool     // a call of the connection's user has returned err
-	notices  []func() // calls of the Options that wait until the lock is released
+	notices  []func() // calls of functions of the Options that wait until the lock is released
 
-	afterRead atomic.Bool // there are notices that wait for Read to return
+	afterRead atomic.Bool // there are notices to call when Read returns
 }
 
-// release releases the lock, and returns what is to be called then.
+// release releases the lock, and returns the notices that the caller must then call.
 func (o *outgoing) release() (notices []func()) {
 	notices, o.notices = o.notices, nil
 	o.Unlock()
@@ -35,14 +35,14 @@ func callAll(notices []func()) {
 	}
 }
 
-// lock takes c.out for a call that sends in the name of the connection's user.
+// lock takes c.out for a call that sends on behalf of the connection's user.
 func (c *Conn) lock() {
 	c.calls.Add(1)
 	c.out.Lock()
 }
 
-// unlock ends such a call. A control record that crypto/tls left meanwhile finds
-// out taken, so whoever releases it sends the record.
+// unlock ends such a call. If crypto/tls has left a control record meanwhile, it found
+// c.out taken. So whoever releases c.out sends the record.
 func (c *Conn) unlock() {
 	c.out.told = c.out.told || c.out.err != nil
 	notices := c.out.release()
@@ -61,9 +61,9 @@ func (c *Conn) send(p []byte, more bool) (int, error) {
 	return n, c.fail(err)
 }
 
-// fail makes an error of a send after the offload permanent: what the kernel has
-// of the data is not known, so nothing may follow. After Close nothing but its end
-// follows anyhow, which a call that comes too late must not hinder. Caller holds c.out.
+// fail makes an error of a send after the offload permanent: nobody knows how much of the
+// data the kernel has, so nothing may follow. After Close only the end of the connection
+// follows, and a call that comes too late must not prevent that. Caller holds c.out.
 func (c *Conn) fail(err error) error {
 	if err != nil && c.out.err == nil && !c.closed.Load() {
 		c.out.err = err
@@ -71,11 +71,11 @@ func (c *Conn) fail(err error) error {
 	return err
 }
 
-// flush sends the control records that crypto/tls has left, and replaces a key
-// that has protected enough records, unless a record is open: then data follow that
-// close it, and what must not be under another key. After a deadline that passed
-// nothing was sent, and flush can be tried again; other errors are permanent. Caller
-// holds c.out.
+// flush sends the control records that crypto/tls has left, and replaces a key that has
+// protected enough records. It does neither while a record is open: data that close the
+// record follow, and they must not be under another key. If the write deadline has
+// passed, nothing was sent and flush can be tried again. Other errors are permanent.
+// Caller holds c.out.
 func (c *Conn) flush() error {
 	if c.closed.Load() {
 		return net.ErrClosed
@@ -111,7 +111,7 @@ func (c *Conn) flush() error {
 // controlsDue reports whether flush has something to do. Caller holds c.out.
 func (c *Conn) controlsDue() bool { return c.tap.relay.Load().due() || c.needsRekey() }
 
-// sendControl sends a record of the relay's. Caller holds c.out.
+// sendControl sends a control record of the relay. Caller holds c.out.
 func (c *Conn) sendControl(r control) error {
 	if r.typ == recordHandshake {
 		return c.updateKey()
@@ -119,8 +119,8 @@ func (c *Conn) sendControl(r control) error {
 	return c.kernel.sendControl(r.typ, r.body, true)
 }
 
-// flushControls sends pending control records, unless somebody else is sending
-// and so will do it. An error shows in the next call, or in Close.
+// flushControls sends pending control records, unless somebody else is sending. They then
+// send the records. The next call, or Close, returns an error.
 func (c *Conn) flushControls() {
 	for c.tap.relay.Load().due() && c.out.TryLock() {
 		goOn := c.flush() == nil && !c.out.open
@@ -131,8 +131,8 @@ func (c *Conn) flushControls() {
 	}
 }
 
-// flushInRead is flushControls while crypto/tls reads, under its locks: no function
-// of the Options may be called here.
+// flushInRead is flushControls for when crypto/tls reads, under its own locks. No
+// function of the Options may be called here.
 func (c *Conn) flushInRead() {
 	for c.tap.relay.Load().due() && c.out.TryLock() {
 		goOn := c.flush() == nil && !c.out.open
@@ -144,7 +144,8 @@ func (c *Conn) flushInRead() {
 	}
 }
 
-// tellAfterRead calls what flushInRead has left. Whoever has c.out now calls it, too.
+// tellAfterRead calls the notices that flushInRead has left. If somebody else has c.out
+// now, they call the notices.
 func (c *Conn) tellAfterRead() {
 	if c.out.afterRead.Swap(false) && c.out.TryLock() {
 		callAll(c.out.release())

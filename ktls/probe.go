@@ -15,18 +15,19 @@ import (
 	"time"
 )
 
-// Support is what the running kernel can do for connections that send.
+// Support says what the running kernel can do for connections that send.
 type Support struct {
 	known uint32 // bit i stands for suites[i]
 
-	// Rekey: the key of a TLS 1.3 connection can be replaced (Linux 6.14).
+	// Rekey says that the key of a TLS 1.3 connection can be replaced (Linux 6.14).
 	Rekey bool
 }
 
 // Any reports whether the kernel can do any cipher suite at all.
 func (s Support) Any() bool { return s.known != 0 }
 
-// Has reports whether the kernel can do a cipher suite, of TLS 1.3 or TLS 1.2.
+// Has reports whether the kernel can do a cipher suite of TLS 1.3 or TLS 1.2. suite is
+// its ID, as in crypto/tls.
 func (s Support) Has(suite uint16) bool {
 	for i := range suites {
 		if suites[i].id == suite {
@@ -36,7 +37,8 @@ func (s Support) Has(suite uint16) bool {
 	return false
 }
 
-// Ciphers returns the names of the ciphers, without the kinds of certificates.
+// Ciphers returns the TLS version and cipher of each suite that the kernel can do. Suites
+// that differ only in the kind of certificate are listed once.
 func (s Support) Ciphers() []string {
 	var names []string
 	for i := range suites {
@@ -47,25 +49,25 @@ func (s Support) Ciphers() []string {
 	return names
 }
 
-// String lists the ciphers.
+// String lists the ciphers, separated by commas.
 func (s Support) String() string { return strings.Join(s.Ciphers(), ", ") }
 
-// Probe tries each cipher on a loopback connection: it gives the kernel a key,
-// sends a record and opens it, and again with a second key. A system call that
-// succeeds proves nothing, because sandboxes answer without doing anything.
-// Setting the TLS layer makes the kernel load its tls module, if it may.
+// Probe tries each cipher on a loopback connection: it gives the kernel a key, sends a
+// record and decrypts it, then does so again with a second key. A system call that
+// succeeds proves nothing, because sandboxes answer without doing anything. Setting the
+// TLS layer makes the kernel load its tls module, if the process may do that.
 //
-// The error says what is missing if no cipher works at all; it matches
-// errors.ErrUnsupported if the kernel, or the operating system, doesn't have
-// kernel TLS. A result that says something about the kernel is kept for the life
-// of the process, unless a connection shows later that the kernel can't be trusted.
-// A failure to make the connections is not kept.
+// If no cipher works at all, the error says what is missing. It matches
+// errors.ErrUnsupported if the kernel, or the operating system, doesn't have kernel TLS.
+// A result that says something about the kernel is kept for the life of the process,
+// unless a connection shows later that the kernel can't be trusted. A failure to make the
+// connections is not kept.
 func Probe() (Support, error) { return system.probe() }
 
-// system is what is known of the kernel that the process runs on.
+// system has what is known of the kernel that the process runs on.
 var system = prober{run: probeKernel}
 
-// A prober keeps what a probe has found.
+// A prober keeps the result of a probe.
 type prober struct {
 	run func() (Support, error)
 
@@ -76,7 +78,7 @@ type prober struct {
 type probeResult struct {
 	support Support
 	err     error
-	final   bool // it is about the kernel, so it holds for the life of the process
+	final   bool // the result is about the kernel, so it holds for the life of the process
 	suspect bool // a connection has shown that the kernel can't be trusted
 	at      time.Time
 }
@@ -99,14 +101,14 @@ func (p *prober) probeNow() *probeResult {
 	before := p.result.Load()
 	support, err := p.run()
 	r := &probeResult{support: support, err: err, final: err == nil || errors.Is(err, errors.ErrUnsupported), at: time.Now()}
-	p.result.CompareAndSwap(before, r) // unless a connection has shown meanwhile that it is wrong
+	p.result.CompareAndSwap(before, r) // unless a connection has meanwhile shown that the kernel can't be trusted
 	return r
 }
 
 func (r *probeResult) holds() bool { return r.final || time.Since(r.at) < probeAgain }
 
-// supported returns what connections can be offered to the kernel now, with
-// NotNeeded, or why none can. It doesn't wait for a probe, but for the first.
+// supported returns what can be offloaded now, with NotNeeded, or why nothing can. It
+// waits for the first probe, but for no other.
 func (p *prober) supported() (Support, State) {
 	r := p.result.Load()
 	if r == nil {
@@ -129,20 +131,19 @@ func (p *prober) supported() (Support, State) {
 	return Support{}, KernelUnsupported
 }
 
-// distrust has no more connections offered to the kernel until somebody calls
-// Probe again.
+// distrust stops the offload of connections until somebody calls Probe again.
 func (p *prober) distrust(err error) {
 	p.result.Store(&probeResult{err: err, suspect: true})
 }
 
-// errInert says that the kernel, or a sandbox around the process, reports success
-// and does nothing.
+// errInert says that the kernel, or a sandbox around the process, reports success but
+// does nothing.
 var errInert = fmt.Errorf("%w: the kernel, or a sandbox, takes a key and encrypts nothing", errors.ErrUnsupported)
 
-// errDoubtful says that the kernel may encrypt, or may not.
+// errDoubtful says that nobody knows whether the kernel encrypts.
 var errDoubtful = errors.New("ktls: the kernel has another key than it was given")
 
-// probeSuites tries each suite with kernels that open returns.
+// probeSuites tries each suite with a kernel that open returns.
 func probeSuites(open func(*net.TCPConn) kernel) (Support, error) {
 	var support Support
 	var missing error
@@ -180,7 +181,7 @@ var (
 	errSetTX  = errors.New("ktls: set TLS_TX")
 )
 
-// A probeRecord is one that the kernel is to make.
+// A probeRecord is a record that the kernel must make.
 type probeRecord struct {
 	key      *trafficKey
 	sequence uint64
@@ -188,8 +189,8 @@ type probeRecord struct {
 	content  []byte
 }
 
-// probeSuite sends data under a random key, then under another one if the kernel takes
-// that, and an alert, and opens all of it.
+// probeSuite sends data under a random key, then under a second one if the kernel takes
+// it, and then an alert. It decrypts all of it.
 func probeSuite(s *suite, open func(*net.TCPConn) kernel) (rekey bool, err error) {
 	near, far, err := loopback()
 	if err != nil {
@@ -225,7 +226,7 @@ func probeSuite(s *suite, open func(*net.TCPConn) kernel) (rekey bool, err error
 	if err := k.sendControl(recordAlert, closeNotify[:], true); err != nil {
 		return false, unsupported(err, fmt.Errorf("the kernel can't send an alert with %v", s))
 	}
-	near.Close() // what follows the records is not waited for
+	near.Close() // so that ReadAll ends after the records
 	wire, err := io.ReadAll(far)
 	if err != nil {
 		return false, fmt.Errorf("ktls: probe: %w", err)
@@ -234,7 +235,7 @@ func probeSuite(s *suite, open func(*net.TCPConn) kernel) (rekey bool, err error
 		record, rest, _ := cutRecord(wire)
 		wire = rest
 		if r.key.aead == nil {
-			continue // see randomKey
+			continue // FIPS, see randomKey
 		}
 		if typ, content, ok := r.key.open(record, r.sequence); !ok || typ != r.typ || !bytes.Equal(content, r.content) {
 			return false, fmt.Errorf("ktls: probe %v: %w (record %d of %d is not what it should be)", s, errInert, i+1, len(want))
@@ -244,27 +245,27 @@ func probeSuite(s *suite, open func(*net.TCPConn) kernel) (rekey bool, err error
 }
 
 const (
-	// probeTimeout bounds the exchange of a few records over loopback.
+	// probeTimeout limits the exchange of a few records over loopback.
 	probeTimeout = 20 * time.Second
 	probeText    = "a record that the kernel has made"
 )
 
-// randomNumber returns a number for the first record that nobody takes by chance. It
-// is far from where numbers end.
+// randomNumber returns a sequence number for the first record. Nobody uses it by chance,
+// and it is far from the last possible one.
 func randomNumber() uint64 {
 	var b [8]byte
 	_, _ = rand.Read(b[:]) // never fails
 	return 1<<40 + uint64(binary.BigEndian.Uint32(b[:]))
 }
 
-// randomKey returns a key for the suite. Where FIPS 140 is enforced it may not be
-// able to open a record: no connection is offloaded then, with the state FIPS.
+// randomKey returns a key for the suite. Where FIPS 140 is enforced the key may not be
+// able to open a record. No connection is offloaded then, and the state is FIPS.
 func randomKey(s *suite) *trafficKey {
 	key, iv := make([]byte, s.keyLen), make([]byte, 12)
 	_, _ = rand.Read(key) // never fails
 	_, _ = rand.Read(iv)
 	if s.explicitNonce() {
-		clear(iv[s.saltLen:]) // where the number goes
+		clear(iv[s.saltLen:]) // where the sequence number goes
 	}
 	k := &trafficKey{suite: s, key: key, iv: iv}
 	k.aead, _ = s.newAEAD(key)

@@ -9,7 +9,7 @@ import (
 
 func probe() (Support, error) { return probeSuites(newSocket) }
 
-// unsupported adds what a refusal means, unless it is for want of resources.
+// unsupported adds what a refusal means, unless resources were short.
 func unsupported(err, meaning error) error {
 	for _, transient := range []error{unix.ENOMEM, unix.ENOBUFS, unix.EMFILE, unix.ENFILE, unix.EINTR} {
 		if errors.Is(err, transient) {

@@ -5,13 +5,13 @@ import "crypto/tls"
 // A proof is what the kernel needs to go on where crypto/tls has stopped.
 type proof struct {
 	suite *suite
-	next  uint64 // number of the next record
-	info  []byte // for the kernel, with the key and that number; to be cleared
+	next  uint64 // sequence number of the next record
+	info  []byte // crypto info for the kernel, with the key and that number; to be cleared
 }
 
-// prove returns a proof, with Offloaded, or why there is none. A wrong number would
-// have the kernel use a nonce of AES-GCM twice. So it is not computed from what was
-// counted, but found: it is the one after that under which the last record opens.
+// prove returns a proof with Offloaded, or why there is none. A wrong sequence number
+// would make the kernel use a nonce of AES-GCM twice. So the number is not computed from
+// the counts, but found: it follows the number under which the last record opens.
 func (rc *recordCounter) prove() (proof, State) {
 	rc.mu.Lock()
 	defer rc.mu.Unlock()
@@ -27,7 +27,7 @@ func (rc *recordCounter) prove() (proof, State) {
 	if state != Offloaded {
 		return proof{}, state
 	}
-	defer rc.key.drop() // it is seldom needed afterwards
+	defer rc.key.drop() // the key is seldom needed afterwards
 	next, ok := rc.proveNext(key)
 	if !ok {
 		return proof{}, SequenceUnproven
@@ -35,19 +35,19 @@ func (rc *recordCounter) prove() (proof, State) {
 	return proof{suite: rc.key.suite, next: next, info: cryptoInfo(key, next)}, Offloaded
 }
 
-// proveNext returns the number of the next record, as the last one shows it, or false.
-// Caller holds rc.mu.
+// proveNext returns the sequence number of the next record, as the last record shows it,
+// or false. Caller holds rc.mu.
 func (rc *recordCounter) proveNext(key *trafficKey) (next uint64, ok bool) {
 	if rc.updated && rc.since == 0 {
-		return 0, true // the KeyUpdate has been opened: watch
+		return 0, true // watch has opened the KeyUpdate
 	}
 	number, typ, _, ok := rc.locate(key, rc.last)
 	return number + 1, ok && typ == recordApplicationData
 }
 
-// locate opens the record that was written last and returns its number, or false.
-// Of the few numbers that are possible it is the one under which the record is
-// authentic. Caller holds rc.mu.
+// locate opens the record that was written last and returns its sequence number, or
+// false. Only a few numbers are possible. The right one is the one under which the record
+// is authentic. Caller holds rc.mu.
 func (rc *recordCounter) locate(key *trafficKey, record []byte) (number uint64, typ recordType, content []byte, ok bool) {
 	for tickets := range rc.inHandshake + 1 {
 		next := rc.since + tickets
@@ -62,8 +62,8 @@ func (rc *recordCounter) locate(key *trafficKey, record []byte) (number uint64, 
 	return 0, 0, nil, false
 }
 
-// watch looks for an alert or a KeyUpdate. In TLS 1.3 it opens a record that by its
-// length may be one. Caller holds rc.mu.
+// watch looks for an alert or a KeyUpdate. In TLS 1.3 it opens a record whose length fits
+// one of them. Caller holds rc.mu.
 func (rc *recordCounter) watch(record []byte) {
 	if rc.key.suite == nil || rc.closing {
 		return
@@ -80,7 +80,7 @@ func (rc *recordCounter) watch(record []byte) {
 	}
 	key, state := rc.key.get()
 	if state != Offloaded {
-		return // prove tells the same
+		return // prove returns the same state
 	}
 	_, typ, content, ok := rc.locate(key, record)
 	switch {
@@ -97,10 +97,11 @@ func (rc *recordCounter) watch(record []byte) {
 	}
 }
 
-// handOver ends the counting. Caller holds rc.mu.
+// handOver ends the counting, and hands over the key and the next sequence number. Caller
+// holds rc.mu.
 func (rc *recordCounter) handOver(next uint64) handover {
 	h := handover{rc.key, next}
-	rc.key.secret, rc.key.made = nil, nil // they are the handover's now
+	rc.key.secret, rc.key.made = nil, nil // they belong to the handover now
 	rc.last, rc.capture = nil, false
 	return h
 }

@@ -6,8 +6,8 @@ const (
 	recordHeaderLen  = 5
 	explicitNonceLen = 8  // RFC 5288, section 3
 	tagLen           = 16 // of every AEAD here
-	// maxPayload is the most data that one record may carry (RFC 8446,
-	// section 5.1).
+	// maxPayload is the most data that one record may carry (RFC 8446, section 5.1), in
+	// bytes.
 	maxPayload = 16384
 )
 
@@ -28,9 +28,8 @@ const (
 
 var closeNotify = [2]byte{alertLevelWarning, alertCloseNotify}
 
-// The lengths of the sealed payload of TLS 1.3's post-handshake alert (2 bytes)
-// and of a KeyUpdate (5 bytes): content, content type, tag. crypto/tls does not
-// pad.
+// The lengths of the sealed payload of a TLS 1.3 alert (2 bytes) and of a KeyUpdate (5
+// bytes): content, content type, tag. crypto/tls does not pad.
 const (
 	sealedAlertLen     = 2 + 1 + tagLen
 	sealedKeyUpdateLen = 5 + 1 + tagLen
@@ -43,11 +42,10 @@ const (
 	handshakeKeyUpdate   = 24
 )
 
-// keyUpdate is a KeyUpdate that asks for none in return (RFC 8446, section
-// 4.6.3).
+// keyUpdate is a KeyUpdate that asks for none in return (RFC 8446, section 4.6.3).
 var keyUpdate = [5]byte{handshakeKeyUpdate, 0, 0, 1, 0}
 
-// cutRecord splits the first whole record off b.
+// cutRecord splits the first whole record off b. ok is false if b has no whole record.
 func cutRecord(b []byte) (record, rest []byte, ok bool) {
 	if len(b) < recordHeaderLen {
 		return nil, b, false

@@ -6,29 +6,28 @@ import (
 )
 
 // A recordCounter counts the records that crypto/tls writes until the connection is
-// offloaded. It proves then, from the last one, which number the kernel has to go on
-// with: see prove. After that it is of no more use.
+// offloaded. Then it proves, from the last record, with which sequence number the kernel
+// has to go on, see prove. After that it has nothing to do.
 //
-// Encrypted records count: in TLS 1.3 those of outer type 23, in TLS 1.2 all that
+// Only encrypted records count: in TLS 1.3 those of outer type 23, in TLS 1.2 all that
 // follow ChangeCipherSpec.
 type recordCounter struct {
-	mu sync.Mutex // guards what follows; is held for moments only
+	mu sync.Mutex // guards what follows; held for moments only
 
 	key writeKey
 
 	capture bool // copy each encrypted record to last
 	last    []byte
 
-	// Encrypted records of this generation of the secret. Of those that TLS
-	// 1.3 has in the handshake an unknown few (session tickets) are already
-	// under the application secret.
+	// Encrypted records of this generation of the secret. In TLS 1.3 an unknown few of
+	// those in the handshake (session tickets) are already under the application secret.
 	inHandshake uint64
 	since       uint64
 	handshook   bool
 	updated     bool // this generation began with a KeyUpdate: inHandshake is 0
 
 	changed   bool   // ChangeCipherSpec was written
-	afterward uint64 // records of the handshake since then
+	afterward uint64 // encrypted records of the handshake since then
 
 	// What rules the offload out for good.
 	closing  bool // an alert was written, or a write failed
@@ -41,8 +40,8 @@ func (rc *recordCounter) setSecret(secret []byte) {
 	rc.key.set(secret)
 }
 
-// handshakeDone marks the end of the handshake: some of the records written so far
-// may be under the handshake secret, later ones can't be.
+// handshakeDone marks the end of the handshake. Some of the records written so far may be
+// under the handshake secret. Later ones can't be.
 func (rc *recordCounter) handshakeDone(s *suite) {
 	rc.mu.Lock()
 	defer rc.mu.Unlock()
@@ -55,8 +54,8 @@ func (rc *recordCounter) handshakeDone(s *suite) {
 	}
 }
 
-// setCapture turns the copying of records on, for the one that is to prove the
-// number, or off.
+// setCapture turns the copying of records on or off. It is on for the record that is to
+// prove the sequence number.
 func (rc *recordCounter) setCapture(on bool) {
 	rc.mu.Lock()
 	defer rc.mu.Unlock()
@@ -72,15 +71,15 @@ func (rc *recordCounter) forget() {
 	rc.last, rc.capture = nil, false
 }
 
-// read takes note of what crypto/tls has read. Only the handshake matters, in which
-// nobody else looks at the hello: so it takes no lock.
+// read notes what crypto/tls has read. It takes no lock: only the handshake matters, and
+// nobody else looks at the hello during the handshake.
 func (rc *recordCounter) read(p []byte) {
 	if h := rc.key.hellos; h != nil && !h.client.done {
 		h.client.add(p)
 	}
 }
 
-// wrote takes note of a write of crypto/tls, of which n bytes went out.
+// wrote notes a write of crypto/tls, of which n bytes went out.
 func (rc *recordCounter) wrote(p []byte, n int, err error) {
 	rc.mu.Lock()
 	defer rc.mu.Unlock()
@@ -96,7 +95,7 @@ func (rc *recordCounter) wrote(p []byte, n int, err error) {
 	}
 }
 
-// count counts the records of p, which have been written. Caller holds rc.mu.
+// count counts the records in p, which were written. Caller holds rc.mu.
 func (rc *recordCounter) count(p []byte) {
 	for len(p) > 0 {
 		record, rest, ok := cutRecord(p)
@@ -122,7 +121,7 @@ func (rc *recordCounter) count(p []byte) {
 	}
 }
 
-// countHandshake counts for both versions: which one it is shows at the end.
+// countHandshake counts for both versions, because the version is known only at the end.
 // Caller holds rc.mu.
 func (rc *recordCounter) countHandshake(typ recordType) {
 	switch {
@@ -135,6 +134,6 @@ func (rc *recordCounter) countHandshake(typ recordType) {
 	if typ == recordApplicationData {
 		rc.inHandshake++
 	} else if rc.inHandshake > 0 {
-		rc.unproven = true // TLS 1.3 goes on as it has begun, and TLS 1.2 has none
+		rc.unproven = true // TLS 1.3 goes on with encrypted records, and TLS 1.2 has none of type 23 here
 	}
 }

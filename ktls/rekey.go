@@ -12,30 +12,30 @@ import (
 	"syscall"
 )
 
-// keyLimit is how many records one AES-GCM key may protect. RFC 8446, section
-// 5.5, allows 2^24.5 records of full size. Java allows fewer: after 2^37 bytes under
-// one key, 512 records before 2^23, it sends a KeyUpdate for every record that it
-// receives, until the key is new (JDK-8329548; the property jdk.tls.keyLimits has
-// the number). Half of that leaves room for the Write or the response that is under
-// way. ChaCha20-Poly1305 has no limit that matters.
+// keyLimit is how many records one AES-GCM key may protect. RFC 8446, section 5.5, allows
+// 2^24.5 records of full size. Java allows fewer. After 2^37 bytes under one key, 512
+// records before 2^23, it sends a KeyUpdate for every record that it receives, until the
+// key is new (JDK-8329548; the property jdk.tls.keyLimits has the limit). Half of 2^23
+// leaves room for the Write or the response that is under way. ChaCha20-Poly1305 has no
+// limit that matters.
 const keyLimit = 1 << 22
 
-// A keyRenewal knows how the kernel's key is replaced, and when. Before the offload
-// it knows nothing.
+// A keyRenewal knows how and when the kernel's key is replaced. Before the offload it
+// knows nothing.
 type keyRenewal struct {
 	suite *suite // set by the offload, as is can
 	can   bool   // the kernel can replace the key
 
 	limit   uint64      // records that one key may protect
-	at      uint64      // how many records the kernel may have made until then; Conn.out guards it
+	at      uint64      // when the kernel has made so many records, the key must be replaced; Conn.out guards it
 	retired atomic.Bool // see Conn.Retired
 
 	mu     sync.Mutex // guards secret, which Close zeroes while somebody sends
-	secret []byte     // traffic secret of the kernel's generation, if it can be followed by another
+	secret []byte     // traffic secret of the kernel's key, if that can be replaced
 }
 
-// begin takes note of the first key. rekey says whether the kernel can replace it.
-// Caller holds Conn.out.
+// begin notes the first key. rekey says whether the kernel can replace it. Caller holds
+// Conn.out.
 func (k *keyRenewal) begin(h handover, rekey bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -46,12 +46,12 @@ func (k *keyRenewal) begin(h handover, rekey bool) {
 	}
 }
 
-// next goes on to the kernel's next key, and returns the crypto info with it.
+// next goes on to the kernel's next key, and returns the crypto info for it.
 func (k *keyRenewal) next() ([]byte, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.secret == nil {
-		return nil, net.ErrClosed // it is forgotten
+		return nil, net.ErrClosed // the secret was forgotten, by Close
 	}
 	secret, err := nextSecret(k.suite, k.secret)
 	if err != nil {
@@ -78,8 +78,8 @@ func (k *keyRenewal) forget() {
 	k.secret = nil
 }
 
-// firstRenewal returns how many records the kernel may make under its first key, of
-// which crypto/tls has used first numbers.
+// firstRenewal returns how many records the kernel may make under its first key.
+// crypto/tls has used the first sequence numbers of that key.
 func firstRenewal(s *suite, first, limit uint64) uint64 {
 	if s.kernel == cipherChaCha20Poly1305 {
 		return math.MaxUint64
@@ -105,9 +105,9 @@ func (c *Conn) renewKey() error {
 	return nil
 }
 
-// updateKey sends a KeyUpdate and gives the kernel the key that follows (RFC
-// 8446, section 4.6.3). No record is open. If the kernel refuses, no record may
-// follow: the peer expects the new key. Caller holds c.out.
+// updateKey sends a KeyUpdate and gives the kernel the key that follows (RFC 8446,
+// section 4.6.3). No record may be open. If the kernel refuses the key, no record may
+// follow, because the peer expects the new key. Caller holds c.out.
 func (c *Conn) updateKey() error {
 	if err := c.kernel.sendControl(recordHandshake, keyUpdate[:], true); err != nil {
 		return err
@@ -132,12 +132,12 @@ func (c *Conn) updateKey() error {
 
 var errRekey = errors.New("ktls: the kernel does not take another key")
 
-// Retired reports whether the connection should be closed as soon as what is
-// under way is complete, because its sending key can't be replaced: the peer has
-// asked for it by a KeyUpdate, or the key has protected very many records. That
-// happens with TLS 1.2 and before Linux 6.14. Until then everything works.
+// Retired reports whether the connection should be closed as soon as what is under way is
+// complete, because its sending key can't be replaced. The peer has asked for a new key
+// by a KeyUpdate, or the key has protected very many records. That happens with TLS 1.2
+// and before Linux 6.14. Until the connection is closed, everything works.
 //
-// With net/http the ConnState hook can do it, when a connection gets idle.
+// With net/http the ConnState hook can close the connection when it becomes idle.
 func (c *Conn) Retired() bool { return c.renewal.retired.Load() }
 
 func (c *Conn) tellRetired() {
@@ -146,8 +146,8 @@ func (c *Conn) tellRetired() {
 	}
 }
 
-// ErrRetired is returned by Read if [Options] ask for it. Like a timeout it does
-// no harm: the next Read goes on where this one has stopped.
+// ErrRetired is returned by Read if [Options] ask for it, see Options.InterruptRetired.
+// Like a timeout it does no harm: the next Read goes on where this one has stopped.
 var ErrRetired net.Error = retiredError{}
 
 type retiredError struct{}
@@ -156,11 +156,11 @@ func (retiredError) Error() string   { return "ktls: connection retired" }
 func (retiredError) Timeout() bool   { return true }
 func (retiredError) Temporary() bool { return true }
 
-// rekeys know whether keys of a cipher can be replaced for connections with a local
-// address. The kernel can if the probe says so, but a network card that encrypts may
-// refuse, so the first connection of each kind tries. Connections of one kind leave by
-// the same card, as a rule. If one doesn't, and its card refuses, a KeyUpdate ends that
-// connection, but no other.
+// rekeys knows, for each cipher and local address, whether the key of a connection can be
+// replaced. The kernel can do it if the probe says so. But a network card that encrypts
+// may refuse, so the first connection of each kind tries. As a rule, connections of one
+// kind leave by the same card. If one of them leaves by another card, and that card
+// refuses, a KeyUpdate ends that connection but no other.
 type rekeys struct {
 	mu    sync.Mutex
 	known map[rekeyKind]bool
@@ -171,12 +171,12 @@ type rekeyKind struct {
 	cipher  uint16 // as in the kernel's crypto info
 }
 
-// maxRekeys bounds what is remembered, because a machine may have any number of
+// maxRekeys limits what is remembered, because a machine may have any number of
 // addresses.
 const maxRekeys = 1000
 
-// ask reports whether try succeeds for a connection, or did so before for one of its
-// kind.
+// ask reports whether try succeeds for a connection, or has succeeded before for one of
+// its kind.
 func (r *rekeys) ask(local net.Addr, s *suite, try func() error) bool {
 	kind, ok := kindOf(local, s)
 	if !ok {
@@ -202,8 +202,8 @@ func (r *rekeys) refused(local net.Addr, s *suite, err error) {
 	}
 }
 
-// saysNoRekey reports whether an error says something about the kernel or the card.
-// Want of memory doesn't, nor that the connection is gone.
+// saysNoRekey reports whether an error says something about the kernel or the card. That
+// memory is short, or the connection is gone, says nothing about them.
 func saysNoRekey(err error) bool {
 	return errors.Is(err, syscall.EBUSY) || errors.Is(err, syscall.EOPNOTSUPP) || errors.Is(err, syscall.EINVAL)
 }

@@ -39,7 +39,7 @@ func (s *socket) sendControl(typ recordType, body []byte, wait bool) error {
 	return err
 }
 
-// recordTypeMessage is the control message (cmsg(3)) that sets a record's type.
+// recordTypeMessage returns the control message (cmsg(3)) that sets a record's type.
 func recordTypeMessage(typ recordType) []byte {
 	b := make([]byte, 0, unix.CmsgSpace(1))
 	if strconv.IntSize == 64 {
@@ -70,7 +70,7 @@ func (s *socket) sendFile(part filerange.Segment, w waiter) (sent int64, err err
 			break
 		}
 	}
-	f.place.leave() // the call may have failed before it began
+	f.place.leave() // the call may have failed before it started
 	f.raw = nil
 	sent = f.sent
 	s.count(sent, sent < part.Len)
@@ -112,14 +112,14 @@ func (s *socket) sendFrames(header []byte, part filerange.Segment, payload int64
 }
 
 // refused returns ErrNoSendfile for an error of sendfile(2) after which the file can
-// be read. rest is what was not sent. whole says that the call has sent nothing that
-// would have to be continued.
+// still be read. rest is what was not sent. whole says that the call has sent no part of
+// something that must be completed.
 func refused(err error, rest filerange.Segment, whole bool) error {
 	switch {
 	// File systems that can't splice refuse, and so may a sandbox.
 	case errors.Is(err, unix.EINVAL), errors.Is(err, unix.EPERM), errors.Is(err, errors.ErrUnsupported):
 		return ErrNoSendfile
-	// These may be the file system's too: then read(2) may do better.
+	// These may come from the file system too. Then read(2) may do better.
 	case whole && (errors.Is(err, unix.EIO) || errors.Is(err, unix.ENOMEM)) && readable(rest):
 		return ErrNoSendfile
 	}
@@ -137,7 +137,7 @@ func (s *socket) cork(on bool) {
 	if on == c.corked {
 		return
 	}
-	// It fails if the connection is gone, which the next call that sends tells.
+	// It fails if the connection is gone, which the next call that sends reports.
 	_ = s.control(func(fd int) error { return setCork(fd, on) })
 	c.corked = on
 }

@@ -10,9 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A sendCall is a system call that sends, with its arguments and results. A socket
-// has one, for whoever holds the connection's out, because closures would be allocated
-// in every call.
+// A sendCall is a system call that sends, with its arguments and results. A socket has
+// one, for whoever holds Conn.out. Closures instead would be allocated anew in every
+// call.
 type sendCall struct {
 	socket *socket
 
@@ -43,7 +43,7 @@ type message struct {
 type filePart struct {
 	raw       syscall.RawConn
 	fd        int
-	offset, n int64 // n bytes are left, or asked for
+	offset, n int64 // n is how many bytes are left or asked for
 	sent      int64
 	place     place // in the limiter
 
@@ -51,8 +51,9 @@ type filePart struct {
 	splice func() int64     // sendSpliced
 }
 
-// A frameRun is what sendFrames sends: headers, of which the message has what is left
-// of one, and payloads, of which the filePart has.
+// A frameRun is what sendFrames sends: headers and payloads in turn. What is left of the
+// current header is in the message. What is left of the current payload is in the
+// filePart.
 type frameRun struct {
 	header  []byte
 	payload int64 // bytes
@@ -72,7 +73,7 @@ func (s *socket) call() *sendCall {
 	return s.sending
 }
 
-// run runs a system call that sends, again when it was interrupted, and, with
+// run runs a system call that sends. It runs it again after an interruption and, with
 // wait set, when there is room. do must not send anything when it fails.
 func (c *sendCall) run(wait bool, name string, do func(*sendCall)) error {
 	c.do, c.name, c.wait, c.err = do, name, wait, nil
@@ -88,8 +89,8 @@ func (c *sendCall) run(wait bool, name string, do func(*sendCall)) error {
 	}
 }
 
-// tryOnce reports whether the call is done, rather than to be tried again when
-// there is room.
+// tryOnce runs the call. It returns false if the call has to be tried again when there is
+// room.
 func (c *sendCall) tryOnce(fd uintptr) bool {
 	c.fd = int(fd)
 	for {
@@ -108,11 +109,11 @@ func (c *sendCall) tryOnce(fd uintptr) bool {
 	return false
 }
 
-// push has TCP send what it holds back: because the connection is corked, or
-// because sendfile promises more after what does not fill a segment. Else the send
-// buffer may have no room for the next record until a timer of 200 ms ends, for
-// each record (4 KiB over loopback: 41 s for 3 MiB). It fails if the connection is
-// gone, which the next call tells.
+// push makes TCP send what it holds back, either because the connection is corked, or
+// because sendfile promises more after what does not fill a segment. Without push, the
+// send buffer may have no room for the next record until a timer of 200 ms ends, for each
+// record (4 KiB over loopback: 41 s for 3 MiB). It fails if the connection is gone, which
+// the next call reports.
 func (c *sendCall) push() {
 	_ = setCork(c.fd, false)
 	c.corked = false
@@ -124,8 +125,8 @@ func (c *sendCall) sendmsg() {
 	c.message.left = c.message.left[max(n, 0):]
 }
 
-// errNoPlace says that sendfile(2) has to wait for its place, which is not done
-// here, where the socket can't be closed.
+// errNoPlace says that sendfile(2) has to wait for its place. It can't wait here, because
+// the socket can't be closed meanwhile.
 var errNoPlace = errors.New("ktls: no place in the limiter")
 
 func (c *sendCall) sendfile() {
@@ -191,18 +192,18 @@ func (c *sendCall) sendFramesOpened(fd uintptr) {
 }
 
 // An uncorkTimer uncorks the connection while a call waits for room, so that TCP sends
-// what it holds back. It should not be needed. But when there is room, the TLS layer of
-// Linux 6.1 goes on with a record that TCP had refused, and promises more, as the
-// sendfile(2) that had begun the record: TCP keeps what it gets, and if that is too much
-// for room to be reported (4 KiB of SO_SNDBUF, or tcp_notsent_lowat), nobody ever sends
-// it. To uncork too late, during the next call, does no harm.
+// what it holds back. That should not be needed. But when there is room, the TLS layer of
+// Linux 6.1 goes on with a record that TCP had refused, and promises more data, as the
+// sendfile(2) that began the record did. TCP keeps what it gets. If that is too much for
+// room to be reported (4 KiB of SO_SNDBUF, or tcp_notsent_lowat), nobody ever sends it.
+// Uncorking too late, during the next call, does no harm.
 type uncorkTimer struct {
 	mu    sync.Mutex
 	timer *time.Timer
-	pause time.Duration // until the next time, 0 if no call waits
+	pause time.Duration // until it uncorks next, 0 if no call waits
 }
 
-// Clients may read slowly for hours, so the pauses get longer.
+// The pauses get longer, because clients may read slowly for hours.
 const (
 	firstUncork = 50 * time.Millisecond
 	lastUncork  = 10 * time.Second
@@ -223,7 +224,7 @@ func (u *uncorkTimer) begin(s *socket) {
 	})
 }
 
-// again sets the timer once more, and reports whether a call still waits.
+// again sets the timer once more. It reports whether a call still waits.
 func (u *uncorkTimer) again() bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()

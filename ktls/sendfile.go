@@ -8,18 +8,18 @@ import (
 	"github.com/caddy-ktls/caddy-ktls/internal/filerange"
 )
 
-// maxSendFile bounds one sendfile(2), so that control records get their turn.
+// maxSendFile limits one sendfile(2), in bytes, so that control records get their turn.
 const maxSendFile = 1 << 20
 
 // SendFile sends header and then a segment of a file. It returns how many bytes of the
-// file it sent, with those sent ahead, and does not move the file's own offset. The
-// connection must be offloaded. Header and file share a record if they fit one. It is
-// for package fileserver; other users have ReadFrom.
+// file it sent, including those sent ahead. It does not move the file's own offset. The
+// connection must be offloaded. Header and file share a record if they fit into one.
+// SendFile is for package fileserver. Other users have ReadFrom.
 //
-// Bytes sent ahead may be held in an unfinished record, so what follows them in
-// the file has to be sent next. After ErrNoSendfile the rest may be sent by Write.
-// A file that ends before the segment does gives io.ErrUnexpectedEOF; after that and any
-// other error the connection is of no more use but to be closed.
+// Bytes sent ahead may be held in an unfinished record, so what follows them in the file
+// must be sent next. After ErrNoSendfile the rest may be sent by Write. If the file ends
+// before the segment does, the error is io.ErrUnexpectedEOF. After that, and after any
+// other error, the connection can only be closed.
 func (c *Conn) SendFile(header []byte, part filerange.Segment) (sent int64, err error) {
 	c.lock()
 	defer c.unlock()
@@ -28,14 +28,14 @@ func (c *Conn) SendFile(header []byte, part filerange.Segment) (sent int64, err 
 	}
 	oneRecord := int64(len(header))+part.Len+part.Ahead <= maxPayload
 	if !oneRecord {
-		// Records are given to TCP one by one. Without the cork each begins
-		// a segment, also the few bytes behind a full one.
+		// TCP gets the records one by one. Without the cork each of them begins a
+		// segment, even the few bytes behind a full one.
 		c.kernel.cork(true)
 		defer c.kernel.cork(false)
 	}
 	if len(header) > 0 {
-		// A longer file has records of its own: made of whole pages they
-		// take the kernel less than if each began in the middle of one.
+		// A longer file has records of its own. Records made of whole pages take the
+		// kernel less work than records that begin in the middle of a page.
 		if _, err := c.send(header, oneRecord && part.Len > 0); err != nil {
 			return 0, err
 		}
@@ -44,8 +44,8 @@ func (c *Conn) SendFile(header []byte, part filerange.Segment) (sent int64, err 
 	}
 	for part.Len > 0 {
 		if c.controlsDue() {
-			// Data that don't promise more close the record that may be
-			// open, and flush sends what waits.
+			// Data that don't promise more close the record that may be open. Then flush
+			// sends what waits.
 			m, err := c.copyGap(part)
 			sent += m
 			part = part.Rest(m)
@@ -76,13 +76,13 @@ func (c *Conn) SendFile(header []byte, part filerange.Segment) (sent int64, err 
 }
 
 // SendFrames sends a segment of a file, a multiple of payload bytes, with header before
-// each payload. It returns how many bytes of the file it sent; it sends none ahead. The
-// connection must be offloaded. A header and its payload share a record if they fit one.
-// It is for package fileserver.
+// each payload. It returns how many bytes of the file it sent. It sends none ahead. The
+// connection must be offloaded. A header and its payload share a record if they fit into
+// one. SendFrames is for package fileserver.
 //
-// After ErrNoSendfile a header was sent for which the rest of its payload may be sent by
-// Write. A file that ends too early gives io.ErrUnexpectedEOF; after that and any other
-// error the connection is of no more use but to be closed.
+// After ErrNoSendfile the last header was sent, and the rest of its payload may be sent
+// by Write. If the file ends too early, the error is io.ErrUnexpectedEOF. After that, and
+// after any other error, the connection can only be closed.
 func (c *Conn) SendFrames(header []byte, part filerange.Segment, payload int64) (sent int64, err error) {
 	c.lock()
 	defer c.unlock()
@@ -106,9 +106,9 @@ func (c *Conn) SendFrames(header []byte, part filerange.Segment, payload int64) 
 	return sent, c.fail(err)
 }
 
-// Cork has TCP hold back what does not fill a segment, until it is told otherwise or
-// a call that sends has to wait for room. It is for package fileserver, which sends
-// much by many calls. See TCP_CORK in tcp(7).
+// Cork makes TCP hold back what does not fill a segment, until Cork is called with false
+// or a call that sends has to wait for room. It is for package fileserver, which sends a
+// lot in many calls. See TCP_CORK in tcp(7).
 func (c *Conn) Cork(on bool) {
 	c.lock()
 	defer c.unlock()
@@ -123,7 +123,7 @@ var ErrNoSendfile = fmt.Errorf("ktls: the kernel refuses to send the file: %w", 
 
 var errNotOffloaded = errors.New("ktls: connection is not offloaded")
 
-// controlGap is how much of a file is copied to close an open record.
+// controlGap is how many bytes of a file are copied to close an open record.
 const controlGap = 512
 
 // copyGap sends up to controlGap bytes of a file through user space. Caller holds c.out.
@@ -140,14 +140,14 @@ func (c *Conn) copyGap(part filerange.Segment) (int64, error) {
 	return int64(m), c.fail(err)
 }
 
-// proofLen is how much of a file ReadFrom writes through crypto/tls first, to
-// have a record that proves the sequence number.
+// proofLen is how many bytes of a file ReadFrom writes through crypto/tls first. That
+// gives a record that proves the sequence number.
 const proofLen = 512
 
-// ReadFrom sends what r has to give. A regular file, the rest of one, or a part by
-// *io.LimitedReader goes out by sendfile(2) if the connection can be offloaded, which
-// ReadFrom asks for. Anything else is copied. It implements io.ReaderFrom, by which
-// io.Copy and http.ServeFile find it.
+// ReadFrom sends what r has to give. A regular file, the rest of one, or a part of one in
+// an *io.LimitedReader goes out by sendfile(2), if the connection can be offloaded.
+// ReadFrom asks for the offload. Anything else is copied. ReadFrom implements
+// io.ReaderFrom, by which io.Copy and http.ServeFile find it.
 func (c *Conn) ReadFrom(r io.Reader) (total int64, err error) {
 	if err := c.Handshake(); err != nil {
 		return 0, err
@@ -156,7 +156,7 @@ func (c *Conn) ReadFrom(r io.Reader) (total int64, err error) {
 		if c.Offload(); c.State() == NotNeeded {
 			total, err = c.writeProof(r)
 			if err != nil || total < proofLen {
-				return total, err // it has become shorter
+				return total, err // the file has become shorter
 			}
 			file.Offset += total
 			file.Len -= total
@@ -165,19 +165,20 @@ func (c *Conn) ReadFrom(r io.Reader) (total int64, err error) {
 			sent, err := c.SendFile(nil, file.Segment(0))
 			total += sent
 			if errors.Is(err, ErrNoSendfile) {
-				err = nil // it is copied below
+				err = nil // the rest is copied below
 			}
 			if err := errors.Join(err, file.Consume(sent)); err != nil {
 				return total, err
 			}
 		}
 	}
-	// What the file has got meanwhile, or everything.
+	// Everything else: all that r has to give, or what has been added to the file
+	// meanwhile.
 	rest, err := filerange.CopyPooled(writerOnly{c}, r)
 	return total + rest, err
 }
 
-// writeProof writes the first proofLen bytes of r, fewer if there are no more.
+// writeProof writes the first proofLen bytes of r, or fewer if there are no more.
 func (c *Conn) writeProof(r io.Reader) (int64, error) {
 	return io.Copy(writerOnly{c}, io.LimitReader(r, proofLen))
 }

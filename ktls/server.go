@@ -7,65 +7,63 @@ import (
 	"time"
 )
 
-// Options are optional; nil or the zero value stands for the defaults.
+// Options configure a Server. All fields are optional. nil or the zero value stands for
+// the defaults.
 type Options struct {
-	// OffloadAll offloads every connection with its first Write. By default a
-	// connection is offloaded when a file is to be sent over it; until then it
-	// behaves, and performs, as without this package.
+	// OffloadAll offloads every connection with its first Write. By default a connection
+	// is offloaded when a file is to be sent over it. Until then it behaves, and
+	// performs, as without this package.
 	OffloadAll bool
 
-	// InterruptRetired has Read return ErrRetired, once, when a KeyUpdate of the
-	// peer retires the connection, see Conn.Retired. It is for whoever reads in a
-	// loop of his own and has something to say then, as package fileserver has to
-	// the HTTP/2 server; net/http would take it for a failure.
+	// InterruptRetired makes Read return ErrRetired, once, when a KeyUpdate of the peer
+	// retires the connection, see Conn.Retired. It is for callers that read in a loop and
+	// have something to do then: package fileserver tells the HTTP/2 server. net/http
+	// would take ErrRetired for a failure.
 	InterruptRetired bool
 
-	// HandshakeTimeout bounds a handshake that [Conn.ConnectionState] runs,
-	// as net/http before Go 1.27 has it do. Other handshakes are bounded by
-	// deadlines and the context. Default: a minute. Negative: no bound.
+	// HandshakeTimeout limits a handshake that [Conn.ConnectionState] runs, as it does
+	// for net/http before Go 1.27. Other handshakes are limited by deadlines and the
+	// context. Default: a minute. Negative: no limit.
 	HandshakeTimeout time.Duration
 
-	// The functions that follow are optional. They are called with no lock held
-	// and may use the connection. The goroutine in which it happens calls them, and
-	// waits for them to return: that of a Read, a Write, Close or Accept
-	// ([Server.Conn]), or one in the background. So several may run at the same
-	// time. None should call ConnectionState: the handshake may not have run, and
+	// The functions that follow are optional. They are called with no lock held and may
+	// use the connection. The goroutine in which the event happens calls them, and waits
+	// for them to return. It may be that of a Read, a Write, Close or Accept
+	// ([Server.Conn]), or one in the background. So several functions may run at the same
+	// time. None should call ConnectionState: the handshake may not have run yet, and
 	// Accept would wait for the client.
 
-	// Decided is called once for each connection: when it is offloaded, when
-	// it is clear that it can't be, or, with NotNeeded, when it is closed before
-	// either.
+	// Decided is called once for each connection: when it is offloaded, when it turns out
+	// that it can't be, or, with NotNeeded, when it is closed before either.
 	Decided func(c *Conn, d Decision)
 
-	// Lost is called when a connection was closed in order, but the peer has
-	// perhaps not got all that was written to it. err is net.ErrClosed if the peer
-	// went away, and something else if it stopped reading or the kernel has failed.
-	// It is not called if the peer has gone before Close.
+	// Lost is called when a connection was closed in order, but the peer may not have
+	// received everything that was written to it. err is net.ErrClosed if the peer went
+	// away, and another error if the peer stopped reading or the kernel has failed. Lost
+	// is not called if the peer has gone before Close.
 	Lost func(c *Conn, err error)
 
 	// Closed is called once for each connection that was offloaded, when its
 	// socket is closed.
 	Closed func(c *Conn)
 
-	// KeyUpdated is called when the kernel has got another key for a
-	// connection.
+	// KeyUpdated is called when the kernel has received another key for a connection.
 	KeyUpdated func(c *Conn)
 
-	// Retired is called once for each connection that is to be closed because
-	// its key can't be replaced, see Conn.Retired.
+	// Retired is called once for each connection that should be closed because its key
+	// can't be replaced, see Conn.Retired.
 	Retired func(c *Conn)
 
-	// Drain, if not nil, counts the connections that are closed in the
-	// background, for several Servers together: a program that makes a new Server
-	// for each configuration waits for the connections of all of them. Default: one
-	// of its own.
+	// Drain, if not nil, counts the connections that are closed in the background, for
+	// several Servers together. A program that makes a new Server for each configuration
+	// can so wait for the connections of all of them. Default: each Server has its own.
 	Drain *Drain
 }
 
 // A Decision is the final state of a connection.
 type Decision struct {
 	State State
-	Err   error // the kernel's, with KernelRefused and KernelUntrusted; else nil
+	Err   error // the kernel's error, with KernelRefused and KernelUntrusted; otherwise nil
 
 	// As in crypto/tls; zero if the handshake is not complete.
 	Version, CipherSuite uint16
@@ -74,7 +72,7 @@ type Decision struct {
 // A Server makes TLS connections out of TCP connections. Servers with the same
 // configuration share the keys of its session tickets, as listeners do in crypto/tls.
 type Server struct {
-	config  *tls.Config // as given: connections have clones of it
+	config  *tls.Config // as given; connections have clones of it
 	options Options
 	rekeys  rekeys
 
@@ -85,9 +83,9 @@ type Server struct {
 	keyLimit  uint64
 }
 
-// NewServer returns a Server with a configuration as for tls.NewListener, which
-// must not be changed afterwards, but by SetSessionTicketKeys. options may be nil.
-// It calls [Probe].
+// NewServer returns a Server with a configuration as for tls.NewListener. The
+// configuration must not be changed afterwards, except by SetSessionTicketKeys. options
+// may be nil. NewServer calls [Probe].
 func NewServer(config *tls.Config, options *Options) *Server {
 	if config == nil {
 		config = new(tls.Config)
@@ -109,12 +107,12 @@ func NewServer(config *tls.Config, options *Options) *Server {
 	return s
 }
 
-// Conn returns the server's side of a TLS connection on raw, which it owns from
-// then on. The handshake runs with the first Read or Write. Only a *net.TCPConn
-// can be offloaded; any other connection works as with tls.Server.
+// Conn returns the server's side of a TLS connection on raw. The Conn owns raw from then
+// on. The handshake runs with the first Read or Write. Only a *net.TCPConn can be
+// offloaded. Any other connection works as with tls.Server.
 func (s *Server) Conn(raw net.Conn) *Conn { return s.conn(raw, true) }
 
-// conn is Conn for a user who speaks HTTP/2, or doesn't.
+// conn is Conn for a caller that speaks HTTP/2, or one that doesn't.
 func (s *Server) conn(raw net.Conn, http2 bool) *Conn {
 	c := &Conn{raw: raw, server: s}
 	c.handshake.ctx = context.Background()
@@ -138,6 +136,6 @@ func (s *Server) conn(raw net.Conn, http2 bool) *Conn {
 	return c
 }
 
-// handshakeTimeout is Caddy's own limit for a request's header, the handshake
-// included.
+// handshakeTimeout is Caddy's own limit for reading a request's header, including the
+// handshake.
 const handshakeTimeout = time.Minute

@@ -13,29 +13,29 @@ import (
 
 // Numbers of include/uapi/linux/tls.h, under the header's names.
 const (
-	tlsTX            = 1 // TLS_TX; read, it begins with version and cipher type
+	tlsTX            = 1 // TLS_TX; when read, it begins with version and cipher type
 	tlsSetRecordType = 1 // TLS_SET_RECORD_TYPE, for sendmsg(2)
 )
 
-// A socket is a TCP socket; all system calls go through here. They never block
-// in the kernel: the runtime's poller waits, under the connection's deadlines.
+// A socket is a TCP socket. All system calls go through here. They never block in the
+// kernel: the runtime's poller waits, under the connection's deadlines.
 type socket struct {
 	tcp  *net.TCPConn
 	conn syscall.RawConn
 
-	// What tells how much the TLS layer holds, see unsent.
+	// These tell how much the TLS layer holds, see unsent.
 	base     uint64 // bytes that TCP had been given when the key was set
-	finished uint64 // records since then
-	wire     uint64 // and their bytes
-	span     uint64 // content of records of which the last may be open
-	overhead int    // bytes of a record beside its content
+	finished uint64 // records finished since then
+	wire     uint64 // their bytes on the wire
+	span     uint64 // content of the records since, of which the last may be open
+	overhead int    // bytes of a record besides its content
 
 	unchecked int64 // bytes sent since the last look at the connection
 
 	sending *sendCall // made when first needed
 
-	// fault, if not nil, may have a system call fail, by an error that is
-	// returned in its place. Set by tests only.
+	// fault, if not nil, may make a system call fail, with an error that is returned
+	// instead of making the call. Only tests set it.
 	fault func(call string) error
 }
 
@@ -75,10 +75,10 @@ func (s *socket) setKey(info []byte, overhead int) error {
 	})
 }
 
-// verifyULP asks the kernel for the layer that it was given. There are sandboxes in
-// which setsockopt(2) succeeds and does nothing. It comes first, because other calls
-// fail in such a one and don't tell why: gVisor has no SIOCOUTQ. No key is set yet, so
-// after any error plain data pass.
+// verifyULP asks the kernel which layer is set. In some sandboxes setsockopt(2) succeeds
+// and does nothing. The check comes first, because in such a sandbox other calls fail and
+// don't say why: gVisor has no SIOCOUTQ. No key is set yet, so after any error plain data
+// still pass.
 func (s *socket) verifyULP(fd int) error {
 	ulp, err := "", s.faulty("get TCP_ULP")
 	if err == nil {
@@ -93,7 +93,7 @@ func (s *socket) verifyULP(fd int) error {
 	return unconfirmed(errOtherULP, fmt.Sprintf("%q", ulp), err)
 }
 
-// verifyTX asks the kernel for the key that it was given. Asked for 4 bytes, it tells
+// verifyTX asks the kernel which key is set. When asked for 4 bytes, the kernel tells
 // version and cipher type, but not the key.
 func (s *socket) verifyTX(fd int, info []byte) error {
 	head, err := 0, s.faulty("get TLS_TX")
@@ -108,7 +108,8 @@ func (s *socket) verifyTX(fd int, info []byte) error {
 
 var errOtherULP = errors.New("ktls: TCP_ULP is not the TLS layer")
 
-// unconfirmed says what the kernel has answered, by a value or an error.
+// unconfirmed returns an error that says what the kernel has answered, a value or an
+// error.
 func unconfirmed(what error, value string, err error) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", what, os.NewSyscallError("getsockopt", err))
@@ -120,7 +121,7 @@ func (s *socket) rekey(info []byte) error {
 	return s.control(func(fd int) error { return s.setTX(fd, info) })
 }
 
-// faulty returns the error with which a test has a system call fail.
+// faulty returns the error with which a test makes a system call fail.
 func (s *socket) faulty(call string) error {
 	if s.fault == nil {
 		return nil
@@ -128,8 +129,8 @@ func (s *socket) faulty(call string) error {
 	return s.fault(call)
 }
 
-// setULP gives the socket the TLS layer. It may have it from an earlier try:
-// plain data keep passing until a key is set.
+// setULP gives the socket the TLS layer. The socket may have it from an earlier try.
+// Plain data keep passing until a key is set.
 func (s *socket) setULP(fd int) error {
 	err := s.faulty("TCP_ULP")
 	if err == nil {
@@ -141,9 +142,9 @@ func (s *socket) setULP(fd int) error {
 	return nil
 }
 
-// setTX gives the socket its sending key. The option takes raw bytes. Of what
-// x/sys offers a list of 8-byte words does: every crypto info has a multiple of
-// 8 bytes, and unlike a string the list can be cleared.
+// setTX gives the socket its sending key. The option takes raw bytes. Of what x/sys
+// offers, a list of 8-byte words fits: every crypto info is a multiple of 8 bytes long,
+// and unlike a string the list can be cleared.
 func (s *socket) setTX(fd int, info []byte) error {
 	words := make([]unix.CanFilter, len(info)/8)
 	defer clear(words)

@@ -1,21 +1,19 @@
 package ktls
 
-// A State says whether a connection is offloaded to the kernel, and if not, why.
-// There are few of them and their words are fixed: they serve as metric label and
-// log field.
+// A State says whether a connection is offloaded to the kernel, and if not, why. There
+// are few states and their words are fixed, because they serve as metric labels and log
+// fields.
 type State uint8
 
 // The states. In all but [Offloaded] crypto/tls makes the records.
 const (
-	// NotNeeded: nothing has asked for the offload so far. It is the only state
-	// that may change.
+	// NotNeeded: nobody has asked for the offload so far. Only this state may change.
 	NotNeeded State = iota
 	// Offloaded: the kernel makes the records.
 	Offloaded
 	// KernelUnsupported: the probe found no kernel TLS.
 	KernelUnsupported
-	// NotTCP: the connection below TLS is no *net.TCPConn, or it speaks
-	// Multipath TCP.
+	// NotTCP: the connection below TLS is not a *net.TCPConn, or it speaks Multipath TCP.
 	NotTCP
 	// TLSVersion: the negotiated version is older than TLS 1.2.
 	TLSVersion
@@ -23,18 +21,18 @@ const (
 	Cipher
 	// NoSecret: crypto/tls has reported no secret.
 	NoSecret
-	// SequenceUnproven: the record that should prove the sequence number
-	// is not authentic under any possible one.
+	// SequenceUnproven: the record that should prove the sequence number is not authentic
+	// under any possible number.
 	SequenceUnproven
 	// Closing: an alert has been written, or a write has failed.
 	Closing
 	// KernelRefused: a system call of the offload has failed.
 	KernelRefused
-	// KernelUntrusted: the kernel, or a sandbox around the process, reported
-	// success and did not do what it was told. After the first such
-	// connection none is offered to it until the next [Probe].
+	// KernelUntrusted: the kernel, or a sandbox around the process, reported success but
+	// did not do what it was told. After the first such connection, no connection is
+	// offloaded until the next [Probe].
 	KernelUntrusted
-	// FIPS: GODEBUG=fips140=only forbids what the proof needs.
+	// FIPS: GODEBUG=fips140=only forbids what the proof of the sequence number needs.
 	FIPS
 
 	numStates

@@ -7,9 +7,9 @@ import (
 	"strings"
 )
 
-// KernelStatistics returns the counters of the kernel's TLS by their names, such
-// as TlsCurrTxSw: those of the network namespace that the process is in (Linux,
-// Documentation/networking/tls.rst). An error says that there are none.
+// KernelStatistics returns the kernel's TLS counters by their names, such as TlsCurrTxSw.
+// They are those of the network namespace that the process is in (Linux,
+// Documentation/networking/tls.rst). It returns an error if there are none.
 func KernelStatistics() (map[string]uint64, error) {
 	const name = "/proc/net/tls_stat"
 	data, err := os.ReadFile(name)

@@ -7,8 +7,8 @@ import (
 	"sync/atomic"
 )
 
-// A tap is the connection that crypto/tls reads from and writes to: the TCP connection
-// with somebody listening. Until the offload everything passes, and the counter counts
+// A tap is the connection that crypto/tls reads from and writes to: the TCP connection,
+// with somebody listening in. Until the offload everything passes, and the counter counts
 // it. Afterwards what crypto/tls writes goes to the relay and no further, because the
 // kernel makes the records.
 type tap struct {
@@ -19,17 +19,17 @@ type tap struct {
 	writing sync.Mutex
 
 	counter recordCounter
-	relay   atomic.Pointer[controlRelay] // nil until the kernel has the key, or may have it
+	relay   atomic.Pointer[controlRelay] // nil until the kernel has, or may have, the key
 
-	// flush is called when the relay may have something to send, without a lock but
+	// flush is called when the relay may have something to send. No lock is held then but
 	// those of crypto/tls.
 	flush func()
 }
 
-// A handover is what the counter leaves behind when the kernel has taken the key.
+// A handover is what the counter leaves to the relay when the kernel has taken the key.
 type handover struct {
 	key  writeKey
-	next uint64 // number of the kernel's first record, and of crypto/tls's next one
+	next uint64 // sequence number of the kernel's first record, and of crypto/tls's next one
 }
 
 func newTap(raw net.Conn, flush func()) *tap {
@@ -48,7 +48,7 @@ func (t *tap) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Write implements net.Conn for crypto/tls, which always hands over whole records.
+// Write implements net.Conn for crypto/tls, which always writes whole records.
 func (t *tap) Write(p []byte) (int, error) {
 	n, relayed, err := t.write(p)
 	if relayed {
@@ -69,18 +69,19 @@ func (t *tap) write(p []byte) (n int, relayed bool, err error) {
 	return n, false, err
 }
 
-// offload proves the number of the next record, and lets setKey give it to the kernel
-// with the key, and tell whether the key can be replaced. The renewal is told so. An
-// error is that of setKey; the state is NotNeeded then.
+// offload proves the sequence number of the next record. Then setKey gives the kernel
+// that number and the key, and says whether the key can be replaced, which the renewal
+// notes. An error is that of setKey. The state is then NotNeeded.
 func (t *tap) offload(renewal *keyRenewal, setKey func(s *suite, info []byte) (rekey bool, err error)) (State, error) {
-	t.writing.Lock() // what is being written has to be counted
+	t.writing.Lock() // a write that is under way has to be counted first
 	defer t.writing.Unlock()
 	p, state := t.counter.prove()
 	if state != Offloaded {
 		return state, nil
 	}
 	defer clear(p.info)
-	// System calls take their time now and then, and Close wants the counter's lock.
+	// No other lock is held here: system calls sometimes take long, and Close needs the
+	// counter's lock.
 	rekey, err := setKey(p.suite, p.info)
 	switch {
 	case errors.Is(err, errDoubtful):
@@ -96,8 +97,8 @@ func (t *tap) offload(renewal *keyRenewal, setKey func(s *suite, info []byte) (r
 	return Offloaded, nil
 }
 
-// handOver puts the relay in the counter's place. forget, which takes the same lock,
-// finds the secret in the one or the other.
+// handOver puts the relay in the place of the counter. forget takes the same lock, so it
+// finds the secret in one or the other.
 func (t *tap) handOver(next uint64, rekey bool, renewal *keyRenewal) {
 	t.counter.mu.Lock()
 	defer t.counter.mu.Unlock()
@@ -106,8 +107,8 @@ func (t *tap) handOver(next uint64, rekey bool, renewal *keyRenewal) {
 	t.relay.Store(newControlRelay(h, renewal))
 }
 
-// forget zeroes the secret. The connection can't be offloaded afterwards, and if it
-// has been, crypto/tls can't write any more.
+// forget zeroes the secret. Afterwards the connection can't be offloaded. If it has been,
+// crypto/tls can't write any more.
 func (t *tap) forget() {
 	t.counter.forget()
 	if r := t.relay.Load(); r != nil {

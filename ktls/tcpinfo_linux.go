@@ -13,8 +13,8 @@ const tcpClose = 7
 
 func (s *socket) records() uint64 { return s.finished + s.span/maxPayload }
 
-// count follows how the kernel makes records: it fills one after the other, and
-// finishes the last when no more is promised.
+// count follows how the kernel makes records. The kernel fills one after the other, and
+// finishes the last one when no more data are promised.
 func (s *socket) count(n int64, more bool) {
 	s.span += uint64(n)
 	if more || s.span == 0 {
@@ -26,8 +26,8 @@ func (s *socket) count(n int64, more bool) {
 	s.span = 0
 }
 
-// unsent includes what the TLS layer holds. The kernel doesn't tell how much
-// that is, but what the records take on the wire is either there or with TCP.
+// unsent includes what the TLS layer holds. The kernel doesn't tell how much that is. But
+// whatever the records take on the wire is either in the TLS layer or with TCP.
 func (s *socket) unsent() (n int, err error) {
 	err = s.control(func(fd int) error {
 		written, acked, err := s.tcpBytes(fd)
@@ -52,13 +52,13 @@ func (s *socket) acked() (n uint64, err error) {
 	return n, err
 }
 
-// checkEvery is how many bytes are sent before the next look at whether the
-// connection still exists.
+// checkEvery is how many bytes are sent between two checks that the connection still
+// exists.
 //
-// When TCP refuses a record, the TLS layer reports the error only if the system
-// call has taken nothing yet. Else the record's bytes count as sent and the
-// error is forgotten, again in each call: after a reset that read(2) has been
-// told of, sendfile(2) would send all of a file to nobody (6.1, 6.12, 7.2).
+// When TCP refuses a record, the TLS layer reports the error only if the system call has
+// taken nothing yet. Otherwise the bytes of the record count as sent and the error is
+// forgotten, again in each call. After a reset that read(2) has reported, sendfile(2)
+// would send all of a file to nobody (6.1, 6.12, 7.2).
 const checkEvery = 1 << 20
 
 // alive counts n bytes that were sent and returns an error if the connection
@@ -96,7 +96,7 @@ func (s *socket) tcpBytes(fd int) (written, acked uint64, err error) {
 		if err != nil {
 			return 0, 0, err
 		}
-		// The two numbers belong together if no acknowledgment came between.
+		// The two numbers belong together if no acknowledgment came in between.
 		if acked = info.Bytes_acked; acked == before {
 			return written, acked, nil
 		}

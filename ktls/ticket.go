@@ -7,9 +7,9 @@ import (
 	"time"
 )
 
-// unwrapSession opens a session ticket as crypto/tls does by itself, or as the
-// configuration wants it, and takes the master secret of a TLS 1.2 session,
-// which no key log line tells when the session is resumed.
+// unwrapSession opens a session ticket as the configuration wants it, by default as
+// crypto/tls does. From a TLS 1.2 session it takes the master secret, because the key log
+// has no line for a session that is resumed.
 func (s *Server) unwrapSession(
 	counter *recordCounter, chosen *tls.Config, ticket []byte, state tls.ConnectionState,
 ) (*tls.SessionState, error) {
@@ -33,12 +33,12 @@ func (s *Server) unwrapSession(
 	return session, nil
 }
 
-// decryptTicket opens a ticket with the keys of the chosen configuration, if
-// they were set, and else with those of the Server's configuration, which is what
-// crypto/tls does without UnwrapSession.
+// decryptTicket opens a ticket with the keys of the chosen configuration if they were
+// set, otherwise with those of the Server's configuration. crypto/tls does the same
+// without UnwrapSession.
 func (s *Server) decryptTicket(chosen *tls.Config, ticket []byte, state tls.ConnectionState) (*tls.SessionState, error) {
 	if len(ticket) == 0 {
-		return nil, nil // a client of TLS 1.2 that has none
+		return nil, nil // the TLS 1.2 client has no ticket
 	}
 	if chosen == s.config {
 		return chosen.DecryptTicket(ticket, state)
@@ -52,7 +52,7 @@ func (s *Server) decryptTicket(chosen *tls.Config, ticket []byte, state tls.Conn
 	if session == nil || err != nil {
 		return nil, err
 	}
-	// If two clones have the same keys, keys were set, and only they count.
+	// If two clones have the same keys, the keys were set, and only they count.
 	if sealed, err := own.EncryptTicket(state, session); err == nil {
 		if opened, _ := setKeysOnly(chosen).DecryptTicket(sealed, state); opened != nil {
 			return nil, nil
@@ -61,10 +61,10 @@ func (s *Server) decryptTicket(chosen *tls.Config, ticket []byte, state tls.Conn
 	return session, nil
 }
 
-// setKeysOnly returns a clone that has the ticket keys that were set. If none
-// were, it makes one of its own. Keys that the configuration has made by itself,
-// as when somebody calls its DecryptTicket (HTTP/3 does), are not used for
-// connections: in the clone they have expired.
+// setKeysOnly returns a clone that has the ticket keys that were set. If none were, the
+// clone makes its own. Keys that the configuration has made by itself, for example when
+// somebody calls its DecryptTicket (HTTP/3 does), are not used for connections: in the
+// clone they have expired.
 func setKeysOnly(config *tls.Config) *tls.Config {
 	config = config.Clone()
 	config.Time = func() time.Time { return time.Now().AddDate(100, 0, 0) }
@@ -72,8 +72,8 @@ func setKeysOnly(config *tls.Config) *tls.Config {
 }
 
 // masterSecretOf returns the secret in the encoding of a TLS 1.2 session, as
-// tls.SessionState describes it, or nil. Should the encoding change, the secret
-// is wrong and proves nothing.
+// tls.SessionState describes it, or nil. If the encoding changes, the secret is wrong and
+// proves nothing.
 func masterSecretOf(encoded []byte) []byte {
 	const head = 2 + 1 + 2 + 8 // version, type, cipher suite, time
 	if len(encoded) <= head+masterSecretLen ||

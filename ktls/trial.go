@@ -17,28 +17,28 @@ import (
 	"github.com/caddy-ktls/caddy-ktls/internal/filerange"
 )
 
-// A Trial is what became of a TLS connection with one version and cipher.
+// A Trial is the result of a TLS connection with one version and cipher.
 type Trial struct {
 	Version uint16 // of TLS, as in crypto/tls
 	Cipher  string // such as AES-128-GCM
 
-	// Err is nil if crypto/tls could read what the kernel had encrypted. It
-	// matches errors.ErrUnsupported if the kernel does not take the cipher;
-	// any other error tells of a fault.
+	// Err is nil if crypto/tls could read what the kernel had encrypted. It matches
+	// errors.ErrUnsupported if the kernel does not take the cipher. Any other error means
+	// a fault.
 	Err error
 
-	Inert    bool // Err says that a key is taken and nothing encrypted, as in a sandbox
+	Inert    bool // Err says that a key was taken and nothing encrypted, as in a sandbox
 	SendFile bool // a part of the running program went out by sendfile(2)
 	Rekey    bool // the key was replaced (KeyUpdate, RFC 8446, section 4.6.3)
 }
 
-// trialTimeout bounds one Trial.
+// trialTimeout limits one Trial.
 const trialTimeout = 20 * time.Second
 
-// Check is a thorough [Probe]: for each version and cipher it opens a TLS
-// connection over loopback, offloads it, and compares what a client of
-// crypto/tls receives. There is a Trial for each combination, also where
-// nothing works. Probe's result for this process is used, not renewed.
+// Check is a thorough [Probe]. For each version and cipher it opens a TLS connection over
+// loopback, offloads it, and compares what a client of crypto/tls receives. It returns a
+// Trial for each combination, even where nothing works. It uses Probe's result for this
+// process, and does not renew it.
 func Check() []Trial {
 	var trials []Trial
 	_, unavailable := Probe()
@@ -66,7 +66,7 @@ func Check() []Trial {
 
 const trialName = "ktls.invalid"
 
-// trialCertificate is self-signed.
+// trialCertificate makes a self-signed certificate.
 func trialCertificate() (certificate tls.Certificate, err error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -92,9 +92,8 @@ func trialServer(s *suite, certificate tls.Certificate, decided func(*Conn, Deci
 		Certificates:           []tls.Certificate{certificate},
 		SessionTicketsDisabled: true,
 		GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
-			// crypto/tls has no option for the suites of TLS 1.3. But
-			// this is the very list that it will choose from; send
-			// sees whether it did.
+			// crypto/tls has no option for the suites of TLS 1.3. But it will choose from
+			// this very list. send checks that it did.
 			for i := range hello.CipherSuites {
 				hello.CipherSuites[i] = s.id
 			}
@@ -159,8 +158,7 @@ func notOffloaded(state State, refusal error) error {
 	return fmt.Errorf("ktls: connection is not offloaded: %v", state)
 }
 
-// send sends in each way that there is, and returns what the client is to
-// receive.
+// send sends in each way that there is, and returns what the client should receive.
 func (t *Trial) send(c *Conn, s *suite) (body []byte, err error) {
 	if err := c.Handshake(); err != nil {
 		return nil, err
@@ -188,7 +186,7 @@ func (t *Trial) send(c *Conn, s *suite) (body []byte, err error) {
 		return nil, err
 	}
 	body = append(body, part...)
-	// The record that sendfile may have left open ends with it.
+	// The last write ends the record that sendfile may have left open.
 	err = write('z')
 	return body, err
 }
@@ -204,8 +202,7 @@ func (t *Trial) replaceKey(c *Conn) error {
 	return err
 }
 
-// sendProgram sends a part of the running program, which is a regular file that
-// is there anyway.
+// sendProgram sends a part of the running program, because its file exists anyway.
 func (t *Trial) sendProgram(c *Conn) ([]byte, error) {
 	name, err := os.Executable()
 	if err != nil {
@@ -226,7 +223,7 @@ func (t *Trial) sendProgram(c *Conn) ([]byte, error) {
 	sent, err := c.kernel.sendFile(filerange.Segment{File: f, Len: int64(n)}, c)
 	c.out.open = sent < int64(n)
 	if errors.Is(err, errors.ErrUnsupported) {
-		return nil, nil // the file system
+		return nil, nil // the file system can't
 	}
 	t.SendFile = err == nil && sent > 0
 	return part[:sent], err

@@ -2,20 +2,20 @@ package ktls
 
 import "crypto/tls"
 
-// A writeKey is the key that crypto/tls writes under. It is made from the secret that
-// the key log tells, and goes on to the next when crypto/tls does. The recordCounter
-// has it until the offload, and the controlRelay afterwards. The lock of whoever has
-// it guards it.
+// A writeKey is the key that crypto/tls writes under. It is made from the secret in the
+// key log, and changes when crypto/tls changes its key. The recordCounter has it until
+// the offload, and the controlRelay afterwards. It is guarded by the lock of whichever
+// has it.
 type writeKey struct {
-	suite  *suite  // negotiated; nil before the end of the handshake, or if it can't be offloaded
-	hellos *hellos // for TLS 1.2; nil when they are known not to be needed
+	suite  *suite  // what was negotiated; nil before the end of the handshake, or if it can't be offloaded
+	hellos *hellos // for TLS 1.2; nil once it is known that they are not needed
 
 	secret    []byte      // server application traffic secret of this generation, or TLS 1.2's master secret
-	made      *trafficKey // from secret, if somebody has asked for it
-	forgotten bool        // and so is any secret that comes
+	made      *trafficKey // made from secret when somebody first asks for it
+	forgotten bool        // any secret that comes is forgotten too
 }
 
-// set takes a secret, which the writeKey owns from then on.
+// set sets a secret. The writeKey owns it from then on.
 func (k *writeKey) set(secret []byte) {
 	if k.forgotten {
 		clear(secret)
@@ -25,8 +25,7 @@ func (k *writeKey) set(secret []byte) {
 	k.secret = secret
 }
 
-// get returns the key with Offloaded, or why there is none. The key is kept until
-// drop.
+// get returns the key with Offloaded, or why there is none. The key is kept until drop.
 func (k *writeKey) get() (*trafficKey, State) {
 	if k.made != nil {
 		return k.made, Offloaded
@@ -65,7 +64,7 @@ func (k *writeKey) drop() {
 	k.made = nil
 }
 
-// forget zeroes everything. There will be no key any more.
+// forget zeroes everything. From then on there is no key.
 func (k *writeKey) forget() {
 	clear(k.secret)
 	k.secret = nil
