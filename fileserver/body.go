@@ -8,33 +8,33 @@ import (
 	"github.com/caddy-ktls/caddy-ktls/ktls"
 )
 
-// DefaultMinSize is the length of a body, in bytes, from which on it goes out by
-// sendfile(2) if nothing else is asked for. From there on it takes fewer
-// instructions, over both protocols. Over HTTP/1.1 a body of 64 KiB takes 1.05 times
-// as many as without; over HTTP/2 one of 16 KiB takes 0.90 times as many.
+// DefaultMinSize is the minimum length, in bytes, of a body that goes out by sendfile(2)
+// if nothing else is configured. Bodies of that length take fewer instructions than
+// without this module, over both protocols. Over HTTP/1.1 a body of 64 KiB takes 1.05
+// times as many as without; over HTTP/2 a body of 16 KiB takes 0.90 times as many.
 const DefaultMinSize = 128 << 10
 
 // Options say what to do with the bodies of a route.
 type Options struct {
-	// MinSize is the least length of a body, in bytes, that goes out by
-	// sendfile(2). Such a body has its connection offloaded.
+	// MinSize is the minimum length, in bytes, of a body that goes out by sendfile(2).
+	// Such a body has its connection offloaded.
 	MinSize int64
 
-	// Sending, if not nil, is called once for each response whose body is a
-	// file of at least MinSize. The reason is ReasonNone if it goes out by
-	// sendfile(2), else it says why the body is copied.
+	// Sending, if not nil, is called once for each response whose body is a file of at
+	// least MinSize. The reason is ReasonNone if the body goes out by sendfile(2).
+	// Otherwise it says why the body is copied.
 	Sending func(r *http.Request, reason Reason)
 
 	// Failed, if not nil, is called when a body could not be sent whole.
 	Failed func(r *http.Request, err error)
 }
 
-// A body is what is known and decided of a response's body, over either protocol. The
-// writer notes the header, the way of the protocol changes the rest.
+// A body is what is known and decided about the body of a response, over either protocol.
+// The writer notes the header. The way of the protocol changes the rest.
 type body struct {
 	server  http.ResponseWriter // the server's own, or Caddy's around it
 	request *http.Request
-	conn    *conn // nil if the request came over none of ours
+	conn    *conn // nil if the request did not come over a connection of ours
 	options *Options
 	way     way
 
@@ -72,8 +72,8 @@ func (b *body) decide(length int64) {
 	}
 }
 
-// reasonToCopy returns why the body has to be copied. The connection may not be offloaded
-// yet.
+// reasonToCopy returns why the body has to be copied, or ReasonNone. The connection may
+// not be offloaded yet.
 func (b *body) reasonToCopy() Reason {
 	server, trust := bottomOf(b.server), b.way.trust()
 	switch {
@@ -89,7 +89,7 @@ func (b *body) reasonToCopy() Reason {
 	return b.way.protocolReason(server)
 }
 
-// stateReason returns why the connection can't be offloaded.
+// stateReason returns why the connection can't be offloaded, or ReasonNone.
 func (b *body) stateReason() Reason {
 	if state := b.conn.tls.State(); state != ktls.Offloaded && state != ktls.NotNeeded {
 		return reasonOf(state)
@@ -97,7 +97,7 @@ func (b *body) stateReason() Reason {
 	return ReasonNone
 }
 
-// tell tells, once, how the body goes out.
+// tell reports, once, how the body goes out.
 func (b *body) tell(reason Reason) {
 	if !b.told && b.options.Sending != nil {
 		b.options.Sending(b.request, reason)
@@ -105,7 +105,7 @@ func (b *body) tell(reason Reason) {
 	b.told, b.reason = true, reason
 }
 
-// tellSent counts bytes of a file, and tells how they went out.
+// tellSent counts bytes of a file, and reports how they went out.
 func (b *body) tellSent(sent filerange.Sent) {
 	b.sent = b.sent.Add(sent)
 	if sent.Copied > 0 {
@@ -123,22 +123,22 @@ func (b *body) failed(err error) {
 
 func (b *body) flushServer() error { return http.NewResponseController(b.server).Flush() }
 
-// left returns how much is still to come of a body with a Content-Length.
+// left returns how many bytes of a body with a Content-Length are still to come.
 func (b *body) left() int64 { return b.header.length - b.sent.Total() }
 
 // complete reports whether all of the body has been written.
 func (b *body) complete() bool { return b.header.lengthKnown && b.left() <= 0 }
 
-// A progress says up to where a file was sent, and up to where it was promised.
+// A progress says how far a file was sent, and how far it was promised, as offsets.
 type progress struct {
 	file      filerange.File
 	next, end int64
 }
 
-// promised limits a file to what is left of the Content-Length, because the server takes
-// no more, and so nobody is promised more. It returns false if a file of which a part was
-// sent has lost some of what was still to come. What is beyond a part is known to come only
-// from Caddy's idle timeouts.
+// promised limits a file to what is left of the Content-Length. The server takes no more,
+// so no more is promised to anybody. It returns false if a part of the file was sent and
+// the file has since lost some of what was still to come. Only Caddy's idle timeouts make
+// known what is beyond a part.
 func (b *body) promised(file filerange.Range) (_ filerange.Range, whole bool) {
 	if b.header.lengthKnown {
 		left := max(b.left(), 0)
@@ -157,7 +157,7 @@ func (b *body) promised(file filerange.Range) (_ filerange.Range, whole bool) {
 	return file, true
 }
 
-// exhausted reports whether r is known to have nothing more to give.
+// exhausted reports whether r surely has nothing more to give.
 func exhausted(r io.Reader) bool {
 	limited, ok := r.(*io.LimitedReader)
 	return ok && limited.N <= 0

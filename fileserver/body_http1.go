@@ -9,15 +9,15 @@ import (
 	"github.com/caddy-ktls/caddy-ktls/ktls"
 )
 
-// httpBuffer is the size of net/http's buffer for a connection: only a longer
-// write is handed down unchanged.
+// httpBuffer is the size, in bytes, of net/http's buffer for a connection. Only a longer
+// write is passed on unchanged.
 const httpBuffer = 4 << 10
 
-// sniffLen is how much of a body net/http looks at for the Content-Type.
+// sniffLen is how many bytes of a body net/http looks at for the Content-Type.
 const sniffLen = 512
 
 // An http1Body is the way of HTTP/1.1. net/http writes everything: a placeholder for what
-// is sent of a file, and the rest as it is.
+// is sent from a file, and the rest as it is.
 type http1Body struct {
 	*body
 	started bool // see start
@@ -51,7 +51,7 @@ func (b *http1Body) setWriteDeadline(t time.Time) error {
 	return http.NewResponseController(b.server).SetWriteDeadline(t)
 }
 
-// countCopied counts bytes of the body that net/http has got, and perhaps still has.
+// countCopied counts bytes of the body that net/http was given, and may still hold.
 func (b *http1Body) countCopied(n int64) {
 	b.sent.Copied += n
 	b.flushed = b.flushed && n == 0
@@ -88,7 +88,7 @@ func (b *http1Body) readFrom(r io.Reader) (total int64, err error) {
 	return total, err
 }
 
-// fileToSend returns the file that r reads, if it is to be sent.
+// fileToSend returns the file that r reads, and whether it is to be sent.
 func (b *http1Body) fileToSend(r io.Reader) (file filerange.Range, ok bool) {
 	b.small = b.small || b.header.lengthKnown && b.header.length < b.options.MinSize
 	if b.small || b.mode == copying {
@@ -106,9 +106,10 @@ func (b *http1Body) fileToSend(r io.Reader) (file filerange.Range, ok bool) {
 	return file, b.mode == sending
 }
 
-// start is called when the first n bytes of a file are to be sent. It has net/http send of
-// them what that wants to see for the Content-Type. And it has the connection offloaded,
-// if it is not yet: the record of the header proves the sequence number.
+// start is called when the first n bytes of a file are to be sent. It makes net/http send
+// those of them that net/http wants to see for the Content-Type. It also has the
+// connection offloaded, if it is not yet: the record of the header proves the sequence
+// number.
 func (b *http1Body) start(r io.Reader, n int64) (total int64, err error) {
 	b.started = true
 	if !b.header.typed {
@@ -124,7 +125,7 @@ func (b *http1Body) start(r io.Reader, n int64) (total int64, err error) {
 		return total, err
 	}
 	if b.conn.tls.State() == ktls.NotNeeded {
-		// The header had been sent before: a piece of the body serves.
+		// The header was sent before, so a piece of the body is the proof.
 		m, err := b.copy(io.LimitReader(r, min(2*httpBuffer, n-total)))
 		total += m
 		if err != nil {
@@ -138,11 +139,11 @@ func (b *http1Body) start(r io.Reader, n int64) (total int64, err error) {
 	return total, nil
 }
 
-// sendFile sends more than httpBuffer of a file, and perhaps what follows, and moves the
-// reader. It leaves a rest that is too short for a placeholder.
+// sendFile sends more than httpBuffer bytes of a file, perhaps with what follows, and
+// advances the reader. It leaves a rest that is too short for a placeholder.
 func (b *http1Body) sendFile(file filerange.Range) (total int64, err error) {
 	for rest := file; err == nil && rest.Len > httpBuffer; {
-		if http1Trust.lost.Load() { // since the response has begun
+		if http1Trust.lost.Load() { // it was lost since the response began
 			b.mode = copying
 			b.tell(ReasonPathUnknown)
 			break
@@ -164,29 +165,29 @@ func (b *http1Body) sendFile(file filerange.Range) (total int64, err error) {
 	return total, err
 }
 
-// announcement returns what is to be sent next of a file.
+// announcement returns which part of a file is to be sent next.
 func (b *http1Body) announcement(file filerange.Range) announcement {
 	n := min(file.Len, maxPart)
 	a := announcement{first: n, part: filerange.Segment{File: file.File, Offset: file.Offset, Len: n}}
-	// Half of the part is the first piece of the placeholder. If it were so short that
-	// net/http copies it into its buffer, nothing goes ahead.
+	// Half of the part is the first piece of the placeholder. If that were so short that
+	// net/http copied it into its buffer, nothing is sent ahead.
 	if n == file.Len && n >= 4*httpBuffer {
 		a.part.Ahead = b.ahead(file, maxPart)
 	}
 	if a.part.Ahead > 0 {
-		// How long the placeholder is to be is known only when the part has gone out.
+		// The total length of the placeholder is known only when the part has gone out.
 		a.first = n / 2
 	}
 	return a
 }
 
-// sendPart sends one part, and what goes ahead, by its placeholder.
+// sendPart sends one part, and what is sent ahead, by writing its placeholder.
 func (b *http1Body) sendPart(a announcement) (_ filerange.Sent, err error) {
 	sender := &b.conn.http1
 	sender.announce(a)
 	defer sender.cancel()
-	// Whatever net/http has buffered goes first, to be sent with the file.
-	// Behind it a placeholder would be copied.
+	// What net/http has buffered goes first, to be sent with the file. If it stayed in
+	// the buffer, net/http would copy the placeholder behind it.
 	if !b.flushed {
 		err = b.flushAll()
 	}
@@ -200,15 +201,16 @@ func (b *http1Body) sendPart(a announcement) (_ filerange.Sent, err error) {
 	return sender.finish(err)
 }
 
-// flushAll has net/http write what it holds.
+// flushAll makes net/http write what it holds.
 func (b *http1Body) flushAll() error {
 	b.flushed = true
 	return b.flushServer()
 }
 
-// copyRest copies what is left of a file: it is short, or there is none. Of what exceeds
-// the Content-Length net/http takes nothing, and closes the connection when the handler
-// has returned; what does not exceed it must not be in the same write.
+// copyRest copies what is left of a file, which is short or nothing. If a write exceeds
+// the Content-Length, net/http takes nothing of it, and closes the connection when the
+// handler has returned. So bytes that are within the Content-Length must not be in the
+// same write.
 func (b *http1Body) copyRest(r io.Reader) (total int64, err error) {
 	if left := b.left(); b.mode == sending && b.header.lengthKnown && left > 0 {
 		total, err = b.copy(io.LimitReader(r, left))
@@ -220,7 +222,7 @@ func (b *http1Body) copyRest(r io.Reader) (total int64, err error) {
 	return total + n, err
 }
 
-// copy copies as net/http does.
+// copy copies as net/http would.
 func (b *http1Body) copy(r io.Reader) (n int64, err error) {
 	if server, ok := b.server.(io.ReaderFrom); ok {
 		n, err = server.ReadFrom(r)

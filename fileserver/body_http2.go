@@ -11,16 +11,16 @@ import (
 	"github.com/caddy-ktls/caddy-ktls/ktls"
 )
 
-// maxFrames bounds a part of a file and what goes ahead: a number of whole frames, of
-// about 4 MiB.
+// maxFrames limits a part of a file and what is sent ahead, in bytes: a number of whole
+// frames, about 4 MiB.
 const maxFrames = 256 * http2body.FilePayload
 
 // An http2Body is the way of HTTP/2. The server writes the header and the beginning of
-// each body. The rest of a large one, of a file or from memory, goes out in frames of
+// each body. The rest of a large body, from a file or from memory, goes out in frames of
 // package http2body.
 type http2Body struct {
 	*body
-	stream     *http2body.Stream // from the decision on, when mode is sending
+	stream     *http2body.Stream // set with the decision, when mode is sending
 	taken      bool              // the stream was taken over from the server
 	noSendfile bool              // the kernel refuses the file
 	deadline   writeDeadline
@@ -39,7 +39,7 @@ func (b *http2Body) protocolReason(server http.ResponseWriter) Reason {
 	switch {
 	case errors.Is(err, http2body.ErrUnknown):
 		return ReasonStreamUnknown
-	case err != nil: // the client has reset it
+	case err != nil: // the client has reset the stream
 		return reasonOf(ktls.Closing)
 	}
 	reason := b.stateReason()
@@ -74,7 +74,7 @@ func (b *http2Body) flush() error {
 
 func (b *http2Body) setWriteDeadline(t time.Time) error { return b.deadline.set(t) }
 
-// sends reports whether we send what is written. A body with a known length is decided on
+// sends reports whether we send what is written. A body of known length is decided on
 // with its first bytes, because it need not be a file.
 func (b *http2Body) sends() bool {
 	if b.mode == undecided && b.header.lengthKnown {
@@ -89,8 +89,8 @@ func (b *http2Body) writeServer(p []byte) (int, error) {
 	return n, err
 }
 
-// readFrom sends a file by sendfile(2), and anything else from memory, behind a beginning
-// that the server sends.
+// readFrom sends a file by sendfile(2), and anything else from memory. The server has
+// sent the beginning before.
 func (b *http2Body) readFrom(r io.Reader) (total int64, err error) {
 	file, isFile := filerange.Of(r)
 	if b.mode == undecided {
@@ -128,8 +128,8 @@ func (b *http2Body) readFrom(r io.Reader) (total int64, err error) {
 	return total + n, err
 }
 
-// start has the server send the beginning of a body, and takes over the stream if there is
-// more. The file is the zero value if the body is none.
+// start makes the server send the beginning of a body, and takes over the stream if there
+// is more. file is the zero value if the body is not a file.
 func (b *http2Body) start(r io.Reader, file filerange.Range) (total int64, err error) {
 	n := int64(sniffLen)
 	if file.File != nil {
@@ -146,8 +146,8 @@ func (b *http2Body) start(r io.Reader, file filerange.Range) (total int64, err e
 	return total, err
 }
 
-// startBytes is start for a body from memory. The server has to have what it wants to see
-// for the Content-Type.
+// startBytes is start for a body from memory. The server must get as much as it wants to
+// see for the Content-Type.
 func (b *http2Body) startBytes(p []byte) (n int, err error) {
 	b.conn.tls.Offload()
 	n, err = b.writeServer(p[:min(len(p), sniffLen)])
@@ -158,8 +158,9 @@ func (b *http2Body) startBytes(p []byte) (n int, err error) {
 	return n, err
 }
 
-// takeOver takes over the stream, when the connection is offloaded: the beginning of
-// the body has proved the sequence number. If it can't be, the body is copied.
+// takeOver takes over the stream when the connection is offloaded: the beginning of the
+// body has proved the sequence number. If the connection can't be offloaded, the body is
+// copied.
 func (b *http2Body) takeOver() error {
 	err := b.stream.AwaitServer(bottomOf(b.server), b.sent.Total())
 	switch state := b.conn.tls.State(); {
@@ -178,9 +179,9 @@ func (b *http2Body) takeOver() error {
 	return nil
 }
 
-// sendRest sends what is left of a body when the stream was taken over: a file by
-// sendfile(2), anything else and what a file has got meanwhile from memory. The file is
-// the zero value if the body is none.
+// sendRest sends what is left of a body after the stream was taken over. A file goes out
+// by sendfile(2). Anything else, and what has been added to a file meanwhile, goes out
+// from memory. file is the zero value if the body is not a file.
 func (b *http2Body) sendRest(r io.Reader, file filerange.Range) (total int64, err error) {
 	if file.Len > 0 && !b.noSendfile {
 		sent, err := b.stream.SendFile(file.Segment(b.ahead(file, maxFrames-file.Len)))
@@ -202,14 +203,15 @@ func (b *http2Body) sendRest(r io.Reader, file filerange.Range) (total int64, er
 	return total + n, err
 }
 
-// tooShort ends a response whose file has become shorter. The server resets the
-// stream: after an error it would end it as if it were whole.
+// tooShort ends a response whose file has become shorter. It makes the server reset the
+// stream. If the handler returned an error instead, the server would end the stream as if
+// the body were whole.
 func (b *http2Body) tooShort() {
 	b.failed(io.ErrUnexpectedEOF)
 	panic(http.ErrAbortHandler)
 }
 
-// send sends bytes of a body from memory, the first of them by the server.
+// send sends bytes of a body from memory. The server sends the first of them.
 func (b *http2Body) send(p []byte) (total int, err error) {
 	if b.header.lengthKnown && int64(len(p)) > b.left() {
 		return 0, http.ErrContentLength
@@ -236,7 +238,7 @@ type framesWriter struct{ b *http2Body }
 
 func (f framesWriter) Write(p []byte) (int, error) { return f.b.send(p) }
 
-// copyAndTell copies a body, of which nothing more is sent, and tells why if it is a file.
+// copyAndTell copies the rest of a body, and reports why if it is a file.
 func (b *http2Body) copyAndTell(r io.Reader, isFile bool) (int64, error) {
 	if isFile && b.reason != ReasonNone {
 		b.tell(b.reason)
@@ -244,17 +246,18 @@ func (b *http2Body) copyAndTell(r io.Reader, isFile bool) (int64, error) {
 	return b.copy(r)
 }
 
-// copy has the server send what r has to give. The HTTP/2 server leaves that to io.Copy,
-// whose buffer is by far the most memory that a small response takes; so does a writer of
-// Caddy's below.
+// copy makes the server send what r has to give. The HTTP/2 server leaves that to
+// io.Copy, whose buffer is by far the most memory that a small response takes. So does a
+// writer of Caddy below.
 func (b *http2Body) copy(r io.Reader) (int64, error) {
 	n, err := filerange.CopyPooled(struct{ io.Writer }{b.server}, r)
 	b.sent.Copied += n
 	return n, err
 }
 
-// tellRecorders has Caddy's recorders below, which tell the access log how long the
-// body is, count bytes that do not pass them. With idle timeouts they are above.
+// tellRecorders makes Caddy's recorders below count bytes that do not pass through them.
+// The access log gets the length of the body from the recorders. With idle timeouts the
+// recorders are above.
 func (b *http2Body) tellRecorders(n int64) {
 	if below, ok := b.server.(io.ReaderFrom); ok && !b.inParts {
 		_, _ = below.ReadFrom(sentAlready(n))

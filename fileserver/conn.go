@@ -13,21 +13,21 @@ import (
 	"github.com/caddy-ktls/caddy-ktls/ktls"
 )
 
-// A conn is a TLS connection that speaks HTTP, as net/http has it. Reads follow the
+// A conn is a TLS connection that speaks HTTP, as net/http sees it. Reads follow the
 // protocol that was negotiated. Writes go through http1, or through http2 if that was
 // negotiated.
 type conn struct {
 	tls      *ktls.Conn
-	listener *listener // that has accepted it
+	listener *listener // that accepted the connection
 	addr     localAddr
 
 	handshake handshake
-	protocol  protocolCheck // of the goroutine that reads, after the handshake
+	protocol  protocolCheck // for the goroutine that reads, after the handshake
 	idle      atomic.Int32  // an idleness
-	goAway    sync.Once     // has the server send GOAWAY
+	goAway    sync.Once     // makes the server send GOAWAY
 
 	http1 http1Sender
-	http2 atomic.Pointer[http2body.Conn] // from the handshake on, nil with HTTP/1.1
+	http2 atomic.Pointer[http2body.Conn] // set by the handshake; nil with HTTP/1.1
 }
 
 func newConn(t *ktls.Conn, l *listener) *conn {
@@ -36,8 +36,8 @@ func newConn(t *ktls.Conn, l *listener) *conn {
 	return c
 }
 
-// Read implements net.Conn. A failed handshake is a read error, so that
-// net/http does not answer it.
+// Read implements net.Conn. A failed handshake is a read error, so net/http does not
+// answer it.
 func (c *conn) Read(p []byte) (int, error) {
 	if err := c.shakeHands(); err != nil {
 		return 0, err
@@ -111,8 +111,8 @@ func (c *conn) ConnectionState() tls.ConnectionState {
 	return c.tls.ConnectionState()
 }
 
-// LocalAddr returns the local address. It is also how a handler gets from a
-// request to its connection: net/http keeps it in the request's context.
+// LocalAddr returns the local address. A handler also uses it to get from a request to
+// its connection, because net/http keeps it in the request's context.
 func (c *conn) LocalAddr() net.Addr { return &c.addr }
 
 // RemoteAddr implements net.Conn.
@@ -136,13 +136,13 @@ func (c *conn) setReadDeadline(t time.Time) error {
 // SetWriteDeadline implements net.Conn.
 func (c *conn) SetWriteDeadline(t time.Time) error { return c.tls.SetWriteDeadline(t) }
 
-// A localAddr carries the connection that it is an address of.
+// A localAddr is a local address that knows its connection.
 type localAddr struct {
 	net.Addr
 	conn *conn
 }
 
-// connOf returns the connection of a request, or nil if the server has another.
+// connOf returns the connection of a request, or nil if it is not a connection of ours.
 func connOf(r *http.Request) *conn {
 	if addr, ok := r.Context().Value(http.LocalAddrContextKey).(*localAddr); ok {
 		return addr.conn

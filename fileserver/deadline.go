@@ -6,20 +6,20 @@ import (
 	"time"
 )
 
-// A writeDeadline is that of a response over HTTP/2. The HTTP/2 server has a timer that
-// resets the stream, and a goroutine that has to be told of every change, which Caddy's
-// idle timeouts make twice for each write. So for a stream that was taken over the timer
-// is here, and the server is told when it ends.
+// A writeDeadline is the write deadline of a response over HTTP/2. The HTTP/2 server has
+// a timer that resets the stream, and a goroutine that must be told of every change.
+// Caddy's idle timeouts make two changes for each write. So for a stream that was taken
+// over the timer is here, and the server is told only when it fires.
 type writeDeadline struct {
 	server http.ResponseWriter
 
 	mu    sync.Mutex // guards what follows
-	last  time.Time  // as it was set last
+	last  time.Time  // the deadline that was set last
 	timer *time.Timer
 	own   bool // the timer is here
-	free  bool // the server has none
-	past  bool // it has passed, and the server knows
-	done  bool // the timer must not come here any more
+	free  bool // the server has no deadline
+	past  bool // the deadline has passed, and the server knows
+	done  bool // the timer must not be taken any more
 }
 
 // set sets the deadline. The zero value stands for none.
@@ -30,7 +30,7 @@ func (d *writeDeadline) set(t time.Time) error {
 	if !d.own {
 		return d.tellServer(t)
 	}
-	if !d.free { // somebody has set one before there was our writer
+	if !d.free { // a deadline was set before our writer was there
 		_ = d.tellServer(time.Time{})
 		d.free = true
 	}
@@ -52,11 +52,11 @@ func (d *writeDeadline) start() {
 	}
 }
 
-// pass has the server reset the stream.
+// pass makes the server reset the stream.
 func (d *writeDeadline) pass() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.own && !d.last.IsZero() && !time.Now().Before(d.last) { // else it was set again meanwhile
+	if d.own && !d.last.IsZero() && !time.Now().Before(d.last) { // otherwise it was set again meanwhile
 		_ = d.tellServer(time.Unix(1, 0))
 		d.past = true
 	}
@@ -67,7 +67,7 @@ func (d *writeDeadline) tellServer(deadline time.Time) error {
 	return http.NewResponseController(d.server).SetWriteDeadline(deadline)
 }
 
-// take takes the timer from the server, unless it was given back before.
+// take takes the timer over from the server, unless giveBack was called before.
 func (d *writeDeadline) take() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -82,8 +82,8 @@ func (d *writeDeadline) take() {
 	d.start()
 }
 
-// giveBack gives the timer back to the server, for good. The server's writer must not be
-// used by a timer when the server's handler has returned.
+// giveBack gives the timer back to the server, for good. No timer may use the server's
+// writer after the server's handler has returned.
 func (d *writeDeadline) giveBack() {
 	d.mu.Lock()
 	defer d.mu.Unlock()

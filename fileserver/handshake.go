@@ -12,15 +12,16 @@ import (
 	"github.com/caddy-ktls/caddy-ktls/internal/http2body"
 )
 
-// net/http does not see a *tls.Conn any more, so a conn does what net/http does for one:
-// it limits and logs the handshake, answers plain HTTP, and holds the client to the
-// protocol that was negotiated.
+// net/http no longer sees a *tls.Conn, so a conn does what net/http does for one: it
+// limits and logs the handshake, answers plain HTTP, and holds the client to the protocol
+// that was negotiated.
 
-// A handshake is that of a connection. Its other fields may be read when once is done.
+// A handshake is the handshake of a connection. Its other fields may be read when once is
+// done.
 type handshake struct {
 	once   sync.Once
 	err    error
-	inTime bool // it was over before the listener was closed, see missedShutdown
+	inTime bool // it ended before the listener was closed, see missedShutdown
 }
 
 var (
@@ -48,7 +49,7 @@ func (c *conn) doHandshake() {
 	c.handshake.err = c.afterHandshake()
 }
 
-// afterHandshake is a function of its own because the handshake needs the stack.
+// afterHandshake is a function of its own, because the handshake needs the stack.
 func (c *conn) afterHandshake() error {
 	c.handshake.inTime = !c.listener.closed.Load()
 	_ = c.tls.SetDeadline(time.Time{})
@@ -69,8 +70,8 @@ func (c *conn) afterHandshake() error {
 	return nil
 }
 
-// refusePlainHTTP answers a client that speaks HTTP on the port for HTTPS, in
-// net/http's words, and returns what is to be logged.
+// refusePlainHTTP answers a client that speaks HTTP on the port for HTTPS, in net/http's
+// words. It returns the error to be logged.
 func refusePlainHTTP(err error) error {
 	var header tls.RecordHeaderError
 	if !errors.As(err, &header) || header.Conn == nil {
@@ -99,16 +100,16 @@ func secureForHTTP2(state tls.ConnectionState) bool {
 	return state.Version >= tls.VersionTLS13
 }
 
-// A protocolCheck compares the first bytes of a connection with what ALPN has
-// agreed on: the HTTP/2 preface (RFC 9113, section 3.4) on h2, and nothing like
-// it otherwise.
+// A protocolCheck compares the first bytes of a connection with what ALPN has agreed on.
+// With h2 they must be the HTTP/2 preface (RFC 9113, section 3.4). Otherwise they must
+// not be.
 type protocolCheck struct {
 	http2 bool
-	seen  int // bytes that agree with the preface
+	seen  int // bytes so far that agree with the preface
 	done  bool
 }
 
-// accept takes the next bytes and reports whether they are allowed.
+// accept takes the next bytes, and reports whether they are allowed.
 func (p *protocolCheck) accept(b []byte) bool {
 	for i := 0; i < len(b) && !p.done; i++ {
 		if b[i] != http2.ClientPreface[p.seen] {

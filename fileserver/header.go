@@ -5,19 +5,19 @@ import (
 	"strconv"
 )
 
-// A header is what the header of a response says of its body. It is noted when the server
-// takes the header: with the status, the first bytes, or a flush. What a handler changes
-// later has no effect.
+// A header is what the header of a response says about its body. It is noted when the
+// server takes the header: with the status, the first bytes, or a flush. What a handler
+// changes later has no effect.
 type header struct {
-	status      int  // 0 if the handler has set none: the server makes 200 of it
-	noted       bool // the fields below hold, but for typed
-	typed       bool // the Content-Type was known with the status: nobody need look at the body
+	status      int  // 0 if the handler has set none, which means 200
+	noted       bool // the fields below are set, except typed
+	typed       bool // the Content-Type came with the status, so nobody need look at the body
 	lengthKnown bool // there is a Content-Length
 	encoded     bool // there is a Transfer-Encoding
 	length      int64
 }
 
-// noteStatus notes a header that the handler sends.
+// noteStatus notes a header that the handler sends with its status.
 func (h *header) noteStatus(status int, from http.Header) {
 	h.status = status
 	_, h.typed = from["Content-Type"]
@@ -25,7 +25,7 @@ func (h *header) noteStatus(status int, from http.Header) {
 	h.note(from)
 }
 
-// note notes a header, if none was noted before.
+// note notes a header, unless one was noted before.
 func (h *header) note(from http.Header) {
 	if h.noted {
 		return

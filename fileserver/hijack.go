@@ -9,22 +9,23 @@ import (
 )
 
 // Hijack implements http.Hijacker. The sending side of the connection that it returns can
-// be closed alone, like that of a *tls.Conn. Caddy's wrappers of other connections hide
+// be closed alone, like that of a *tls.Conn. Caddy's own wrappers of a connection hide
 // that.
 func (w *writer) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	conn, buffered, err := http.NewResponseController(w.ResponseWriter).Hijack()
 	if err != nil {
 		return conn, buffered, err
 	}
-	w.body.mode = copying // net/http refuses what is written, but can't be flushed any more
+	w.body.mode = copying // net/http refuses what is written, and can't be flushed any more
 	if below := connBelow(conn); below != nil && below != conn {
 		conn = hijacked{conn, below}
 	}
 	return conn, buffered, nil
 }
 
-// connBelow returns the conn that c is, or that Caddy itself has wrapped. It does not look
-// through other wrappers: they may hold back bytes, which close_notify must not overtake.
+// connBelow returns c if it is a conn, or the conn that Caddy itself has wrapped. It does
+// not look through other wrappers: they may hold back bytes, which close_notify must not
+// overtake.
 func connBelow(c net.Conn) *conn {
 	for {
 		if below, ok := c.(*conn); ok {
@@ -39,7 +40,7 @@ func connBelow(c net.Conn) *conn {
 		if wrapper.Kind() != reflect.Struct {
 			return nil
 		}
-		below := wrapper.FieldByName("Conn") // which is embedded
+		below := wrapper.FieldByName("Conn") // the embedded connection
 		if !below.IsValid() || !below.CanInterface() {
 			return nil
 		}
@@ -49,7 +50,7 @@ func connBelow(c net.Conn) *conn {
 	}
 }
 
-// A hijacked is a connection with the methods that Caddy's wrappers hide.
+// A hijacked is a hijacked connection with the methods that Caddy's wrappers hide.
 type hijacked struct {
 	net.Conn
 	tls *conn

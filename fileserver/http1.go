@@ -10,14 +10,14 @@ import (
 	"github.com/caddy-ktls/caddy-ktls/ktls"
 )
 
-// Over HTTP/1.1 a file goes out in the place of a placeholder. No byte of the
-// placeholder itself may: under a Content-Length that promises a file it would look
-// like one. So from the moment that the header is out, nothing but the announced
-// piece of the placeholder may come, known by its address. Whatever else comes is
-// not looked at but cuts the connection off.
+// Over HTTP/1.1 a file is sent in the place of a placeholder. No byte of the placeholder
+// itself may go out: under a Content-Length that promises a file it would look like one.
+// So once the header is out, only the announced piece of the placeholder may come, which
+// is recognised by its address. Anything else is not looked at, but cuts the connection
+// off.
 
-// An http1Sender writes what net/http writes over HTTP/1.1, and a part of a file where
-// net/http writes the placeholder of that part.
+// An http1Sender writes what net/http writes over HTTP/1.1. Where net/http writes the
+// placeholder of a part of a file, it sends that part.
 type http1Sender struct {
 	tls    *ktls.Conn
 	server *Server
@@ -25,36 +25,36 @@ type http1Sender struct {
 	mu        sync.Mutex // also held while something is written
 	announced announcement
 	held      []byte         // written after the announcement, to go out with the file
-	sent      filerange.Sent // of the part that was announced last
-	unclaimed int64          // bytes of it that have gone out before their placeholder
-	err       error          // of the write after which nothing may follow
+	sent      filerange.Sent // what was sent of the part that was announced last
+	unclaimed int64          // bytes of that part that have gone out before their placeholder
+	err       error          // error of the write after which nothing may follow
 }
 
-// An announcement is a part of a file whose placeholder is to be written next. The zero
-// value announces nothing.
+// An announcement says for which part of a file a placeholder comes next. The zero value
+// announces nothing.
 type announcement struct {
 	part filerange.Segment
-	// first is how long the first piece of the placeholder is. If less of it
-	// comes, net/http has copied some.
+	// first is the length of the first piece of the placeholder. If less of it comes,
+	// net/http has copied some.
 	first int64
-	// headerOut: only the placeholder may come now.
+	// headerOut: the header is out, and only the placeholder may come now.
 	headerOut bool
 }
 
-// maxPart bounds what is announced, and what may go ahead of it.
+// maxPart limits what is announced, and what may be sent ahead with it, in bytes.
 const maxPart = 1 << 20
 
 // placeholder stands for the bytes of a file. Nobody reads or writes it, so it takes no
 // memory.
 var placeholder [2 * maxPart]byte
 
-// isPlaceholder reports whether p is any part of the placeholder: those that
-// net/http cuts off share its end.
+// isPlaceholder reports whether p is a part of the placeholder. The parts that net/http
+// cuts off share its end.
 func isPlaceholder(p []byte) bool {
 	return len(p) > 0 && &p[:cap(p)][cap(p)-1] == &placeholder[len(placeholder)-1]
 }
 
-// maxHeld bounds what is held back for the announced file.
+// maxHeld limits what is held back for the announced file, in bytes.
 const maxHeld = 64 << 10
 
 var (
@@ -62,9 +62,9 @@ var (
 	errUnconsumed  = errors.New("fileserver: announced file did not reach the connection")
 )
 
-// announce says that the placeholder of a part of a file comes next, after what
-// is left of the response's header. It may come in pieces: with the first the
-// part goes out, and its length is known then.
+// announce says that the placeholder of a part of a file comes next, after what is left
+// of the response's header. The placeholder may come in pieces. With the first piece the
+// part goes out, and then the length of the placeholder is known.
 func (s *http1Sender) announce(a announcement) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -78,14 +78,14 @@ func (s *http1Sender) expect() {
 	s.announced.headerOut = s.announced.part.File != nil
 }
 
-// rest returns how much of the placeholder is still to come.
+// rest returns how many bytes of the placeholder are still to come.
 func (s *http1Sender) rest() int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.unclaimed
 }
 
-// write writes what is no placeholder, and the file for what is.
+// write writes p as it is, or sends the file if p is a placeholder.
 func (s *http1Sender) write(p []byte) (n int, err error) {
 	defer func() {
 		if errors.Is(err, errPlaceholder) {
@@ -117,8 +117,9 @@ func (s *http1Sender) write(p []byte) (n int, err error) {
 	return n, s.err
 }
 
-// claim takes n bytes of a placeholder. The first send the announced part, after what was
-// held. If the kernel refuses, the part is copied, and nothing ahead. Caller holds s.mu.
+// claim takes n bytes of a placeholder. The first of them send the announced part, after
+// what was held. If the kernel refuses, the part is copied, and nothing is sent ahead.
+// Caller holds s.mu.
 func (s *http1Sender) claim(n int64) (_ int, err error) {
 	if a := s.announced; a.headerOut && n == a.first {
 		s.announced = announcement{}
@@ -127,7 +128,7 @@ func (s *http1Sender) claim(n int64) (_ int, err error) {
 		s.server.countSent(s.sent.Sendfile)
 		if errors.Is(err, ktls.ErrNoSendfile) {
 			if s.sent.Copied, err = a.part.Rest(s.sent.Sendfile).CopyTo(s.tls); err != nil {
-				s.abort() // no orderly end: a part must not look like the whole
+				s.abort() // not an orderly end, because a part must not look like the whole
 			}
 		}
 		if s.err = err; err != nil {
@@ -144,13 +145,13 @@ func (s *http1Sender) claim(n int64) (_ int, err error) {
 }
 
 // finish ends an announcement, and returns what has gone out. If the placeholder has not
-// come, the connection is closed, because nothing may follow what the response's header
-// has promised. err is why the placeholder could not be written; if it could, something
-// has kept it.
+// come, it cuts the connection off, because nothing may follow what the response's header
+// has promised. err is why the placeholder could not be written. If it could be written,
+// something between net/http and the connection has kept it.
 func (s *http1Sender) finish(err error) (filerange.Sent, error) {
 	s.mu.Lock()
 	sent := s.sent
-	err = cmp.Or(err, s.err) // which something between may have hidden
+	err = cmp.Or(err, s.err) // s.err may have been hidden by something in between
 	missing := s.withdraw()
 	s.mu.Unlock()
 	if missing && err == nil {
@@ -167,8 +168,8 @@ func (s *http1Sender) cancel() {
 	s.withdraw()
 }
 
-// withdraw cuts the connection off if the placeholder, or some of it, is missing. Caller
-// holds s.mu.
+// withdraw ends an announcement. It cuts the connection off if some of the placeholder is
+// missing. Caller holds s.mu.
 func (s *http1Sender) withdraw() (missing bool) {
 	missing = s.announced.part.File != nil || s.unclaimed > 0
 	if missing {

@@ -24,7 +24,7 @@ func (w wire) SendFrames(header []byte, part filerange.Segment, payload int64) (
 	if !errors.Is(err, ktls.ErrNoSendfile) {
 		return sent, err
 	}
-	// The header of a frame is out.
+	// The last header is out, so the rest of its payload comes first.
 	for rest := part.Rest(sent.Sendfile); ; {
 		frame := rest
 		frame.Len -= (rest.Len - 1) / payload * payload

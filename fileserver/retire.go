@@ -11,28 +11,28 @@ import (
 	"github.com/caddy-ktls/caddy-ktls/internal/http2body"
 )
 
-// A retired connection (see [ktls.Conn.Retired]) has to end, but no request may
-// be lost by it. Over HTTP/1.1 a response that begins says so (see [Wrap]), and a
-// connection that waits for a request waits for retiredIdle only. HTTP/2 has
-// GOAWAY: a server that reads one from its client sends one itself, finishes its
-// streams and closes the connection. So it is made to read one.
+// A retired connection (see [ktls.Conn.Retired]) has to end, but without losing a
+// request. Over HTTP/1.1 a response that begins says so (see [Wrap]), and a connection
+// that waits for a request waits for only retiredIdle. HTTP/2 has GOAWAY: a server that
+// reads GOAWAY from its client sends one itself, finishes its streams and closes the
+// connection. So we make the server read one.
 
-// retiredIdle is how long a retired connection waits for another request, which
-// may be on its way: as long as the HTTP/2 server waits after GOAWAY.
+// retiredIdle is how long a retired connection waits for another request, which may be on
+// its way. The HTTP/2 server waits as long after GOAWAY.
 const retiredIdle = time.Second
 
-// An idleness says where net/http is between two requests of HTTP/1.1. It sets a
+// An idleness says where net/http is between two requests of HTTP/1.1. net/http sets a
 // read deadline for the wait, and another one when the first bytes have come.
 type idleness = int32
 
 const (
 	busy          idleness = iota
-	beforeWaiting          // it has said that the connection is idle
-	waiting                // it has set the deadline for the wait
+	beforeWaiting          // net/http has said that the connection is idle
+	waiting                // net/http has set the deadline for the wait
 )
 
-// ConnState follows the states of connections. It has to be the ConnState hook of an
-// http.Server whose listener is one of [Server.Listener]; other connections it ignores.
+// ConnState follows the states of connections. It must be the ConnState hook of an
+// http.Server whose listener is one of [Server.Listener]. It ignores other connections.
 func ConnState(c net.Conn, state http.ConnState) {
 	addr, ok := c.LocalAddr().(*localAddr)
 	switch {
@@ -45,8 +45,8 @@ func ConnState(c net.Conn, state http.ConnState) {
 }
 
 // ConnContext gives connections the context of their handshake, as net/http does for a
-// *tls.Conn. It has to be the ConnContext hook of an http.Server whose listener is one of
-// [Server.Listener]; other connections it ignores.
+// *tls.Conn. It must be the ConnContext hook of an http.Server whose listener is one of
+// [Server.Listener]. It ignores other connections.
 func ConnContext(ctx context.Context, c net.Conn) context.Context {
 	if addr, ok := c.LocalAddr().(*localAddr); ok {
 		addr.conn.tls.SetContext(context.WithValue(ctx, http.LocalAddrContextKey, c.LocalAddr()))
@@ -54,8 +54,8 @@ func ConnContext(ctx context.Context, c net.Conn) context.Context {
 	return ctx
 }
 
-// limitNewIdle returns the read deadline that is to be set where net/http sets t. It
-// follows where net/http is, and limits the wait for a request on a retired connection.
+// limitNewIdle returns the read deadline to set when net/http sets t. It follows where
+// net/http is, and limits the wait for a request on a retired connection.
 func (c *conn) limitNewIdle(t time.Time) time.Time {
 	if !c.idle.CompareAndSwap(beforeWaiting, waiting) {
 		c.idle.CompareAndSwap(waiting, busy)
@@ -67,24 +67,24 @@ func (c *conn) limitNewIdle(t time.Time) time.Time {
 	return t
 }
 
-// limitIdle limits a wait for a request that has begun when the connection is retired: a
-// read was interrupted.
+// limitIdle limits a wait for a request that began before the connection was retired. The
+// read was interrupted for it.
 func (c *conn) limitIdle() {
 	if c.idle.Load() == waiting {
 		_ = c.setReadDeadline(time.Now().Add(retiredIdle))
 	}
 }
 
-// missedShutdown reports whether the HTTP/2 server has shut down without this connection,
-// which it knows only from the client's preface on: a *tls.Conn it would have known from
-// the handshake on, and sent GOAWAY.
+// missedShutdown reports whether the HTTP/2 server has shut down without noticing this
+// connection. The server notices it only when the client's preface comes. It would have
+// noticed a *tls.Conn after the handshake, and sent GOAWAY.
 func (c *conn) missedShutdown(frames *http2body.Conn) bool {
 	return c.handshake.inTime && !frames.Begun() && c.listener.closed.Load()
 }
 
-// insertGoAway has the HTTP/2 server send GOAWAY.
+// insertGoAway makes the HTTP/2 server send GOAWAY.
 func (c *conn) insertGoAway() {
-	// The client's GOAWAY names the last stream that the server has opened. It has
-	// opened none.
+	// The client's GOAWAY names the last stream that the server has opened. There is
+	// none.
 	c.http2.Load().Insert(func(f *http2.Framer) error { return f.WriteGoAway(0, http2.ErrCodeNo, nil) })
 }

@@ -17,20 +17,20 @@ import (
 	"github.com/caddy-ktls/caddy-ktls/internal/http2body"
 )
 
-// A Fault is something that this package builds on, and that net/http,
+// A Fault is something that this package relies on, and that net/http,
 // golang.org/x/net/http2 or Caddy don't do in this build.
 type Fault struct {
 	Protocol string // HTTP/1.1 or HTTP/2
-	What     string // a clause, of few fixed ones
-	// Copied: because of it all bodies over that protocol are copied. Otherwise it
-	// only takes more work to send them.
+	What     string // a clause; there are few, and they are fixed
+	// Copied says that all bodies over that protocol are copied because of the fault. If
+	// it is false, sending them only takes more work.
 	Copied bool
 }
 
-// SelfTest tries what this package builds on, and returns what is not so. It tries the
-// first time that it is called in the life of the process; later it returns the same. It
-// takes less than a millisecond and no network. For an answer that does not come it waits
-// for ten seconds, at most four times.
+// SelfTest tries what this package relies on, and returns what does not hold. It tries
+// only when it is first called in the life of the process. Later it returns the same. It
+// takes less than a millisecond and no network. It waits up to ten seconds for an answer
+// that does not come, at most four times.
 func SelfTest() []Fault { return tested() }
 
 var tested = sync.OnceValue(func() []Fault {
@@ -39,9 +39,9 @@ var tested = sync.OnceValue(func() []Fault {
 	return faults
 })
 
-// confirmed returns the faults that two runs find. One is not enough, because the
+// confirmed returns the faults that two runs find. One run is not enough, because the
 // process may be stopped for longer than a run waits, for example in a container that is
-// paused. What the run waited for has had no time then.
+// paused. What the run waits for has no time to happen then.
 func confirmed(run func() []Fault) []Fault {
 	faults := run()
 	if len(faults) == 0 {
@@ -51,9 +51,8 @@ func confirmed(run func() []Fault) []Fault {
 	return slices.DeleteFunc(faults, func(f Fault) bool { return !slices.Contains(again, f) })
 }
 
-// A selfTest serves one request over each protocol, by a server as Caddy has it, on a
-// connection in memory. The functions are what it tries; tests put others in
-// their place.
+// A selfTest serves one request over each protocol, with a server as Caddy has it, on a
+// connection in memory. The functions are what it tries. Tests replace them.
 type selfTest struct {
 	// between is what stands between the server and a connection.
 	between func(net.Conn) net.Conn
@@ -63,18 +62,18 @@ type selfTest struct {
 	bottomOf func(http.ResponseWriter) http.ResponseWriter
 	// idle is what Caddy puts around the server's writer.
 	idle func(http.ResponseWriter) *caddyhttp.IdleTimeoutWriter
-	// wrap leads that to a writer of ours.
+	// wrap makes idle timeouts write to a writer of ours.
 	wrap func(*caddyhttp.IdleTimeoutWriter, *http.Request) (http.ResponseWriter, *Response)
 	// streamID finds the number of an HTTP/2 server's stream.
 	streamID func(http.ResponseWriter) uint32
-	// takesMore tells whether Caddy bears it that more is sent than a part.
+	// takesMore reports whether Caddy goes on correctly if more is sent than a part.
 	takesMore func() bool
 	patience  time.Duration
 }
 
 func newSelfTest() *selfTest {
 	return &selfTest{
-		between:  func(c net.Conn) net.Conn { return struct{ net.Conn }{c} }, // as Caddy hides ours
+		between:  func(c net.Conn) net.Conn { return struct{ net.Conn }{c} }, // as Caddy hides our connection
 		connOf:   connOf,
 		bottomOf: bottomOf,
 		idle:     newIdleTimeouts,
@@ -90,7 +89,7 @@ func newSelfTest() *selfTest {
 	}
 }
 
-// What may be wrong.
+// What a fault may be.
 const (
 	noConnection  = "the connection of a request is not found by its local address"
 	writerUnknown = "the server's writer is of an unknown type"
@@ -118,8 +117,8 @@ func (s *selfTest) run() (faults []Fault) {
 	return append(faults, missing(http2Trust.protocol, absent, noStream)...)
 }
 
-// missing returns the faults that serve has not found absent. Only this protocol can have
-// the last one.
+// missing returns the faults that serve has not found to be absent. Only this protocol
+// can have the last one.
 func missing(protocol string, absent map[string]bool, last string) (faults []Fault) {
 	if absent == nil {
 		return []Fault{{protocol, noAnswer, true}}
@@ -132,7 +131,7 @@ func missing(protocol string, absent map[string]bool, last string) (faults []Fau
 	return faults
 }
 
-// tryHTTP1 sends a placeholder behind a header.
+// tryHTTP1 writes a placeholder behind a header.
 func (s *selfTest) tryHTTP1(w http.ResponseWriter, conn *selfTestConn, absent map[string]bool) {
 	w.Header().Set("Content-Type", "x/y")
 	w.Header().Set("Content-Length", strconv.Itoa(selfTestLen))
@@ -159,20 +158,19 @@ func (s *selfTest) tryHTTP2(w http.ResponseWriter, conn *selfTestConn, absent ma
 	absent[noStream] = stream.AwaitServer(w, int64(n)) == nil
 }
 
-// selfTestStream is the number of the stream over HTTP/2. It is one that no count
-// gives by chance.
+// selfTestStream is the number of the stream over HTTP/2. No counter has it by chance.
 const selfTestStream = 12345
 
-// selfTestLen is the length of a placeholder that is more than net/http buffers.
+// selfTestLen is the length of a placeholder that exceeds net/http's buffer, in bytes.
 const selfTestLen = 2 * httpBuffer
 
-// tryWriters puts Caddy's writers, and ours, around the server's.
+// tryWriters puts Caddy's writers, and ours, around the server's writer.
 func (s *selfTest) tryWriters(w http.ResponseWriter, r *http.Request) (known, taken bool) {
 	idle := s.idle(w)
 	recorder := caddyhttp.NewResponseRecorder(idle, nil, nil)
 	known = s.bottomOf(w) == w && s.bottomOf(recorder) == w
 
-	// A stand-in for the server's writer, which is to write nothing yet.
+	// A stand-in for the server's writer, which must not write anything yet.
 	var below standInWriter
 	idle = s.idle(&below)
 	wrapped, response := s.wrap(idle, r)

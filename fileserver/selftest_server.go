@@ -14,8 +14,8 @@ import (
 	"github.com/caddy-ktls/caddy-ktls/internal/http2body"
 )
 
-// serve has a request served over a protocol. It returns the faults that are absent, or nil
-// if there is no answer. try looks for those of the protocol.
+// serve serves a request over a protocol. It returns the faults that are absent, or nil
+// if there is no answer. try looks for the faults of this protocol.
 func (s *selfTest) serve(protocol *trust, request []byte, try func(http.ResponseWriter, *selfTestConn, map[string]bool)) map[string]bool {
 	client, end := net.Pipe()
 	tried := &selfTestConn{Conn: end, addr: localAddr{end.LocalAddr(), new(conn)}}
@@ -58,7 +58,7 @@ type selfTestConn struct {
 	net.Conn
 	addr   localAddr
 	frames *http2body.Conn // over HTTP/2
-	// unaltered: the last write was the placeholder as it is.
+	// unaltered: the last write was the placeholder, unchanged.
 	unaltered bool
 }
 
@@ -86,7 +86,7 @@ func (c *selfTestConn) Write(p []byte) (int, error) {
 	return c.Conn.Write(p)
 }
 
-// A selfTestWire is never written to but by the server.
+// A selfTestWire is the wire of a self-test. Only the server writes to it.
 type selfTestWire struct{ net.Conn }
 
 func (selfTestWire) Cork(bool) {}
@@ -95,7 +95,7 @@ func (selfTestWire) SendFrames([]byte, filerange.Segment, int64) (filerange.Sent
 	return filerange.Sent{}, errors.ErrUnsupported
 }
 
-// A oneConn is a listener that has one connection to give.
+// A oneConn is a listener that accepts one connection.
 type oneConn struct {
 	conn   chan net.Conn
 	closed chan struct{}

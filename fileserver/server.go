@@ -10,13 +10,13 @@ import (
 	"github.com/caddy-ktls/caddy-ktls/ktls"
 )
 
-// Timeouts are those of the http.Server. The handshake may take as long as the least of
-// them. Zero or less means no limit.
+// Timeouts are the timeouts of the http.Server. The handshake may take as long as the
+// shortest of them. Zero or less means no limit.
 type Timeouts struct {
 	ReadHeader, Read, Write time.Duration
 }
 
-// handshake returns the least of the timeouts, as net/http has it.
+// handshake returns the shortest of the timeouts, as net/http does.
 func (t Timeouts) handshake() time.Duration {
 	var least time.Duration
 	for _, d := range [...]time.Duration{t.ReadHeader, t.Read, t.Write} {
@@ -34,29 +34,28 @@ func (t Timeouts) readHeader() time.Duration {
 	return t.Read
 }
 
-// A Server makes the connections of one http.Server, on any number of listeners. TLS has
-// to be set; the other fields may be left out.
+// A Server makes the connections of one http.Server, on any number of listeners. TLS must
+// be set. The other fields are optional.
 type Server struct {
 	TLS      *ktls.Server
 	Timeouts Timeouts
 
-	// HandshakeFailed, if not nil, is told of each failed handshake, in the words
+	// HandshakeFailed, if not nil, is called for each failed handshake, with the message
 	// that net/http would log.
 	HandshakeFailed func(message string)
 
-	// NotTCP, if not nil, is told of connections that can't be offloaded
-	// because the one below TLS is no *net.TCPConn. They are handed on
-	// untouched.
+	// NotTCP, if not nil, is called for connections that can't be offloaded because the
+	// connection below TLS is not a *net.TCPConn. They are handed on unchanged.
 	NotTCP func(raw net.Conn)
 
-	// Distrusted, if not nil, is called when a body over HTTP/1.1 has failed
-	// because something between net/http and the connection alters what is
-	// written. From then on all bodies over HTTP/1.1 are copied, so it is called
-	// at most once in the life of the process.
+	// Distrusted, if not nil, is called when a body over HTTP/1.1 has failed because
+	// something between net/http and the connection alters what is written. From then on
+	// all bodies over HTTP/1.1 are copied, so it is called at most once in the life of
+	// the process.
 	Distrusted func()
 
-	// Sent, if not nil, is told after each sendfile(2) how many bytes of a body
-	// have gone out by it.
+	// Sent, if not nil, is called after each sendfile(2), with the number of bytes of a
+	// body that went out by it.
 	Sent func(n int64)
 }
 
@@ -73,8 +72,8 @@ func (s *Server) countSent(n int64) {
 }
 
 // Listener returns a listener that takes the TCP connection from each *tls.Conn of inner,
-// before its handshake, and makes a connection of its own of it, with the configuration of
-// s.TLS. Connections of other types pass untouched. Closing it closes inner.
+// before its handshake, and makes a connection of its own from it, with the configuration
+// of s.TLS. It hands on connections of other types unchanged. Closing it closes inner.
 func (s *Server) Listener(inner net.Listener) net.Listener {
 	return &listener{Listener: inner, server: s}
 }
@@ -86,8 +85,8 @@ type listener struct {
 	closed atomic.Bool
 }
 
-// Close notes that the server shuts down: it closes its listeners first. See
-// missedShutdown.
+// Close notes that the server shuts down, because a server closes its listeners first.
+// See missedShutdown.
 func (l *listener) Close() error {
 	l.closed.Store(true)
 	return l.Listener.Close()
@@ -98,7 +97,7 @@ func (l *listener) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Plain HTTP, or another copy of this listener has been here.
+	// The connection is plain HTTP, or another copy of this listener has handled it.
 	stock, ok := conn.(*tls.Conn)
 	if !ok {
 		return conn, nil

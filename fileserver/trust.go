@@ -2,15 +2,15 @@ package fileserver
 
 import "sync/atomic"
 
-// To send bodies by sendfile(2), this package builds on what net/http,
+// To send bodies by sendfile(2), this package relies on what net/http,
 // golang.org/x/net/http2 and Caddy do but don't promise. [SelfTest] tries it at the
-// start. Over HTTP/1.1 it may only show in service that it is not so. From then on bodies
-// are copied, in the whole process.
+// start. Over HTTP/1.1 it may turn out only in service that it does not hold. From then
+// on bodies are copied, in the whole process.
 
 // A trust says whether bodies over a protocol may be sent.
 type trust struct {
 	protocol string
-	reason   Reason // why bodies are copied if not
+	reason   Reason // why bodies are copied if they may not
 	lost     atomic.Bool
 }
 
@@ -19,8 +19,8 @@ var (
 	http2Trust = &trust{protocol: "HTTP/2", reason: ReasonStreamUnknown}
 )
 
-// distrust is called when something else than the placeholder of an announced file has
-// come, or nothing, though no write has failed: so the client is not to blame.
+// distrust is called when something other than the placeholder of an announced file has
+// come, or nothing, although no write has failed. So the client is not to blame.
 func (s *Server) distrust() {
 	if http1Trust.lost.CompareAndSwap(false, true) && s.Distrusted != nil {
 		s.Distrusted()

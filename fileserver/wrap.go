@@ -10,16 +10,16 @@ import (
 	"go.uber.org/zap"
 )
 
-// Wrap puts a writer that sends files by sendfile(2) at the bottom of the chain of writers
-// of a request: above the server's own, below all that Caddy or a handler has put around
-// it. It returns the writer for the next handler, and what will be known of the response,
-// whose [Response.Done] has to be called. If it was called for the request before, the
-// Response is nil. The writer stays when that handler has returned, because Caddy's error
-// routes write to the same chain.
+// Wrap puts a writer that sends files by sendfile(2) at the bottom of the chain of
+// writers of a request: above the server's own writer, below all that Caddy or a handler
+// has put around it. It returns the writer for the next handler, and a Response that will
+// say what is known. The caller must call [Response.Done]. If Wrap was called for the
+// request before, the Response is nil. The writer stays when that handler has returned,
+// because Caddy's error routes write to the same chain.
 func Wrap(w http.ResponseWriter, r *http.Request, options *Options) (http.ResponseWriter, *Response) {
 	c := connOf(r)
 	if c != nil && c.tls.Retired() {
-		w.Header().Set("Connection", "close") // over HTTP/2 the server makes GOAWAY of it
+		w.Header().Set("Connection", "close") // over HTTP/2 the server then sends GOAWAY
 	}
 	if _, idle := caddyhttp.IdleTimeoutsFromContext(r.Context()); idle != nil {
 		if _, wrapped := idle.ResponseWriter.(*writer); wrapped {
@@ -64,8 +64,8 @@ func newResponse(server http.ResponseWriter, r *http.Request, c *conn, options *
 	return response
 }
 
-// An http2Writer is our writer for handlers of HTTP/2 without idle timeouts. It has what
-// the HTTP/2 server's has, so no Hijack.
+// An http2Writer is our writer for handlers of HTTP/2 without idle timeouts. It has the
+// methods of the HTTP/2 server's writer, so it has no Hijack.
 type http2Writer struct{ http2Methods }
 
 type http2Methods interface {
@@ -80,8 +80,8 @@ type http2Methods interface {
 // Unwrap leads an http.ResponseController to our writer.
 func (w http2Writer) Unwrap() http.ResponseWriter { return w.http2Methods }
 
-// bottomOf returns the writer of net/http or of the HTTP/2 server below w, or nil
-// if something that may alter a body stands between.
+// bottomOf returns the writer of net/http or of the HTTP/2 server below w, or nil if
+// something that may alter a body stands in between.
 func bottomOf(w http.ResponseWriter) http.ResponseWriter {
 	for ; w != nil; w = unwrap(w) {
 		switch typeName(w) {
@@ -103,7 +103,7 @@ func bottomOf(w http.ResponseWriter) http.ResponseWriter {
 
 const caddyPackage = "github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
-// typeName returns package path and name of the type of v, or of what it points to.
+// typeName returns the package path and name of the type of v, or of what v points to.
 func typeName(v any) string {
 	t := reflect.TypeOf(v)
 	if t.Kind() == reflect.Pointer {
@@ -119,12 +119,12 @@ func unwrap(w http.ResponseWriter) http.ResponseWriter {
 	return nil
 }
 
-// streamID returns the number of the stream that an HTTP/2 server's writer belongs
-// to, 0 if it is not known. The server tells it in fields that are not exported. They
-// must be where they are expected.
+// streamID returns the number of the stream that an HTTP/2 server's writer belongs to, or
+// 0 if it is not known. The number is in unexported fields of the server, which must be
+// where they are expected.
 func streamID(w http.ResponseWriter) uint32 {
 	v := reflect.ValueOf(w)
-	if v.Kind() == reflect.Struct { // from Go 1.27 on, around the server's own
+	if v.Kind() == reflect.Struct { // from Go 1.27 on, a struct around the server's own writer
 		v = v.FieldByName("ResponseWriter")
 	}
 	number := field(field(field(v, "rws"), "stream"), "id")
@@ -134,7 +134,7 @@ func streamID(w http.ResponseWriter) uint32 {
 	return uint32(number.Uint())
 }
 
-// field returns a field of the struct that v points to, or nothing.
+// field returns a field of the struct that v points to, or the zero Value.
 func field(v reflect.Value, name string) reflect.Value {
 	if v.Kind() != reflect.Pointer || v.IsNil() || v.Elem().Kind() != reflect.Struct {
 		return reflect.Value{}
@@ -142,8 +142,8 @@ func field(v reflect.Value, name string) reflect.Value {
 	return v.Elem().FieldByName(name)
 }
 
-// originalMethod returns the method that net/http has read, which a handler
-// may have rewritten in its request.
+// originalMethod returns the method that net/http has read. A handler may have rewritten
+// the method in its request.
 func originalMethod(r *http.Request) string {
 	if original, ok := r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request); ok {
 		return original.Method

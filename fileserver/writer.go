@@ -9,22 +9,22 @@ import (
 )
 
 // A writer is an http.ResponseWriter at the bottom of Caddy's chain, just above the
-// server's: what reaches it goes on the wire as it is. It notes what the header says, and
-// leaves the body to the way of its protocol. Everything else passes through.
+// server's writer. What reaches it goes on the wire unchanged. It notes what the header
+// says, and leaves the body to the way of its protocol. Everything else passes through.
 //
 // It belongs to the goroutine of the handler. Only the deadline may be set by others.
 type writer struct {
-	caddyhttp.ResponseWriterWrapper // of the server's writer, or of Caddy's around it
+	caddyhttp.ResponseWriterWrapper // around the server's writer, or Caddy's around that
 
-	above caddyhttp.ResponseWriterWrapper // leads Caddy's idle timeouts to this writer
+	above caddyhttp.ResponseWriterWrapper // makes Caddy's idle timeouts write to this writer
 
 	body  body
 	http1 http1Body
 	http2 http2Body
 }
 
-// A way is how bodies go out over one protocol. The header has been noted before write,
-// writeString, readFrom and flush.
+// A way is how bodies go out over one protocol. The header is noted before write,
+// writeString, readFrom and flush are called.
 type way interface {
 	write(p []byte) (int, error)
 	writeString(s string) (int, error)
@@ -34,8 +34,8 @@ type way interface {
 
 	// trust says whether bodies may be sent over the protocol at all.
 	trust() *trust
-	// protocolReason returns why this body has to be copied, if nothing else is
-	// against sending it. server is the server's own writer.
+	// protocolReason returns why this body has to be copied, if nothing else prevents
+	// sending it. server is the server's own writer.
 	protocolReason(server http.ResponseWriter) Reason
 }
 
@@ -62,14 +62,14 @@ func (w *writer) WriteString(s string) (int, error) {
 	return w.body.way.writeString(s)
 }
 
-// ReadFrom implements io.ReaderFrom. io.Copy, and so http.ServeContent, calls
-// it with the file, which Caddy's idle timeouts hand on in parts.
+// ReadFrom implements io.ReaderFrom. io.Copy, and so http.ServeContent, calls it with the
+// file. Caddy's idle timeouts hand the file on in parts.
 func (w *writer) ReadFrom(r io.Reader) (int64, error) {
 	w.noteHeader()
 	return w.body.way.readFrom(r)
 }
 
-// FlushError is what an http.ResponseController flushes by.
+// FlushError is called by an http.ResponseController to flush.
 func (w *writer) FlushError() error {
 	w.noteHeader()
 	return w.body.way.flush()
@@ -78,7 +78,7 @@ func (w *writer) FlushError() error {
 // Flush implements http.Flusher.
 func (w *writer) Flush() { _ = w.FlushError() }
 
-// SetWriteDeadline is what an http.ResponseController sets the deadline by.
+// SetWriteDeadline is called by an http.ResponseController to set the write deadline.
 func (w *writer) SetWriteDeadline(t time.Time) error { return w.body.way.setWriteDeadline(t) }
 
 func (w *writer) noteHeader() {
