@@ -1,9 +1,9 @@
-// Package fakekernel makes TLS records in user space from what package ktls
-// gives to the kernel, so that the offload can be tested where there is no kernel
-// TLS. It shares no code with what it tests but the numbers of the kernel's header.
+// Package fakekernel makes TLS records in user space from what package ktls gives to the
+// kernel, so that the offload can be tested where there is no kernel TLS. With the code
+// that it tests it shares only the numbers of the kernel's header.
 //
-// With the build tag fakekernel package ktls uses it in the place of the kernel.
-// No other build has it.
+// With the build tag fakekernel, package ktls uses it in the place of the kernel. No
+// other build has it.
 package fakekernel
 
 import (
@@ -18,16 +18,16 @@ import (
 	"golang.org/x/crypto/chacha20poly1305"
 )
 
-// MaxPayload is the most data that the kernel puts into one record.
+// MaxPayload is the most data, in bytes, that the kernel puts into one record.
 const MaxPayload = 16384
 
-// A Kernel is the sending side of one connection. It complains where a real
-// kernel would corrupt the connection.
+// A Kernel is the sending side of one connection. It complains where a real kernel would
+// corrupt the connection.
 type Kernel struct {
 	Wire     io.Writer // takes the records
 	Complain func(format string, arguments ...any)
-	// MaxFile, if not 0, is what one SendFile sends at most; it leaves a
-	// record open then.
+	// MaxFile, if not 0, is the most that one SendFile sends, in bytes. It then leaves a
+	// record open.
 	MaxFile int64
 
 	mu       sync.Mutex
@@ -38,11 +38,11 @@ type Kernel struct {
 	counts   Counts
 }
 
-// Counts tell what a Kernel has done.
+// Counts say what a Kernel has done.
 type Counts struct {
-	Rekeys  int    // the trial of the first key again not included
-	Records uint64 // that were made
-	Sent    int64  // bytes of application data, those of files included
+	Rekeys  int    // keys replaced, not counting a first key that is set again
+	Records uint64 // records made
+	Sent    int64  // bytes of application data, including those of files
 	Files   int64  // bytes of files
 }
 
@@ -53,14 +53,14 @@ func (k *Kernel) Counts() Counts {
 	return k.counts
 }
 
-// Sequence returns the number of the next record.
+// Sequence returns the sequence number of the next record.
 func (k *Kernel) Sequence() uint64 {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return k.sequence
 }
 
-// Open returns how many bytes wait in a record that is open.
+// Open returns how many bytes wait in an open record.
 func (k *Kernel) Open() int {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -74,8 +74,8 @@ func (k *Kernel) Corked() bool {
 	return k.corked
 }
 
-// SetKey takes the first key, a struct tls12_crypto_info_* of
-// include/uapi/linux/tls.h, and the bytes that a record has beside its content.
+// SetKey takes the first key, a struct tls12_crypto_info_* of include/uapi/linux/tls.h,
+// and how many bytes a record has besides its content.
 func (k *Kernel) SetKey(info []byte, overhead int) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -108,7 +108,7 @@ func (k *Kernel) Rekey(info []byte) error {
 	return nil
 }
 
-// Send sends application data. With more set the last record may stay open.
+// Send sends application data. With more set, the last record may stay open.
 func (k *Kernel) Send(p []byte, more bool) (int, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -118,7 +118,7 @@ func (k *Kernel) Send(p []byte, more bool) (int, error) {
 	return len(p), nil
 }
 
-// SendFile sends at most n bytes of f from offset on, and returns how many.
+// SendFile sends at most n bytes of f from offset on. It returns how many bytes it sent.
 func (k *Kernel) SendFile(f io.ReaderAt, offset, n int64) (int64, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -130,7 +130,7 @@ func (k *Kernel) SendFile(f io.ReaderAt, offset, n int64) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	// A round that sends less than asked for promises more, as splice does.
+	// A round that sends less than asked for promises more data, as splice does.
 	if err := k.data(b, int64(len(b)) < n); err != nil {
 		return 0, err
 	}
@@ -138,8 +138,8 @@ func (k *Kernel) SendFile(f io.ReaderAt, offset, n int64) (int64, error) {
 	return int64(len(b)), nil
 }
 
-// SendFrames sends count frames of a file, of n bytes each, and header before each.
-// file sends up to left bytes by SendFile, when done bytes of the file have been sent.
+// SendFrames sends count frames of a file, of n bytes each, with header before each. file
+// sends up to left bytes by SendFile, when done bytes of the file have been sent.
 func (k *Kernel) SendFrames(header []byte, n int64, count int, file func(done, left int64) (int64, error)) (sent int64, err error) {
 	for range count {
 		if _, err := k.Send(header, true); err != nil {
@@ -166,7 +166,7 @@ func (k *Kernel) SendControl(typ byte, body []byte) error {
 	return k.record(typ, body)
 }
 
-// Cork has TCP hold back what does not fill a segment, or not.
+// Cork makes TCP hold back what does not fill a segment, or stops that.
 func (k *Kernel) Cork(on bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -176,7 +176,7 @@ func (k *Kernel) Cork(on bool) {
 // record writes one record. Caller holds k.mu.
 func (k *Kernel) record(typ byte, content []byte) error {
 	n, err := k.Wire.Write(k.key.Seal(k.sequence, typ, content))
-	if n > 0 || err == nil { // else nothing was sent, as after a deadline
+	if n > 0 || err == nil { // otherwise nothing was sent, as after a deadline
 		k.sequence++
 		k.counts.Records++
 	}
@@ -244,16 +244,16 @@ func ParseInfo(b []byte) (key Sealer, sequence uint64, err error) {
 	return key, sequence, err
 }
 
-// A Sealer makes records by the letter of RFC 8446, section 5.2, or of RFC 5246,
-// section 6.2.3.3, with RFC 5288 and RFC 7905.
+// A Sealer makes records exactly as RFC 8446, section 5.2, or RFC 5246, section 6.2.3.3,
+// with RFC 5288 and RFC 7905, say.
 type Sealer struct {
 	Version  uint16
-	Explicit bool // the nonce ends with the number, which the record carries
+	Explicit bool // the nonce ends with the sequence number, which the record carries
 	AEAD     cipher.AEAD
 	IV       [12]byte
 }
 
-// Seal returns a whole record.
+// Seal returns a whole record with a content type and content.
 func (k Sealer) Seal(sequence uint64, typ byte, content []byte) []byte {
 	var number, nonce [12]byte
 	binary.BigEndian.PutUint64(number[4:], sequence)

@@ -6,13 +6,13 @@ import (
 	"os"
 )
 
-// EnvTaken names the variable with the name of a file: it gets a byte for each
-// connection that a fake kernel takes, in any process with the same file. It is
-// for tests, which see in /proc/net/tls_stat what a real kernel takes.
+// EnvTaken is the environment variable that names a file. The file gets a byte for each
+// connection that a fake kernel takes, in any process with the same value. It is for
+// tests, which can see in /proc/net/tls_stat only what a real kernel takes.
 const EnvTaken = "KTLS_FAKE_TAKEN"
 
-// countTaken counts a connection, if somebody wants to know. It keeps no file open,
-// because tests count descriptors.
+// countTaken counts a connection, if EnvTaken is set. It keeps no file open, because
+// tests count descriptors.
 func countTaken() error {
 	name := os.Getenv(EnvTaken)
 	if name == "" {
@@ -27,7 +27,7 @@ func countTaken() error {
 	return err
 }
 
-// Taken tells how many connections fake kernels have taken.
+// Taken returns how many connections fake kernels have taken.
 func Taken() (int64, error) {
 	info, err := os.Stat(os.Getenv(EnvTaken))
 	if errors.Is(err, fs.ErrNotExist) {

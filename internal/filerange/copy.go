@@ -6,15 +6,15 @@ import (
 	"sync"
 )
 
-// copyLen is how many bytes are copied at once, as many as by io.Copy.
+// copyLen is how many bytes are copied at once, as in io.Copy.
 const copyLen = 32 << 10
 
 var copyBuffers = sync.Pool{New: func() any { return new([copyLen]byte) }}
 
-// CopyPooled is io.Copy with a buffer from a pool. It leaves out a WriteTo of r, which
-// may bring a buffer of its own. So may a ReadFrom of w, which is for the caller to hide.
-// After an error the buffer does not go back to the pool: a write that was given up may
-// still read it.
+// CopyPooled is io.Copy with a buffer from a pool. It ignores a WriteTo of r, which may
+// bring a buffer of its own. A ReadFrom of w may do so too, and the caller must hide it.
+// After an error the buffer does not go back to the pool, because a write that was given
+// up may still read it.
 func CopyPooled(w io.Writer, r io.Reader) (int64, error) {
 	buf := copyBuffers.Get().(*[copyLen]byte)
 	n, err := io.CopyBuffer(w, struct{ io.Reader }{r}, buf[:])
@@ -24,8 +24,8 @@ func CopyPooled(w io.Writer, r io.Reader) (int64, error) {
 	return n, err
 }
 
-// CopyTo writes a segment to w, and nothing ahead. A file that ends too early gives
-// io.ErrUnexpectedEOF.
+// CopyTo writes a segment to w, and nothing ahead. If the file ends too early, the error
+// is io.ErrUnexpectedEOF.
 func (s Segment) CopyTo(w io.Writer) (copied int64, err error) {
 	buf := copyBuffers.Get().(*[copyLen]byte)
 	for copied < s.Len {

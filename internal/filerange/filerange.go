@@ -1,6 +1,6 @@
-// Package filerange finds out which part of a regular file an io.Reader has yet to
-// give, so that the part can be sent by sendfile(2) instead of being read. What can't be
-// sent it copies.
+// Package filerange finds out which part of a regular file an io.Reader has yet to give,
+// so that sendfile(2) can send that part instead of the process reading it. It also
+// copies what can't be sent.
 package filerange
 
 import (
@@ -25,19 +25,19 @@ type File interface {
 type Range struct {
 	File   File
 	Size   int64 // the file's length
-	Offset int64 // where the file stands
+	Offset int64 // the file's current offset
 	Len    int64 // bytes that the reader would give
-	// Beyond is how many bytes more it would give without its outermost
-	// limit: when somebody hands on a reader piece by piece, that is what
-	// comes with the next pieces.
+	// Beyond is how many more bytes the reader would give without its outermost limit.
+	// When somebody hands on a reader piece by piece, that is what comes with the next
+	// pieces.
 	Beyond int64
 
 	reader io.Reader
 }
 
-// Of returns what r has yet to give, if it is a regular file or a chain
-// of *io.LimitedReader that ends in one. A type that embeds a file is not looked
-// through: it may read something else.
+// Of returns what r has yet to give, if r is a regular file or a chain of
+// *io.LimitedReader that ends in one. It does not look through a type that embeds a file,
+// because that type may read something else.
 func Of(r io.Reader) (Range, bool) {
 	outer, inner := int64(math.MaxInt64), int64(math.MaxInt64)
 	reader := r
@@ -70,14 +70,14 @@ func Of(r io.Reader) (Range, bool) {
 	return Range{File: f, Size: info.Size(), Offset: offset, Len: n, Beyond: inner - n, reader: reader}, true
 }
 
-// Segment returns the bytes that the reader would give, and some beyond them to be sent
-// ahead.
+// Segment returns the bytes that the reader would give, with ahead bytes beyond them that
+// may be sent too.
 func (r Range) Segment(ahead int64) Segment {
 	return Segment{File: r.File, Offset: r.Offset, Len: r.Len, Ahead: ahead}
 }
 
-// Consume moves the file's offset and every limit of the reader by n bytes, as
-// reading them would have done.
+// Consume advances the file's offset and every limit of the reader by n bytes, as if they
+// had been read.
 func (r Range) Consume(n int64) error {
 	reader := r.reader
 	for {
@@ -104,14 +104,14 @@ func isOSFile(r io.Reader) bool {
 // A Segment is a part of a file that is to be sent.
 type Segment struct {
 	File   File
-	Offset int64 // where it begins
-	Len    int64 // bytes that are to be sent
-	// Ahead is how many bytes behind these may be sent too, as far as that takes no
+	Offset int64 // where the segment begins
+	Len    int64 // how many bytes must be sent
+	// Ahead is how many bytes behind these may be sent too, as far as that requires no
 	// waiting.
 	Ahead int64
 }
 
-// Rest returns what is left of a segment of which n bytes were sent.
+// Rest returns what is left of a segment after n bytes were sent.
 func (s Segment) Rest(n int64) Segment {
 	s.Offset += n
 	if s.Len -= n; s.Len < 0 {
@@ -121,7 +121,7 @@ func (s Segment) Rest(n int64) Segment {
 	return s
 }
 
-// Sent tells how many bytes of a file have been sent, and how.
+// Sent says how many bytes of a file were sent, and how.
 type Sent struct {
 	Sendfile int64 // by sendfile(2)
 	Copied   int64 // through user space
@@ -130,7 +130,7 @@ type Sent struct {
 // Total returns the sum of both.
 func (s Sent) Total() int64 { return s.Sendfile + s.Copied }
 
-// Add returns the sums of two.
+// Add returns the sums of both kinds.
 func (s Sent) Add(t Sent) Sent { return Sent{s.Sendfile + t.Sendfile, s.Copied + t.Copied} }
 
 var _ File = (*os.File)(nil)

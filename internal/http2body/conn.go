@@ -12,19 +12,19 @@ import (
 	"github.com/caddy-ktls/caddy-ktls/internal/filerange"
 )
 
-// A Wire is the connection below: plain bytes of HTTP/2 in both directions.
+// A Wire is the connection below. It carries plain bytes of HTTP/2 in both directions.
 type Wire interface {
 	Read(p []byte) (int, error)
 	Write(p []byte) (int, error)
 	SetReadDeadline(t time.Time) error
-	// SendFrames writes a segment of a file, a multiple of payload bytes, and header
-	// before each payload, without copying the file if it can. It returns
-	// io.ErrUnexpectedEOF if the file ends before. It is called only for streams that
-	// were taken over.
+	// SendFrames writes a segment of a file, a multiple of payload bytes, with header
+	// before each payload. It doesn't copy the file if it can avoid that. If the file
+	// ends too early, the error is io.ErrUnexpectedEOF. SendFrames is called only for
+	// streams that were taken over.
 	SendFrames(header []byte, part filerange.Segment, payload int64) (filerange.Sent, error)
-	// Cork has TCP hold back what does not fill a segment, or not any more.
+	// Cork makes TCP hold back what does not fill a segment, or stops that.
 	Cork(on bool)
-	// Abort cuts the connection off after a write that has failed.
+	// Abort cuts the connection off after a write has failed.
 	Abort()
 }
 
@@ -34,39 +34,39 @@ var (
 	errGoAway = errors.New("http2body: the server has given up the connection")
 )
 
-// A Conn is an HTTP/2 connection between a server and its client. The server reads
-// and writes by it.
+// A Conn is an HTTP/2 connection between a server and its client. The server reads from
+// it and writes to it.
 type Conn struct {
 	wire Wire
-	in   inbound  // belongs to the reader, but for what its lock guards
+	in   inbound  // belongs to the reader, except what its lock guards
 	out  outbound // belongs to the server's turn
 
 	mu sync.Mutex // guards what follows, and the streams
 	ledger
-	streams map[uint32]*Stream // that are open
-	last    uint32             // the highest number of a stream that the client has opened
+	streams map[uint32]*Stream // the open streams
+	last    uint32             // the highest stream number that the client has opened
 	turns
-	stopped error // why nobody but the server may send
+	stopped error // why only the server may send
 	err     error // why nobody may
 }
 
-// maxStreams bounds how many streams are known. The server allows 250 at a time, but
-// the client may open more, and the server does not answer when it is going away.
+// maxStreams limits how many streams are known. The server allows 250 at a time. But the
+// client may open more, and the server does not answer while it is going away.
 const maxStreams = 1000
 
-// New returns a connection that has just begun. The preface is the first that is read.
+// New returns a connection that has just begun. The preface is read first.
 func New(wire Wire) *Conn {
 	return &Conn{wire: wire, ledger: newLedger(), turns: turns{between: true}}
 }
 
-// Read reads what the server is to read. Errors are those of the wire.
+// Read reads what the server should read. Errors are those of the wire.
 func (c *Conn) Read(p []byte) (int, error) {
 	for {
 		if n := c.in.read(p); n > 0 {
 			return n, nil
 		}
 		n, err := c.wire.Read(p[:min(len(p), c.in.most())])
-		if n > 0 { // an error that counts comes again
+		if n > 0 { // an error that matters comes again
 			if c.in.add(p[:n], c) {
 				return n, nil
 			}
@@ -78,31 +78,30 @@ func (c *Conn) Read(p []byte) (int, error) {
 	}
 }
 
-// Begun reports whether the client has sent a frame. It is for the goroutine that
-// reads.
+// Begun reports whether the client has sent a frame. It is for the goroutine that reads.
 func (c *Conn) Begun() bool { return c.in.begun }
 
 // SetReadDeadline sets the deadline of Read.
 func (c *Conn) SetReadDeadline(t time.Time) error { return c.in.setDeadline(c.wire, t) }
 
-// Insert has the server read frames as if its client had sent them, also if it is
+// Insert makes the server read frames as if its client had sent them, even if it is
 // reading now.
 func (c *Conn) Insert(write func(*http2.Framer) error) { c.in.insert(c.wire, Frames(write)) }
 
-// Write writes what the server has to write. It waits until no other sender is in
-// the middle of a turn.
+// Write writes what the server writes. It waits until no other sender is in the middle of
+// a turn.
 func (c *Conn) Write(p []byte) (int, error) {
 	if err := c.beginWrite(); err != nil {
 		return 0, err
 	}
 	if err := c.out.write(c, p); err != nil {
-		return 0, c.fail(err) // nobody has the turn after that
+		return 0, c.fail(err) // nobody gets the turn after that
 	}
 	c.endWrite(c.out.between())
 	return len(p), nil
 }
 
-// pass writes bytes of the server as they are.
+// pass writes bytes of the server unchanged.
 func (c *Conn) pass(p []byte) error {
 	if len(p) == 0 {
 		return nil
@@ -111,8 +110,8 @@ func (c *Conn) pass(p []byte) error {
 	return err
 }
 
-// fail ends everything after a write that has failed, because nobody knows how much of
-// it the client has.
+// fail ends all sending after a write has failed, because nobody knows how much of the
+// write the client has.
 func (c *Conn) fail(err error) error {
 	c.Close(err)
 	if !errors.Is(err, net.ErrClosed) { // then the last bytes may be on their way
@@ -133,7 +132,7 @@ func (c *Conn) Close(err error) {
 	}
 }
 
-// stop ends all sending but the server's.
+// stop ends all sending except the server's.
 func (c *Conn) stop(err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -141,7 +140,7 @@ func (c *Conn) stop(err error) {
 	c.notifyAll()
 }
 
-// notifyAll has all streams look again. Caller holds c.mu.
+// notifyAll makes all streams look again. Caller holds c.mu.
 func (c *Conn) notifyAll() {
 	for _, s := range c.streams {
 		s.notify()
@@ -149,7 +148,7 @@ func (c *Conn) notifyAll() {
 }
 
 // Release gives all windows to the server, because no stream of this connection will be
-// taken over. If one was, it does nothing.
+// taken over. If a stream was taken over, it does nothing.
 func (c *Conn) Release() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -159,7 +158,7 @@ func (c *Conn) Release() {
 	}
 }
 
-// topUp has the server told what it is owed. Caller holds c.mu.
+// topUp tells the server what it is owed. Caller holds c.mu.
 func (c *Conn) topUp() {
 	c.payDebts()
 	if n := c.owed(); n > 0 {
@@ -168,7 +167,8 @@ func (c *Conn) topUp() {
 	}
 }
 
-// opened is called when the client sends HEADERS: they open a stream, or are trailers.
+// opened is called when the client sends HEADERS, which either open a stream or are
+// trailers.
 func (c *Conn) opened(id uint32) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -208,11 +208,11 @@ func (c *Conn) end(s *Stream, err error) {
 	c.dispatch()
 }
 
-// ErrUnknown says that the client has opened no stream of a number, or that it was
-// asked for before.
+// ErrUnknown says that the client has not opened the stream, or that Stream was called
+// for it before.
 var ErrUnknown = errors.New("http2body: the stream is not known")
 
-// Stream returns the stream of a number, for a response that begins. It returns
+// Stream returns the stream with a number, for a response that begins. It returns
 // ErrUnknown, or another error if the stream has ended.
 func (c *Conn) Stream(id uint32) (*Stream, error) {
 	c.mu.Lock()

@@ -5,14 +5,15 @@ import (
 	"net/http"
 )
 
-// maxFiller is how much filler is written at once.
+// maxFiller is how much filler is written at once, in bytes.
 const maxFiller = turnFrames * maxPayload
 
-// zeros is what the server is given to write if it has window that we need.
+// zeros is what the server writes when it has window that we need.
 var zeros [maxFiller]byte
 
-// fill has the server use up window for nothing, so that it becomes ours. It is
-// called when there is no other. Caller holds conn.mu, but not while the server writes.
+// fill makes the server use up window for nothing, so that the window becomes ours. It is
+// called when there is no other window. Caller holds conn.mu, which fill releases while
+// the server writes.
 func (s *Stream) fill() error {
 	c := s.conn
 	if n := min(c.fillable(&s.account, s.need), c.server, maxFiller); n > 0 {
@@ -38,7 +39,7 @@ func (s *Stream) fill() error {
 	return nil
 }
 
-// letFill gives the server window on the stream for its filler. Caller holds c.mu.
+// letFill gives the server enough window on the stream for its filler. Caller holds c.mu.
 func (c *Conn) letFill(s *Stream) {
 	if n := c.missing(&s.account, c.filler); n > 0 {
 		s.account.server += n
@@ -46,7 +47,7 @@ func (c *Conn) letFill(s *Stream) {
 	}
 }
 
-// stopFilling notes that no filler is to come on a stream. Caller holds c.mu.
+// stopFilling notes that no more filler should come on a stream. Caller holds c.mu.
 func (c *Conn) stopFilling(s *Stream) {
 	if c.filling == s {
 		c.filling, c.filler = nil, 0

@@ -10,13 +10,13 @@ import (
 const (
 	// frameHeaderLen is the length of a frame's header (RFC 9113, section 4.1).
 	frameHeaderLen = 9
-	// wholeFrame is the length of a frame from memory that makes one TLS record (RFC
-	// 8446, section 5.1), and maxPayload that of its payload.
+	// wholeFrame is the length of a frame from memory that fills one TLS record (RFC
+	// 8446, section 5.1). maxPayload is the length of its payload. Both are in bytes.
 	wholeFrame = 1 << 14
 	maxPayload = wholeFrame - frameHeaderLen
 )
 
-// A frameHeader is what counts of a frame's header.
+// A frameHeader is what matters of a frame's header.
 type frameHeader struct {
 	length int // of the payload
 	typ    http2.FrameType
@@ -43,8 +43,8 @@ func (h frameHeader) endsStream() bool {
 	return (h.typ == http2.FrameData || h.typ == http2.FrameHeaders) && h.flags.Has(http2.FlagDataEndStream)
 }
 
-// endsBlock reports whether another frame may follow this one: the frames of a
-// header block stand together (RFC 9113, section 4.3).
+// endsBlock reports whether another frame may follow this one. The frames of a header
+// block must stand together (RFC 9113, section 4.3).
 func (h frameHeader) endsBlock() bool {
 	switch h.typ {
 	case http2.FrameHeaders, http2.FramePushPromise, http2.FrameContinuation:
@@ -53,7 +53,7 @@ func (h frameHeader) endsBlock() bool {
 	return true
 }
 
-// Frames returns what write has a framer write.
+// Frames returns the frames that write writes with a framer.
 func Frames(write func(*http2.Framer) error) []byte {
 	var b bytes.Buffer
 	_ = write(http2.NewFramer(&b, nil)) // a Buffer takes everything

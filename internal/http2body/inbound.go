@@ -2,25 +2,25 @@ package http2body
 
 import "golang.org/x/net/http2"
 
-// inbound is what the server reads: the frames of its client, and frames that are
-// inserted between them. Frames about windows are read whole, because they may be
-// altered or left out; of others the header is enough. All but the insertion belongs to
-// the goroutine that reads.
+// inbound is what the server reads: the frames of its client, with inserted frames
+// between them. Frames about windows are read whole, because they may be altered or left
+// out. Of other frames only the header is needed. All fields except the insertion belong
+// to the goroutine that reads.
 type inbound struct {
-	preface  int                  // bytes of the preface that were read
-	header   [frameHeaderLen]byte // of the last frame, or of the next if n > 0
-	n        int                  // bytes of header that were read
-	payload  int                  // bytes of payload that are to come
-	whole    []byte               // a frame that is read whole, as far as it was read
+	preface  int                  // how many bytes of the preface were read
+	header   [frameHeaderLen]byte // header of the last frame, or of the next one if n > 0
+	n        int                  // how many bytes of header were read
+	payload  int                  // how many bytes of payload are still to come
+	whole    []byte               // what was read so far of a frame that is read whole
 	begun    bool                 // a frame was read
-	settings bool                 // the last one was SETTINGS
+	settings bool                 // the last frame was SETTINGS
 	ready    []byte               // what the server reads next
 
 	insertion
 }
 
-// maxSettings bounds the payload of a SETTINGS frame that is looked at. The server
-// takes no more than 100 settings.
+// maxSettings limits the payload of a SETTINGS frame that is looked at, in bytes. The
+// server takes no more than 100 settings.
 const maxSettings = 600
 
 // read reads what is ready.
@@ -33,8 +33,8 @@ func (in *inbound) read(p []byte) int {
 	return n
 }
 
-// most returns how many bytes of the client may be read at once, when nothing is
-// ready: up to the end of a header, or of a payload.
+// most returns how many bytes may be read from the client at once, when nothing is ready:
+// up to the end of a header, or of a payload.
 func (in *inbound) most() int {
 	switch {
 	case in.preface < len(http2.ClientPreface):
@@ -45,9 +45,8 @@ func (in *inbound) most() int {
 	return frameHeaderLen - in.n
 }
 
-// add takes bytes of the client, at most as many as most returns. It reports whether
-// the server reads them as they are; if not, something may be ready. c is told of the
-// frame.
+// add takes bytes of the client, no more than most returns. It reports whether the server
+// reads them unchanged. If not, something may be ready. c is told of the frame.
 func (in *inbound) add(p []byte, c *Conn) (pass bool) {
 	switch {
 	case in.preface < len(http2.ClientPreface):
@@ -89,21 +88,20 @@ func (in *inbound) begin(h frameHeader, c *Conn) {
 	case h.typ == http2.FrameRSTStream:
 		c.clientReset(h.stream)
 	case h.typ == http2.FrameSettings && !h.flags.Has(http2.FlagSettingsAck):
-		c.announced() // and that is all of it that counts
+		c.announced() // nothing else in it matters
 	}
 	in.ready = in.header[:]
 }
 
-// isSettings reports whether a frame has settings that the server accepts, as far as
-// its header tells.
+// isSettings reports whether a frame has settings that the server accepts, as far as the
+// header shows.
 func isSettings(h frameHeader) bool {
 	return h.typ == http2.FrameSettings && !h.flags.Has(http2.FlagSettingsAck) &&
 		h.length > 0 && h.length <= maxSettings && h.length%6 == 0
 }
 
-// mayInsert reports whether a frame may stand here: between two frames, behind
-// the client's SETTINGS, and not inside a header block (RFC 9113, sections 3.4
-// and 6.10).
+// mayInsert reports whether a frame may be inserted here: between two frames, behind the
+// client's SETTINGS, and not inside a header block (RFC 9113, sections 3.4 and 6.10).
 func (in *inbound) mayInsert() bool {
 	return in.begun && in.n == 0 && in.payload == 0 && parseFrameHeader(in.header[:]).endsBlock()
 }

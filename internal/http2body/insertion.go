@@ -5,16 +5,16 @@ import (
 	"time"
 )
 
-// An insertion is what is inserted into the client's frames. For its sake a read is woken
-// up by a deadline that has passed.
+// An insertion is what is inserted into the client's frames. A deadline that has passed
+// wakes up a read for it.
 type insertion struct {
 	mu       sync.Mutex // guards what follows
 	inserted []byte
 	deadline time.Time // of reads, as the server has set it
-	woken    bool      // the connection has another one, for the sake of inserted
+	woken    bool      // the connection has another deadline, because of inserted
 }
 
-// insert has the server read frames between those of its client.
+// insert makes the server read frames between those of its client.
 func (in *insertion) insert(wire Wire, frames []byte) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -23,8 +23,8 @@ func (in *insertion) insert(wire Wire, frames []byte) {
 	_ = wire.SetReadDeadline(time.Unix(1, 0))
 }
 
-// wokenUp reports whether a read has timed out because frames were inserted. It sets the
-// deadline as the server has it.
+// wokenUp reports whether a read has timed out because frames were inserted. If so, it
+// sets the deadline that the server wants.
 func (in *insertion) wokenUp(wire Wire) bool {
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -36,7 +36,7 @@ func (in *insertion) wokenUp(wire Wire) bool {
 	return true
 }
 
-// setDeadline sets the deadline of the client's bytes.
+// setDeadline sets the deadline for reading the client's bytes.
 func (in *insertion) setDeadline(wire Wire, t time.Time) error {
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -47,7 +47,7 @@ func (in *insertion) setDeadline(wire Wire, t time.Time) error {
 	return wire.SetReadDeadline(t)
 }
 
-// takeInserted returns what was inserted and not taken yet.
+// takeInserted returns what was inserted and has not been taken yet.
 func (in *insertion) takeInserted() []byte {
 	in.mu.Lock()
 	defer in.mu.Unlock()

@@ -7,17 +7,17 @@ import (
 	"golang.org/x/net/http2"
 )
 
-// outbound follows the frames that the server writes, from the first byte on. They
-// pass as they are, but for the payload of streams that were taken over.
+// outbound follows the frames that the server writes, from the first byte on. They pass
+// unchanged, except for the payload of streams that were taken over.
 type outbound struct {
 	partial []byte      // the beginning of a frame's header
-	frame   frameHeader // the last one
-	left    int         // bytes of its payload that are to come
-	drop    bool        // it does not pass
+	frame   frameHeader // header of the last frame
+	left    int         // bytes of its payload that are still to come
+	drop    bool        // its payload does not pass
 	goAway  [8]byte     // the beginning of the payload of GOAWAY
 }
 
-// write passes the next bytes of the server.
+// write passes on the next bytes of the server.
 func (o *outbound) write(c *Conn, p []byte) error {
 	if len(o.partial) > 0 {
 		p = append(o.partial, p...)
@@ -56,7 +56,8 @@ func (o *outbound) write(c *Conn, p []byte) error {
 	return c.pass(p[begin:])
 }
 
-// endOf returns what is left of a frame whose payload does not pass.
+// endOf returns the frame that passes in place of one whose payload does not pass: an
+// empty one if it ends the stream, otherwise none.
 func endOf(h frameHeader) []byte {
 	if !h.endsStream() {
 		return nil
@@ -64,7 +65,7 @@ func endOf(h frameHeader) []byte {
 	return frameHeader{typ: http2.FrameData, flags: http2.FlagDataEndStream, stream: h.stream}.append(nil)
 }
 
-// goingAway takes bytes of the payload of GOAWAY. After one with an error the server
+// goingAway takes bytes of the payload of GOAWAY. After a GOAWAY with an error the server
 // sends nothing else, and closes the connection soon.
 func (o *outbound) goingAway(c *Conn, p []byte) {
 	done := o.frame.length - o.left
@@ -82,7 +83,7 @@ func (o *outbound) between() bool {
 	return o.left == 0 && len(o.partial) == 0 && o.frame.endsBlock()
 }
 
-// sent notes a frame of the server, and reports whether it is to be dropped.
+// sent notes a frame of the server, and reports whether its payload must be dropped.
 func (c *Conn) sent(h frameHeader) (drop bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -100,8 +101,8 @@ func (c *Conn) sent(h frameHeader) (drop bool) {
 	return drop
 }
 
-// sentData notes n bytes of payload of the server. s is nil if the stream is not known.
-// Caller holds c.mu.
+// sentData notes n bytes of payload that the server sends, and reports whether they must
+// be dropped. s is nil if the stream is not known. Caller holds c.mu.
 func (c *Conn) sentData(s *Stream, n int64) (drop bool) {
 	switch {
 	case s == nil:

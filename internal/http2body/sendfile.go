@@ -8,34 +8,34 @@ import (
 )
 
 const (
-	// FilePayload is the length of the payload of a whole frame from a file: a multiple
-	// of what the cipher takes at once, see Beginning.
+	// FilePayload is the length of the payload of a whole frame from a file, in bytes. It
+	// is a multiple of what the cipher takes at once, see Beginning.
 	FilePayload = maxPayload &^ (cipherBlock - 1)
 	// cipherBlock is the length of a block of AES, in bytes.
 	cipherBlock = 16
 )
 
-// Beginning returns how much of a file's part from offset on the server should send
-// before SendFile: at least n bytes. Behind the header of a frame the pages of the file
-// then begin at a multiple of a cipher's block in each record. A block that lies in two
-// pages takes more: 4 % of all work with Linux 6.12.
+// Beginning returns how many bytes of a file's part from offset on the server should send
+// before SendFile: at least n. In each record, behind the header of a frame, the pages of
+// the file then begin at a multiple of a cipher's block. A block that lies in two pages
+// takes more work: 4 % of all work with Linux 6.12.
 func Beginning(offset, n int64) int64 {
 	return n + (frameHeaderLen-(offset+n)%cipherBlock+cipherBlock)%cipherBlock
 }
 
-// ErrShort says that a file has become too short, before a frame.
+// ErrShort says that a file turned out to be too short, before a frame was sent.
 var ErrShort = errors.New("http2body: the file has become shorter")
 
-// SendFile sends a segment of a file. The caller has just looked whether the file is long
-// enough. After ErrShort the stream is of no more use but to be reset. After an error of
-// the wire the connection is of no more use.
+// SendFile sends a segment of a file. The caller must just have checked that the file is
+// long enough. After ErrShort the stream can only be reset. After an error of the wire
+// the connection is of no more use.
 func (s *Stream) SendFile(part filerange.Segment) (sent filerange.Sent, err error) {
 	if err := s.Flush(); err != nil {
 		return sent, err
 	}
 	defer s.cork(false)
 	begun := time.Now()
-	checked := begun // by the caller
+	checked := begun // the caller has just checked
 	for part.Len+part.Ahead > 0 {
 		if part.Len == 0 && time.Since(begun) > aheadTime {
 			break
@@ -67,10 +67,10 @@ func (s *Stream) SendFile(part filerange.Segment) (sent filerange.Sent, err erro
 }
 
 const (
-	// aheadTime bounds how long SendFile sends ahead: whoever calls it has set a
-	// deadline for the bytes that it must send only.
+	// aheadTime limits how long SendFile sends ahead. The caller has set a deadline only
+	// for the bytes that must be sent.
 	aheadTime = 50 * time.Millisecond
-	// checkTime is how long a file's length is believed, if there is nothing to wait for.
+	// checkTime is how long a file's length is trusted, if SendFile does not wait.
 	checkTime = 50 * time.Millisecond
 )
 

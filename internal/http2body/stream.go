@@ -9,24 +9,25 @@ import (
 )
 
 // A Stream is an HTTP/2 stream that a client has opened. Its methods are for one
-// goroutine, that of the handler, to which all fields but the shared ones belong.
+// goroutine, that of the handler. All fields except the shared ones belong to that
+// goroutine.
 type Stream struct {
 	conn   *Conn
 	id     uint32
 	writer http.ResponseWriter // the server's own, set by AwaitServer
 	held   []byte              // bytes of the body that Write has kept
-	waited bool                // since it was last set to false
+	waited bool                // wait was called since waited was last set to false
 	corked bool                // TCP holds back what does not fill a segment
-	wake   chan struct{}       // made before the handler has the stream
+	wake   chan struct{}       // made before the handler gets the stream
 
 	sharedState
 }
 
-// A sharedState is what a connection knows of a stream. It is guarded by Conn.mu.
+// A sharedState is what a connection knows of a stream. Conn.mu guards it.
 type sharedState struct {
 	account
-	passed   int64 // payload of the server's that has reached the client's side
-	through  int64 // those of it whose write is over, while AwaitServer waits
+	passed   int64 // payload of the server that has passed to the client's side
+	through  int64 // the part of passed whose write is over, while AwaitServer waits
 	awaiting bool  // AwaitServer waits
 	taken    bool  // see Take
 	need     int64 // bytes that takeTurn waits for
@@ -35,12 +36,12 @@ type sharedState struct {
 	err      error // why it has ended
 }
 
-// ErrMismatch says that more of the body has gone out than was written: the stream is
-// not the one of this response.
+// ErrMismatch says that more of the body has gone out than was written. So the stream is
+// not that of this response.
 var ErrMismatch = errors.New("http2body: not the stream of this response")
 
-// AwaitServer has the server send everything that was written on this stream: the header,
-// and n bytes of the body. w is the server's writer. It returns when the writes of that
+// AwaitServer makes the server send everything that was written on this stream: the
+// header, and n bytes of the body. w is the server's writer. It returns when these writes
 // are over.
 func (s *Stream) AwaitServer(w http.ResponseWriter, n int64) error {
 	if err := http.NewResponseController(w).Flush(); err != nil {
@@ -68,9 +69,9 @@ func (s *Stream) AwaitServer(w http.ResponseWriter, n int64) error {
 	return s.ended()
 }
 
-// Take takes over the stream, after AwaitServer. Some of the body must have been sent:
-// then its header has been too. Everything else of the body is sent by SendFile and
-// Write.
+// Take takes over the stream, after AwaitServer. Some of the body must have been sent,
+// because the header has then been sent too. SendFile and Write send the rest of the
+// body.
 func (s *Stream) Take() {
 	s.conn.mu.Lock()
 	defer s.conn.mu.Unlock()
@@ -83,15 +84,16 @@ func (s *Stream) Take() {
 // ended returns why nothing can be sent on the stream. Caller holds conn.mu.
 func (s *Stream) ended() error { return cmp.Or(s.conn.err, s.err, s.conn.stopped) }
 
-// notify has the stream's goroutine look again. Caller holds conn.mu.
+// notify makes the stream's goroutine look again. Caller holds conn.mu.
 func (s *Stream) notify() {
 	select {
 	case s.wake <- struct{}{}:
-	default: // it will, or nobody waits
+	default: // it will look anyway, or nobody waits
 	}
 }
 
-// wait waits until something has changed. Caller holds conn.mu, but not meanwhile.
+// wait waits until something has changed. Caller holds conn.mu, which wait releases
+// meanwhile.
 func (s *Stream) wait() {
 	s.waited = true
 	s.conn.mu.Unlock()
@@ -99,8 +101,9 @@ func (s *Stream) wait() {
 	s.conn.mu.Lock()
 }
 
-// waitUncorked is wait, but has TCP hold back nothing meanwhile, because nothing may follow
-// for long. If it held back something, it does not wait. Caller holds conn.mu.
+// waitUncorked is wait, but TCP holds back nothing meanwhile, because nothing may follow
+// for long. If TCP held back something, waitUncorked does not wait. Caller holds conn.mu,
+// which it releases meanwhile.
 func (s *Stream) waitUncorked() {
 	if !s.corked {
 		s.wait()

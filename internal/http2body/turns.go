@@ -2,12 +2,12 @@ package http2body
 
 import "slices"
 
-// turns say who writes to the connection. All fields are guarded by Conn.mu.
+// turns say who writes to the connection. Conn.mu guards all fields.
 type turns struct {
 	busy     bool            // somebody has the turn
-	writing  bool            // and it is the server
+	writing  bool            // the server has the turn
 	between  bool            // the server is not in the middle of a frame or a header block
-	servers  []chan struct{} // writes of the server that wait; closed when it is their turn
+	servers  []chan struct{} // writes of the server that wait; each is closed when its turn comes
 	queue    []*Stream       // streams that wait and have window of their own, in order of arrival
 	filling  *Stream         // the server is sending a filler on it, see Stream.fill
 	awaiting int             // streams that wait for the server, see Stream.AwaitServer
@@ -47,9 +47,9 @@ func (c *Conn) endWrite(between bool) {
 const turnFrames = 4
 
 // takeTurn waits for window and for the turn, and takes both, for up to most bytes. It
-// returns for how many. They are to be sent in frames, and then endTurn is to be called.
-// need is how many of them must be sent. If that is 0 and there is something to wait for,
-// takeTurn returns 0.
+// returns for how many bytes. The caller must send them in frames and then call endTurn.
+// need is how many of the bytes must be sent. If that is 0 and takeTurn would have to
+// wait, it returns 0.
 func (s *Stream) takeTurn(need, most int64) (int64, error) {
 	c := s.conn
 	c.mu.Lock()
@@ -81,7 +81,7 @@ func (s *Stream) takeTurn(need, most int64) (int64, error) {
 	}
 }
 
-// spendTurn takes window for a stream that has got the turn. If the window is gone
+// spendTurn takes window for a stream that has the turn. If the window has gone
 // meanwhile, it gives up the turn and returns 0. Caller holds c.mu.
 func (c *Conn) spendTurn(s *Stream, most int64) int64 {
 	s.turn = false
@@ -94,8 +94,8 @@ func (c *Conn) spendTurn(s *Stream, most int64) int64 {
 	return n
 }
 
-// ask queues a stream that has window of its own, and gives the turn to whoever is next. It
-// returns false if the stream has to wait but need not send. Caller holds c.mu.
+// ask queues a stream that has window of its own, and gives the turn to whoever is next.
+// It returns false if the stream would have to wait but need not send. Caller holds c.mu.
 func (c *Conn) ask(s *Stream) bool {
 	if !s.queued && c.streamWindow(&s.account) > 0 {
 		if s.need == 0 && (c.busy || len(c.queue) > 0 || len(c.servers) > 0) {
@@ -111,8 +111,8 @@ func (c *Conn) ask(s *Stream) bool {
 	return true
 }
 
-// endTurn ends the turn. unsent is what takeTurn has returned and was not sent: all of it
-// or nothing.
+// endTurn ends the turn. unsent is how many of the bytes of takeTurn were not sent: all
+// of them or none.
 func (s *Stream) endTurn(unsent int64) {
 	c := s.conn
 	c.mu.Lock()
@@ -139,7 +139,7 @@ func (c *Conn) dispatch() {
 		i := c.next()
 		s := c.queue[i]
 		switch {
-		case s.ended() != nil, c.streamWindow(&s.account) <= 0: // it finds out by itself
+		case s.ended() != nil, c.streamWindow(&s.account) <= 0: // the stream finds out by itself
 		case !c.between:
 			return
 		case c.free(&s.account) > 0:
@@ -161,8 +161,9 @@ func (c *Conn) dispatch() {
 	}
 }
 
-// next returns which stream of the queue is next. One that has a reserve has waited
-// before, and needs nothing of what others wait for. Caller holds c.mu.
+// next returns the index of the stream in the queue that is next. A stream that has a
+// reserve has waited before, and needs nothing of what others wait for. Caller holds
+// c.mu.
 func (c *Conn) next() int {
 	if c.reserved == 0 {
 		return 0
@@ -182,8 +183,8 @@ func (c *Conn) helpServer() {
 	}
 }
 
-// trimAll lets others have what streams without window have in reserve, if the server
-// has no window. It reports whether there was something. Caller holds c.mu.
+// trimAll lets others have the reserves of streams without window, if the server has no
+// window. It reports whether there were any. Caller holds c.mu.
 func (c *Conn) trimAll() bool {
 	before := c.reserved
 	if c.server == 0 && before > 0 {
@@ -194,7 +195,7 @@ func (c *Conn) trimAll() bool {
 	return c.reserved < before
 }
 
-// payDebts gives streams what was granted and they are owed. Caller holds c.mu.
+// payDebts pays the debts to streams from what was granted. Caller holds c.mu.
 func (c *Conn) payDebts() {
 	if c.debts == 0 {
 		return
@@ -204,13 +205,14 @@ func (c *Conn) payDebts() {
 	}
 }
 
-// enqueue has a stream wait for its turn. Caller holds c.mu.
+// enqueue puts a stream into the queue. Caller holds c.mu.
 func (c *Conn) enqueue(s *Stream) {
 	s.queued = true
 	c.queue = append(c.queue, s)
 }
 
-// leave takes a stream out of the queue, or has it give back its turn. Caller holds c.mu.
+// leave takes a stream out of the queue, and makes it give back its turn. Caller holds
+// c.mu.
 func (c *Conn) leave(s *Stream) {
 	if s.queued {
 		s.queued = false
@@ -223,7 +225,7 @@ func (c *Conn) leave(s *Stream) {
 	c.dispatch()
 }
 
-// wakeAll wakes everybody when the connection has failed. Caller holds c.mu.
+// wakeAll wakes everybody after the connection has failed. Caller holds c.mu.
 func (c *Conn) wakeAll() {
 	for _, ready := range c.servers {
 		close(ready)

@@ -6,8 +6,7 @@ import (
 	"golang.org/x/net/http2"
 )
 
-// received takes a frame about windows, and returns what the server reads in its
-// place.
+// received takes a frame about windows, and returns what the server reads in its place.
 func (c *Conn) received(h frameHeader, frame []byte) []byte {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -55,15 +54,15 @@ func (c *Conn) granted(frame []byte, n int64) []byte {
 	return frame
 }
 
-// tooMuch returns increments by which any window becomes too large: the server, which
-// knows of a part of it only, does then what it does about that.
+// tooMuch returns increments that make any window too large. The server knows of only a
+// part of the window, but then does what it does about a window that is too large.
 func tooMuch(stream uint32) []byte {
 	frame := windowUpdate(stream, maxWindow)
 	return append(frame, frame...)
 }
 
 // settings follows the client's settings, and alters what the server must not know. It
-// returns false if a window becomes too large that only we know of. Caller holds c.mu.
+// returns false if a window of which only we know becomes too large. Caller holds c.mu.
 func (c *Conn) settings(payload []byte) (ok bool) {
 	ok = true
 	for ; len(payload) > 0; payload = payload[6:] {
@@ -95,7 +94,8 @@ func (c *Conn) announced() {
 	c.announce()
 }
 
-// noted is called when the server reads on: it has taken note of the settings before.
+// noted is called when the server reads on, because it has then applied the settings
+// before.
 func (c *Conn) noted() {
 	c.mu.Lock()
 	defer c.mu.Unlock()

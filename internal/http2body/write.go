@@ -5,12 +5,13 @@ import (
 	"sync"
 )
 
-// maxHeld is what Write keeps for the next frame, as the server's own buffer does.
+// maxHeld is how many bytes Write keeps for the next frame, as the server's own buffer
+// does.
 const maxHeld = 4 << 10
 
-// Write sends p in whole frames, as far as there are such. A short rest is kept for
-// the next call, Flush or SendFile, unless p is the end of the body. It returns how
-// many bytes of p were sent or kept.
+// Write sends p in whole frames, as far as they can be filled. A short rest is kept for
+// the next call of Write, Flush or SendFile, unless p is the end of the body. It returns
+// how many bytes of p were sent or kept.
 func (s *Stream) Write(p []byte, end bool) (n int, err error) {
 	for {
 		total := len(s.held) + len(p) - n
@@ -26,8 +27,8 @@ func (s *Stream) Write(p []byte, end bool) (n int, err error) {
 			return n, err
 		}
 		held := min(len(s.held), int(k))
-		// Frames that lie in one piece, of whole pages, take the kernel less than
-		// frames whose headers are elsewhere: that is worth the copy.
+		// Frames that lie in one piece, in whole pages, take the kernel less work than
+		// frames whose headers are elsewhere. That is worth the copy.
 		buf := turnBuffers.Get().(*[turnFrames * wholeFrame]byte)
 		err = s.conn.pass(s.frames(buf[:0], s.held[:held], p[n:][:int(k)-held]))
 		turnBuffers.Put(buf)
@@ -42,7 +43,7 @@ func (s *Stream) Write(p []byte, end bool) (n int, err error) {
 
 var turnBuffers = sync.Pool{New: func() any { return new([turnFrames * wholeFrame]byte) }}
 
-// frames appends the frames of a payload that is in two parts.
+// frames appends to b the frames of a payload that is in two parts.
 func (s *Stream) frames(b, first, second []byte) []byte {
 	for len(first)+len(second) > 0 {
 		n := min(len(first)+len(second), maxPayload)
