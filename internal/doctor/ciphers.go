@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// cipherFacts are what came of a connection with one version of TLS and one cipher.
+// cipherFacts are the result of a connection with one version of TLS and one cipher.
 type cipherFacts struct {
 	TLS      string `json:"tls"`
 	Cipher   string `json:"cipher"`
@@ -20,7 +20,7 @@ type cipherFacts struct {
 
 func (c cipherFacts) name() string { return "TLS " + c.TLS + " with " + c.Cipher }
 
-// anyCipher tells whether f is true of any of the ciphers.
+// anyCipher reports whether f is true of any of the ciphers.
 func (r *report) anyCipher(f func(cipherFacts) bool) bool { return slices.ContainsFunc(r.Ciphers, f) }
 
 func inert(c cipherFacts) bool    { return c.inert }
@@ -29,8 +29,8 @@ func works(c cipherFacts) bool    { return c.Works }
 func sendFile(c cipherFacts) bool { return c.SendFile }
 func rekey(c cipherFacts) bool    { return c.Rekey }
 
-// judgeSandbox sets the verdict for a kernel that takes keys and encrypts nothing.
-// There the state of the module tls tells nothing.
+// judgeSandbox sets the verdict for a kernel that takes keys and encrypts nothing. The
+// state of the module tls says nothing about such a kernel.
 func (r *report) judgeSandbox() {
 	r.add("ciphers", stateFail, "the kernel takes keys and encrypts nothing, as a sandbox such as gVisor does",
 		"run Caddy outside of the sandbox, or without this module: inside, connections stay in user space")
@@ -64,8 +64,8 @@ func (r *report) judgeCiphers() {
 	r.Works, r.Verdict = true, "kernel TLS works here"
 }
 
-// judgeNoCipher sets the verdict where no cipher works. If the module's state is not
-// the reason, the first error is shown.
+// judgeNoCipher sets the verdict if no cipher works. If the module's state is not the
+// reason, the report shows the first error.
 func (r *report) judgeNoCipher() {
 	why := moduleReasons[r.Module.State]
 	if why == "" || r.anyCipher(broken) {

@@ -6,8 +6,8 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// Command is `caddy ktls check`. selfTest tries this build's Go and Caddy; it is
-// called on Linux only.
+// Command returns the command `caddy ktls check`. selfTest tries this build's Go and
+// Caddy. It is called on Linux only.
 func Command(selfTest func() []HTTPFault) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "check [--json]",
@@ -63,7 +63,7 @@ The exit code is 0 if kernel TLS works, else 1.
 			return err
 		}
 		if !r.Works {
-			cmd.SilenceErrors = true // the verdict is printed
+			cmd.SilenceErrors = true // the verdict has been printed
 			return errors.New(r.Verdict)
 		}
 		return nil

@@ -5,9 +5,9 @@ import (
 	"strings"
 )
 
-// findContainer returns the kind of container around this program, or an empty
-// string. It knows Docker, Podman, what systemd knows, and what the names of control
-// groups give away, which cgroup v2 most often hides.
+// findContainer returns the kind of container around this program, or an empty string. It
+// recognises Docker, Podman and what systemd recognises. It also looks at the names of
+// control groups, which cgroup v2 hides in most cases.
 func findContainer(root fs.FS) string {
 	if kind, err := fs.ReadFile(root, "run/systemd/container"); err == nil {
 		return strings.TrimSpace(string(kind))

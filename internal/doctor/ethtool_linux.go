@@ -13,9 +13,8 @@ import (
 // featureTLS is the name of NETIF_F_HW_TLS_TX (net/ethtool/common.c).
 const featureTLS = "tls-hw-tx-offload"
 
-// interfacesWith lists the network interfaces with a feature that is on, as
-// `ethtool -k` does, which needs no privileges (ethtool-netlink.rst,
-// FEATURES_GET; Linux 5.8).
+// interfacesWith lists the network interfaces on which a feature is on, as `ethtool -k`
+// does. It needs no privileges (ethtool-netlink.rst, FEATURES_GET; Linux 5.8).
 func interfacesWith(feature string) ([]string, error) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_GENERIC)
 	if err != nil {
@@ -54,8 +53,8 @@ func interfacesWith(feature string) ([]string, error) {
 	return names, nil
 }
 
-// hasFeature looks into a bit set in its verbose form: a set without a mask
-// lists the bits that are on.
+// hasFeature reports whether a bit set in its verbose form has a feature. A set without a
+// mask lists the bits that are on.
 func hasFeature(set []byte, feature string) (found bool) {
 	eachAttribute(attribute(set, unix.ETHTOOL_A_BITSET_BITS), func(_ uint16, bit []byte) {
 		if unix.ByteSliceToString(attribute(bit, unix.ETHTOOL_A_BITSET_BIT_NAME)) == feature {
@@ -129,7 +128,7 @@ func eachAttribute(b []byte, f func(typ uint16, value []byte)) {
 	}
 }
 
-// attribute returns nil if there is none of the type.
+// attribute returns the value of the attribute of a type, or nil if there is none.
 func attribute(b []byte, typ uint16) (value []byte) {
 	eachAttribute(b, func(t uint16, v []byte) {
 		if t == typ {

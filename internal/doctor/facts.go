@@ -1,7 +1,6 @@
 package doctor
 
-// facts are what findFacts finds out. The JSON names are documented in the
-// command's help.
+// facts are what findFacts finds out. The help of the command documents the JSON names.
 type facts struct {
 	OS              string        `json:"os"`
 	Kernel          kernelFacts   `json:"kernel"`

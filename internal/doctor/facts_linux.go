@@ -12,8 +12,8 @@ import (
 	"github.com/caddy-ktls/caddy-ktls/ktls"
 )
 
-// findFacts tries what can be tried, and looks at the rest. What it can't find out
-// it leaves empty.
+// findFacts tries what can be tried, and looks at the rest. It leaves empty what it can't
+// find out.
 func findFacts(selfTest func() []HTTPFault) facts {
 	root := os.DirFS("/")
 	f := facts{OS: runtime.GOOS, Kernel: findKernel(), Go: builtBy(runtime.Version()), Container: findContainer(root)}

@@ -1,22 +1,21 @@
 package doctor
 
-// A knownFault is one of the kernel or of Go, in what this module uses of it.
+// A knownFault is a known fault of the kernel or of Go, in a part that this module uses.
 type knownFault struct {
 	ID     string `json:"id"`
 	What   string `json:"what"`
 	Source string `json:"source"`
 
-	// The first release of the kernel of each branch that has the fix, in
-	// ascending order. Branches in between and before have none; later ones are
-	// born with it.
+	// The first kernel release with the fix in each branch, in ascending order. Branches
+	// in between and before have no fix. Later branches have had it from the start.
 	fixed []version
 }
 
 func (f knownFault) String() string { return f.ID + ": " + f.What + ", " + f.Source }
 
-// kernelFaults are those that can be reached when the kernel encrypts what is sent.
-// The versions are those of the kernel's own CVE records, as OSV has them. Of a fault
-// without such a record, they are those whose announcement on the mailing list
+// kernelFaults are the faults that can be reached when the kernel encrypts what is sent.
+// The versions come from the kernel's own CVE records, as OSV has them. For a fault
+// without such a record, they are the versions whose announcement on the mailing list
 // stable@vger.kernel.org, of 23 and 29 October 2025, lists the commit.
 var kernelFaults = []knownFault{
 	{
@@ -47,7 +46,7 @@ var kernelFaults = []knownFault{
 		ID:     "b014a4e066c5",
 		What:   "with an asynchronous cipher, memory is read when a send has failed already",
 		Source: "https://git.kernel.org/linus/b014a4e066c5",
-		fixed:  october2025[2:], // 5.4 and 5.10 have none
+		fixed:  october2025[2:], // 5.4 and 5.10 have no fix
 	},
 	{
 		ID:     "b6fe4c29bb51",
@@ -57,7 +56,7 @@ var kernelFaults = []knownFault{
 	},
 }
 
-// in tells whether a version of the kernel has the fault.
+// in reports whether a version of the kernel has the fault.
 func (f knownFault) in(v version) bool {
 	for _, fixed := range f.fixed {
 		if fixed[0] == v[0] && fixed[1] == v[1] {

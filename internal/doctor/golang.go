@@ -10,9 +10,9 @@ type goFacts struct {
 	Faults  []knownFault `json:"faults"`
 }
 
-// builtBy returns the known faults of the Go that runtime.Version names. The text may
-// hold more than a version, as in "devel go1.27-9b1a2c3 Mon Jun 1" or
-// "go1.26.5 X:nodwarf5". If there is no version in it, there are no known faults.
+// builtBy returns the known faults of the Go that a text of runtime.Version names. The
+// text may have more than a version, as in "devel go1.27-9b1a2c3 Mon Jun 1" or "go1.26.5
+// X:nodwarf5". If it has no version, no faults are known.
 func builtBy(text string) goFacts {
 	facts := goFacts{Version: text, Faults: []knownFault{}}
 	for field := range strings.FieldsSeq(text) {

@@ -1,7 +1,7 @@
 package doctor
 
-// An HTTPFault is something that this build's Go or Caddy does not do, although
-// package fileserver builds on it. Its self-test finds them.
+// An HTTPFault is something that package fileserver relies on, but this build's Go or
+// Caddy does not do. The self-test of fileserver finds it.
 type HTTPFault struct {
 	Protocol string `json:"protocol"` // HTTP/1.1 or HTTP/2
 	What     string `json:"fault"`
@@ -17,7 +17,7 @@ func (f HTTPFault) String() string {
 	return "files over " + f.Protocol + " take more work: " + f.What
 }
 
-// TakeNewer is what to do if Go or Caddy has changed.
+// TakeNewer says what to do if Go or Caddy has changed.
 const TakeNewer = "build Caddy with a newer version of this module, because Go or Caddy has changed. " +
 	"If there is none, please open an issue"
 

@@ -39,11 +39,11 @@ func (r *report) judgeKernel() {
 	r.add("kernel", state, text, todo...)
 }
 
-// recommended is the first version for which kernel TLS is recommended, see
-// README.md, Kernels.
+// recommended is the first version for which kernel TLS is recommended, see Kernels in
+// README.md.
 var recommended = version{6, 6, 0}
 
-// A version is a kernel's: 6.12.107.
+// A version is a kernel's version, such as 6.12.107.
 type version [3]int
 
 func (v version) String() string { return fmt.Sprintf("%d.%d.%d", v[0], v[1], v[2]) }
@@ -52,10 +52,10 @@ func (v version) less(w version) bool { return slices.Compare(v[:], w[:]) < 0 }
 
 var debianVersion = regexp.MustCompile(`\bDebian (\d+\.\d+\.\d+)-`)
 
-// upstreamVersion returns the kernel's version, and whether it tells which fixes the
-// kernel has. release is what uname -r prints, build what uname -v prints. Some
-// distributions stay at a number and add fixes, as with 6.8.0-45-generic. Where Debian
-// does so, build has the version.
+// upstreamVersion returns the kernel's version, and whether it shows which fixes the
+// kernel has. release is what uname -r prints, and build is what uname -v prints. Some
+// distributions keep a version and add fixes, as with 6.8.0-45-generic. Where Debian does
+// so, build has the real version.
 func upstreamVersion(release, build string) (v version, ok bool) {
 	if m := debianVersion.FindStringSubmatch(build); m != nil {
 		release = m[1]

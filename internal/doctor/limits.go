@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-// fewDescriptors is where the limit may hurt. Caddy's systemd unit sets 1048576
-// (github.com/caddyserver/dist).
+// fewDescriptors is the limit below which file descriptors may run out. Caddy's systemd
+// unit sets 1048576 (github.com/caddyserver/dist).
 const fewDescriptors = 8192
 
 func (r *report) judgeDescriptors() {

@@ -20,11 +20,11 @@ const (
 	moduleBuiltIn      = "built_in"
 	moduleNotLoaded    = "not_loaded"
 	moduleNotInstalled = "not_installed"
-	moduleGone         = "modules_gone" // no modules for the kernel that runs, but for another
+	moduleGone         = "modules_gone" // there are modules for another kernel, but none for the running one
 )
 
-// findModule returns the state of the module tls. root is the root of the file
-// system, release is what uname -r prints.
+// findModule returns the state of the module tls. root is the root of the file system,
+// and release is what uname -r prints.
 func findModule(root fs.FS, release string) string {
 	folder := "lib/modules/" + release
 	switch {
@@ -50,16 +50,16 @@ func findModule(root fs.FS, release string) string {
 	return moduleNotLoaded
 }
 
-// isTLSModule knows the module in modules.dep and modules.builtin, where its name
-// may end with .ko.zst or the like.
+// isTLSModule reports whether a line of modules.dep or modules.builtin is about the
+// module tls. There its file name may end with .ko.zst or the like.
 func isTLSModule(line string) bool {
 	file, _, _ := strings.Cut(line, ":")
 	return strings.HasPrefix(path.Base(file), "tls.ko")
 }
 
-// loadedAtBoot tells whether the module tls is loaded at boot. It looks where
-// modules-load.d(5) says, and in Debian's older /etc/modules. A file in a folder that
-// comes first replaces one of the same name in a later folder.
+// loadedAtBoot reports whether the module tls is loaded at boot. It looks where
+// modules-load.d(5) says, and in Debian's older /etc/modules. A file in an earlier folder
+// replaces a file of the same name in a later one.
 func loadedAtBoot(root fs.FS) bool {
 	isTLS := func(line string) bool { return strings.TrimSpace(line) == "tls" }
 	seen := make(map[string]bool)
@@ -95,7 +95,7 @@ func hasLine(root fs.FS, name string, match func(line string) bool) bool {
 	return false
 }
 
-// Why there is no kernel TLS, by the module's state.
+// moduleReasons says why there is no kernel TLS, by the module's state.
 var moduleReasons = map[string]string{
 	moduleNotLoaded:    "the module tls is not loaded",
 	moduleNotInstalled: "this kernel has no module tls",

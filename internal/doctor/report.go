@@ -23,7 +23,7 @@ const (
 	stateFail = "fail"
 )
 
-// A report is the facts, and what they mean.
+// A report has the facts and what they mean.
 type report struct {
 	Works   bool   `json:"works"`
 	Verdict string `json:"verdict"`

@@ -13,12 +13,11 @@ import (
 	"github.com/caddy-ktls/caddy-ktls/ktls"
 )
 
-// statusPath is where the admin endpoint has the Status.
+// statusPath is the path of the Status at the admin endpoint.
 const statusPath = "/ktls/status"
 
-// AdminAPI adds GET /ktls/status to the admin endpoint. The answer has the numbers
-// of the metrics as JSON. `caddy ktls status` asks for it. There is nothing to
-// configure.
+// AdminAPI adds GET /ktls/status to the admin endpoint. The response has the numbers of
+// the metrics as JSON. `caddy ktls status` shows it. There is nothing to configure.
 type AdminAPI struct{}
 
 // CaddyModule returns the Caddy module information.
@@ -47,19 +46,19 @@ func serveStatus(w http.ResponseWriter, r *http.Request) error {
 	return json.NewEncoder(w).Encode(status)
 }
 
-// A Status is what a Caddy process has done since it started.
+// A Status says what a Caddy process has done since it started.
 type Status struct {
-	// Kernel is "supported", or why kernel TLS is not available.
+	// Kernel is "supported", or says why kernel TLS is not available.
 	Kernel string `json:"kernel"`
-	// Ciphers are those that the kernel can do.
+	// Ciphers are the ciphers that the kernel can do.
 	Ciphers []string `json:"ciphers"`
-	// Servers are those that have had the directive ktls since the process started,
-	// sorted by their names.
+	// Servers are the HTTP servers that have had the directive ktls since the process
+	// started, sorted by name.
 	Servers []*ServerStatus `json:"servers"`
 }
 
-// A ServerStatus is what an HTTP server has done. Outcomes and reasons are the words
-// of the metrics.
+// A ServerStatus says what an HTTP server has done. Outcomes and reasons are the words of
+// the metrics.
 type ServerStatus struct {
 	Name               string           `json:"name"`
 	OffloadedNow       int64            `json:"offloaded_now"`       // open connections
@@ -99,7 +98,7 @@ func currentStatus() (*Status, error) {
 			}
 			name, ok := labels["server"]
 			if !ok {
-				continue // the kernel's
+				continue // a metric of the kernel
 			}
 			if servers[name] == nil {
 				servers[name] = &ServerStatus{

@@ -23,13 +23,13 @@ type Connections struct {
 	behind []string // the listener wrappers that stand behind ktls
 }
 
-// NewConnections returns those of the HTTP server of a name. behind are the names of
-// the listener wrappers that stand behind ktls.
+// NewConnections returns the Connections of an HTTP server, by its name. behind are the
+// names of the listener wrappers that stand behind ktls.
 func NewConnections(logger *zap.Logger, server string, behind []string) *Connections {
 	return &Connections{count: countersOf(server), logger: logger, behind: behind}
 }
 
-// Unavailable logs that the kernel has no kernel TLS, or could not be asked.
+// Unavailable logs that the kernel has no kernel TLS, or that it could not be tried.
 func (c *Connections) Unavailable(err error) {
 	message := "kernel TLS could not be tried; serving without it until a later try succeeds"
 	if errors.Is(err, errors.ErrUnsupported) {
@@ -38,7 +38,7 @@ func (c *Connections) Unavailable(err error) {
 	reasonLog.info(c.logger, message, ktls.KernelUnsupported.String(), zap.Error(err))
 }
 
-// Decided counts and logs a connection that is offloaded or not.
+// Decided counts and logs the final state of a connection.
 func (c *Connections) Decided(conn *ktls.Conn, d ktls.Decision) {
 	c.count.decided(d)
 	remote := zap.Stringer("remote", conn.RemoteAddr())
@@ -75,10 +75,10 @@ func (c *Connections) Retired(conn *ktls.Conn) {
 		"retired", zap.Stringer("remote", conn.RemoteAddr()))
 }
 
-// Closed counts an offloaded connection out.
+// Closed notes that an offloaded connection is closed.
 func (c *Connections) Closed(*ktls.Conn) { c.count.offloaded.Dec() }
 
-// Lost counts and logs a connection whose client may not have got everything.
+// Lost counts and logs a connection whose client may not have received everything.
 func (c *Connections) Lost(conn *ktls.Conn, err error) {
 	c.count.lost.Inc()
 	level := zap.WarnLevel
@@ -90,8 +90,8 @@ func (c *Connections) Lost(conn *ktls.Conn, err error) {
 	}
 }
 
-// Distrusted logs that files over HTTP/1.1 are copied from now on, and what to do. Over
-// HTTP/2 nothing depends on what other wrappers hand on.
+// Distrusted logs that files over HTTP/1.1 are copied from now on, and what to do about
+// it. Over HTTP/2, nothing depends on what other wrappers hand on.
 func (c *Connections) Distrusted() {
 	todo := doctor.TakeNewer
 	if behind := slices.DeleteFunc(slices.Clone(c.behind), func(name string) bool { return name == "ktls" }); len(behind) > 0 {

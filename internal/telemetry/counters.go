@@ -11,7 +11,7 @@ import (
 	"github.com/caddy-ktls/caddy-ktls/ktls"
 )
 
-// counters are those of one HTTP server.
+// counters are the counters of one HTTP server.
 type counters struct {
 	name          string
 	offloaded     prometheus.Gauge
@@ -26,7 +26,7 @@ type counters struct {
 	connections counterCache[outcome]
 }
 
-// An outcome is what becomes of a connection.
+// An outcome is the final state of a connection, with what was negotiated.
 type outcome struct {
 	state           ktls.State
 	version, cipher uint16 // zero if the handshake is not complete
@@ -44,14 +44,14 @@ func countersOf(name string) *counters {
 	}
 }
 
-// A counterCache keeps counters, because to find one by its labels takes longer
-// than everything else that is done for a small response.
+// A counterCache keeps counters, because finding one by its labels takes longer than
+// everything else that is done for a small response.
 type counterCache[K comparable] struct {
 	mu    sync.RWMutex
 	known map[K]prometheus.Counter
 }
 
-// get returns the counter of a key. It asks for the labels the first time.
+// get returns the counter for a key. It calls labels the first time.
 func (c *counterCache[K]) get(key K, all *prometheus.CounterVec, labels func() []string) prometheus.Counter {
 	c.mu.RLock()
 	counter := c.known[key]
@@ -68,7 +68,7 @@ func (c *counterCache[K]) get(key K, all *prometheus.CounterVec, labels func() [
 	return c.known[key]
 }
 
-// decided counts a connection that is offloaded or not.
+// decided counts the final state of a connection.
 func (c *counters) decided(d ktls.Decision) {
 	o := outcome{d.State, d.Version, d.CipherSuite}
 	c.connections.get(o, metrics.connections, func() []string {
@@ -82,14 +82,14 @@ func (c *counters) decided(d ktls.Decision) {
 	}
 }
 
-// sending counts a response with a file.
+// sending counts a response by its reason.
 func (c *counters) sending(reason fileserver.Reason) {
 	c.responses.get(reason, metrics.responses, func() []string {
 		return []string{c.name, cmp.Or(string(reason), "sendfile")}
 	}).Inc()
 }
 
-// done counts what is known when a response has been handled.
+// done counts what is known after a response was handled.
 func (c *counters) done(response *fileserver.Response) {
 	reason := response.Reason()
 	if !response.Eligible() {

@@ -1,12 +1,12 @@
-// Package telemetry tells operators what becomes of connections and responses, by
+// Package telemetry tells operators what becomes of connections and responses, through
 // metrics, the log, placeholders, the admin API and `caddy ktls status`.
 //
-// [Connections] and [Responses] are what the Caddy modules report to. All the others
-// read the metrics, so that they say the same.
+// The Caddy modules report to [Connections] and [Responses]. The admin API and the
+// command read the metrics, so they show the same numbers.
 //
 // # Locks
 //
-// Each cache of counters has a lock, counterCache.mu, which guards its map. The
-// registry of Prometheus takes locks of its own while it is held; nothing of this
-// module is called with it. No other code of this package waits for anybody.
+// Each cache of counters has a lock, counterCache.mu, which guards its map. While it is
+// held, the registry of Prometheus takes locks of its own, but nothing of this module is
+// called. No other code of this package waits for anybody.
 package telemetry

@@ -8,9 +8,9 @@ import (
 	"github.com/caddy-ktls/caddy-ktls/ktls"
 )
 
-// metrics belong to the process: connections outlive the configuration that
-// they were accepted under. All have the label server, the name of the HTTP
-// server in Caddy's configuration.
+// metrics belong to the process, because connections outlive the configuration that they
+// were accepted under. All of them have the label server, the name of the HTTP server in
+// Caddy's configuration.
 var metrics = struct {
 	connections   *prometheus.CounterVec
 	offloaded     *prometheus.GaugeVec
@@ -62,8 +62,8 @@ func Register(registry *prometheus.Registry) error {
 	return nil
 }
 
-// A kernelCollector tells what the kernel counts, for all processes of the
-// network namespace.
+// A kernelCollector collects what the kernel counts, for all processes of the network
+// namespace.
 type kernelCollector func() (map[string]uint64, error)
 
 var kernelConnections = prometheus.NewDesc("caddy_ktls_kernel_connections",

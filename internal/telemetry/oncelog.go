@@ -7,8 +7,8 @@ import (
 	"go.uber.org/zap/zapcore"
 )
 
-// reasonLog logs each reason at level info or warning once in the life of the
-// process, and at debug afterwards.
+// reasonLog logs each reason once in the life of the process, as info or as a warning.
+// Later it logs the reason at level debug.
 var reasonLog onceLog
 
 type onceLog struct{ seen sync.Map }

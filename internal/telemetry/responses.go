@@ -15,12 +15,13 @@ type Responses struct {
 	logger *zap.Logger
 }
 
-// NewResponses returns those of a handler of the HTTP server of a name.
+// NewResponses returns the Responses of a handler of an HTTP server, by the server's
+// name.
 func NewResponses(logger *zap.Logger, server string) *Responses {
 	return &Responses{count: countersOf(server), logger: logger}
 }
 
-// Sending counts and logs a response that is a file.
+// Sending counts and logs a response whose body is a file.
 func (r *Responses) Sending(_ *http.Request, reason fileserver.Reason) {
 	r.count.sending(reason)
 	if reason != fileserver.ReasonNone {
@@ -44,8 +45,8 @@ func (r *Responses) Done(req *http.Request, response *fileserver.Response) {
 	}
 }
 
-// Placeholder returns the value of one of the handler's placeholders. The response is
-// nil where the kernel has no kernel TLS.
+// Placeholder returns the value of a placeholder of the handler. response is nil where
+// the kernel has no kernel TLS.
 func Placeholder(response *fileserver.Response, key string) (value any, known bool) {
 	switch key {
 	case "http.ktls.status":
@@ -59,8 +60,8 @@ func Placeholder(response *fileserver.Response, key string) (value any, known bo
 	return nil, false
 }
 
-// status says whether a response's connection is offloaded, or why not; and if it
-// is but the body, a file, is copied, why that.
+// status says whether a response's connection is offloaded, or why not. If the connection
+// is offloaded but the body, a file, is copied, it says why that is.
 func status(response *fileserver.Response) string {
 	if response == nil {
 		return ktls.KernelUnsupported.String()

@@ -19,7 +19,7 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// StatusCommand is `caddy ktls status`.
+// StatusCommand returns the command `caddy ktls status`.
 func StatusCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "status [--address <interface>] [--config <path> [--adapter <name>]] [--json]",
@@ -78,7 +78,7 @@ func showStatus(to io.Writer, address string, asJSON bool) error {
 	return status.write(to)
 }
 
-// write writes a Status for people.
+// write writes a Status as text for people.
 func (s *Status) write(to io.Writer) error {
 	table := tabwriter.NewWriter(to, 0, 0, 2, ' ', 0)
 	var err error
@@ -114,7 +114,7 @@ func (s *Status) write(to io.Writer) error {
 	return errors.Join(err, table.Flush())
 }
 
-// byWord lists numbers, the largest first.
+// byWord lists numbers with their words, the largest first.
 func byWord(numbers map[string]int64, format func(int64) string) string {
 	words := slices.SortedFunc(maps.Keys(numbers), func(a, b string) int {
 		return cmp.Or(cmp.Compare(numbers[b], numbers[a]), cmp.Compare(a, b))

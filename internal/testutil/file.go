@@ -7,14 +7,14 @@ import (
 	"testing"
 )
 
-// WriteFile makes a file, and the folders that it lies in.
+// WriteFile writes a file, and makes the folders that it lies in.
 func WriteFile(t testing.TB, name string, content []byte) {
 	t.Helper()
 	Must(t, os.MkdirAll(filepath.Dir(name), 0o755))
 	Must(t, os.WriteFile(name, content, 0o644))
 }
 
-// TempFile makes a file that is gone after the test, and returns its name.
+// TempFile makes a file that is removed after the test, and returns its name.
 func TempFile(t testing.TB, content []byte) (name string) {
 	t.Helper()
 	name = filepath.Join(t.TempDir(), "file")
@@ -22,7 +22,7 @@ func TempFile(t testing.TB, content []byte) (name string) {
 	return name
 }
 
-// OpenFile makes a file as TempFile does, and opens it to be read until the test ends.
+// OpenFile makes a file as TempFile does, and opens it for reading until the test ends.
 func OpenFile(t testing.TB, content []byte) *os.File {
 	t.Helper()
 	f, err := os.Open(TempFile(t, content))
@@ -31,7 +31,7 @@ func OpenFile(t testing.TB, content []byte) *os.File {
 	return f
 }
 
-// ReadFile returns what a file holds.
+// ReadFile returns the content of a file.
 func ReadFile(t testing.TB, name string) string {
 	t.Helper()
 	content, err := os.ReadFile(name)
@@ -39,7 +39,7 @@ func ReadFile(t testing.TB, name string) string {
 	return string(content)
 }
 
-// ParseJSON returns what JSON means. V is any where only the meaning counts.
+// ParseJSON returns what JSON text means. V is any if only the meaning matters.
 func ParseJSON[V any](t testing.TB, text string) (v V) {
 	t.Helper()
 	Must(t, json.Unmarshal([]byte(text), &v))

@@ -15,19 +15,19 @@ func Listen(t testing.TB) net.Listener {
 	return ln
 }
 
-// FreeAddress returns an address of 127.0.0.1 that nobody listens at.
+// FreeAddress returns an address of 127.0.0.1 at which nobody listens.
 func FreeAddress(t testing.TB) string {
 	t.Helper()
 	return net.JoinHostPort("127.0.0.1", FreePorts(t, 1)[0])
 }
 
-// FreePorts returns ports of 127.0.0.1 that nobody listens at, each another.
+// FreePorts returns n different ports of 127.0.0.1 at which nobody listens.
 func FreePorts(t testing.TB, n int) (ports []string) {
 	t.Helper()
 	for range n {
 		ln, err := net.Listen("tcp", "127.0.0.1:0")
 		Must(t, err)
-		defer ln.Close() // when all of them are known
+		defer ln.Close() // so that all of them differ
 		_, port, err := net.SplitHostPort(ln.Addr().String())
 		Must(t, err)
 		ports = append(ports, port)
@@ -35,13 +35,13 @@ func FreePorts(t testing.TB, n int) (ports []string) {
 	return ports
 }
 
-// A WrappingListener has what Wrap makes of each connection.
+// A WrappingListener accepts what Wrap makes of each connection.
 type WrappingListener struct {
 	net.Listener
 	Wrap func(net.Conn) net.Conn
 }
 
-// Accept returns a connection that is wrapped.
+// Accept returns the next connection, wrapped.
 func (l WrappingListener) Accept() (net.Conn, error) {
 	conn, err := l.Listener.Accept()
 	if err != nil {

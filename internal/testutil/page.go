@@ -5,16 +5,16 @@ import (
 	"testing"
 )
 
-// A Page is the text of a page of documentation.
+// A Page is the text of a page of the documentation.
 type Page struct {
-	Text   []string // what stands outside of fences, in order
+	Text   []string // the text outside of fences, in order
 	Blocks []Block
 }
 
-// A Block is what stands between two fences.
+// A Block is the text between two fences.
 type Block struct{ Kind, Body string }
 
-// ReadPage reads a file of Markdown.
+// ReadPage reads a Markdown file.
 func ReadPage(t testing.TB, name string) (page Page) {
 	t.Helper()
 	parts := strings.Split(ReadFile(t, name), "```")

@@ -10,7 +10,7 @@ import (
 // would be skipped because kernel TLS or a client program is missing.
 const EnvRequired = "KTLS_REQUIRED"
 
-// Required tells whether EnvRequired is set.
+// Required reports whether EnvRequired is set.
 func Required() bool { return os.Getenv(EnvRequired) != "" }
 
 // Missing skips the test because something is missing, or fails it where everything
@@ -24,8 +24,8 @@ func Missing(t testing.TB, what string) {
 }
 
 // RequireKernelTLS skips the test where the kernel has no TLS, or fails it where
-// everything is required. probe is Probe of package ktls, and what it finds is returned.
-// The fake kernel has TLS.
+// everything is required. probe is Probe of package ktls. RequireKernelTLS returns what
+// it finds. The fake kernel has TLS.
 func RequireKernelTLS[S any](t testing.TB, probe func() (S, error)) (support S) {
 	t.Helper()
 	support, err := probe()

@@ -1,7 +1,7 @@
-// Package testutil has what the tests of more than one package are written with.
+// Package testutil has what the tests of several packages share.
 //
-// It imports no other package of this module, so that the tests of any of them can
-// import it. What takes Caddy is in package caddytest below it.
+// It imports no other package of this module, so the tests of any of them can import it.
+// What needs Caddy is in package caddytest below it.
 package testutil
 
 import (
@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// Must ends the test if there is an error.
+// Must ends the test if err is not nil.
 func Must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
@@ -17,7 +17,7 @@ func Must(t testing.TB, err error) {
 	}
 }
 
-// WantError fails the test unless err is want, as by errors.Is.
+// WantError fails the test unless err matches want, as by errors.Is.
 func WantError(t testing.TB, err, want error) {
 	t.Helper()
 	if !errors.Is(err, want) {

@@ -25,15 +25,16 @@ func TLSConfig() (*tls.Config, *http.Client) {
 	return &tls.Config{Certificates: stock.TLS.Certificates}, stock.Client()
 }
 
-// ClientConfig returns the configuration of such a client for connections of its own.
+// ClientConfig returns the configuration of such a client, for connections that the test
+// makes itself.
 func ClientConfig(client *http.Client, protocols ...string) *tls.Config {
 	config := client.Transport.(*http.Transport).TLSClientConfig.Clone()
 	config.ServerName, config.NextProtos = "example.com", protocols
 	return config
 }
 
-// SelfSigned returns a certificate of nobody's authority, for a server of these names
-// or, without any, for a client.
+// SelfSigned returns a self-signed certificate, for a server with these names or, without
+// names, for a client.
 func SelfSigned(t testing.TB, names ...string) tls.Certificate {
 	t.Helper()
 	key, err := NewKey()
@@ -43,7 +44,7 @@ func SelfSigned(t testing.TB, names ...string) tls.Certificate {
 	return certificate
 }
 
-// NewKey makes a key for ECDSA.
+// NewKey makes an ECDSA key.
 func NewKey() (crypto.Signer, error) { return ecdsa.GenerateKey(elliptic.P256(), rand.Reader) }
 
 // Certify returns a certificate as SelfSigned does, for a key of any kind.
@@ -60,7 +61,7 @@ func Certify(key crypto.Signer, names ...string) (tls.Certificate, error) {
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}, err
 }
 
-// PEM returns a certificate and its key as they are in files.
+// PEM returns a certificate and its key in PEM, as files have them.
 func PEM(t testing.TB, certificate tls.Certificate) (public, private []byte) {
 	t.Helper()
 	key, err := x509.MarshalPKCS8PrivateKey(certificate.PrivateKey)
@@ -69,7 +70,7 @@ func PEM(t testing.TB, certificate tls.Certificate) (public, private []byte) {
 		pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key})
 }
 
-// LoggedSecret returns the first secret of a label in a key log.
+// LoggedSecret returns the first secret with a label in a key log.
 func LoggedSecret(t testing.TB, log, label string) []byte {
 	t.Helper()
 	for line := range strings.Lines(log) {

@@ -6,11 +6,11 @@ import (
 	"time"
 )
 
-// Patience bounds every wait for something that happens by itself. Emulated machines
-// are slow.
+// Patience limits every wait for something that happens by itself. Emulated machines are
+// slow.
 const Patience = time.Minute
 
-// Eventually asks until there is no error, for as long as Patience.
+// Eventually calls ask until it returns no error, for no longer than Patience.
 func Eventually(t testing.TB, what string, ask func() error) {
 	t.Helper()
 	EventuallyWithin(t, Patience, what, ask)
@@ -32,8 +32,8 @@ func EventuallyWithin(t testing.TB, limit time.Duration, what string, ask func()
 	}
 }
 
-// Returns ends the test, with the stacks of all goroutines, if f does not return for as
-// long as Patience. It runs f in another goroutine, where f can't end the test.
+// Returns ends the test, with the stacks of all goroutines, if f does not return within
+// Patience. It runs f in another goroutine, where f can't end the test.
 func Returns(t testing.TB, what string, f func()) {
 	t.Helper()
 	returned := make(chan struct{})
