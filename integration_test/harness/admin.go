@@ -15,7 +15,8 @@ import (
 	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
-// Admin asks the admin endpoint, and returns the answer, which has to be 200.
+// Admin sends a request to the admin endpoint, and returns the body of the response,
+// whose status must be 200.
 func (c *Caddy) Admin(t testing.TB, method, path, contentType, body string) []byte {
 	t.Helper()
 	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
@@ -44,7 +45,7 @@ func (c *Caddy) Reload(t testing.TB, caddyfile string) {
 	c.Admin(t, http.MethodPost, "/load", "text/caddyfile", c.complete(caddyfile))
 }
 
-// Command runs a command of Caddy and returns what it prints and its exit code.
+// Command runs a command of Caddy. It returns what the command prints and its exit code.
 func (c *Caddy) Command(t testing.TB, args ...string) (stdout, stderr string, code int) {
 	t.Helper()
 	self, err := os.Executable()

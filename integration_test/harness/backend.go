@@ -10,8 +10,9 @@ import (
 	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
-// UpgradingBackend is a server that takes any request to upgrade to a protocol, and then
-// serves the connection, of which r has what the client sends. It returns its address.
+// UpgradingBackend starts a server that accepts any request to upgrade to a protocol, and
+// then serves the connection. r has what the client sends. It returns the server's
+// address.
 func UpgradingBackend(t testing.TB, protocol string, serve func(conn *net.TCPConn, r *bufio.Reader)) (address string) {
 	t.Helper()
 	ln := testutil.Listen(t)
@@ -38,7 +39,8 @@ func UpgradingBackend(t testing.TB, protocol string, serve func(conn *net.TCPCon
 	return ln.Addr().String()
 }
 
-// UpgradeText is a request of HTTP/1.1 for a path of localhost, to upgrade to a protocol.
+// UpgradeText returns a request of HTTP/1.1 for a path of localhost, to upgrade to a
+// protocol.
 func UpgradeText(path, protocol string) string {
 	return RequestText(path, "Connection: Upgrade", "Upgrade: "+protocol)
 }

@@ -13,27 +13,27 @@ import (
 	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
-// A Caddy is a Caddy with this module that runs as a process of its own. It is at the
-// same time its first site, see [Site]. Fields are to be set before it is started.
+// A Caddy is a Caddy with this module that runs as a process of its own. It is also its
+// first site, see [Site]. Fields must be set before it is started.
 type Caddy struct {
 	Site            // at {$PORT}
 	*Process        // since it was started
 	Root     Root   // the site's files
-	Log      Log    // that the process writes
+	Log      Log    // the log that the process writes
 	Dir      string // everything that Caddy writes, and Root
 	Socket   string // of the admin endpoint
 	Env      []string
-	Program  string     // other than the tests' own
+	Program  string     // if not the test binary
 	Under    []string   // what Caddy runs under, with its arguments
-	Files    []*os.File // that it inherits, from descriptor 3 on
+	Files    []*os.File // files that it inherits, from descriptor 3 on
 }
 
-// NewCaddy returns a Caddy that is yet to be started, so that a test can put files
-// into its root. In Caddyfiles {$PORT}, {$PORT2} and {$PORT3} are free ports, {$ROOT}
-// is the root, and {$DIR} a folder that is the test's.
+// NewCaddy returns a Caddy that has not been started, so that a test can put files into
+// its root. In Caddyfiles {$PORT}, {$PORT2} and {$PORT3} are free ports, {$ROOT} is the
+// root, and {$DIR} is a folder of the test.
 func NewCaddy(t testing.TB) *Caddy {
 	t.Helper()
-	// Names of unix sockets are short: not t.TempDir.
+	// Names of unix sockets must be short, so this is not t.TempDir.
 	dir, err := os.MkdirTemp("", "ktls-")
 	testutil.Must(t, err)
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
@@ -51,13 +51,13 @@ func NewCaddy(t testing.TB) *Caddy {
 // Environ returns the environment of this process with [CaddyEnviron].
 func Environ(dir string) []string { return append(os.Environ(), CaddyEnviron(dir)...) }
 
-// CaddyEnviron returns the variables that make the test binary a Caddy that stores below
-// dir what it has to.
+// CaddyEnviron returns the variables that make the test binary a Caddy that stores its
+// data below dir.
 func CaddyEnviron(dir string) []string {
 	return []string{envCaddy + "=1", "HOME=" + dir, "XDG_DATA_HOME=" + dir, "XDG_CONFIG_HOME=" + dir}
 }
 
-// StartCaddy is NewCaddy and Start.
+// StartCaddy calls NewCaddy and Start.
 func StartCaddy(t testing.TB, caddyfile string) *Caddy {
 	t.Helper()
 	c := NewCaddy(t)
@@ -74,15 +74,15 @@ func StartWithFile(t testing.TB, size int64, caddyfile string) (*Caddy, File) {
 	return c, f
 }
 
-// Start starts Caddy and waits until it serves, and has the certificates that it
-// manages. The Caddyfile needs no global options. At the end of the test Caddy is
-// killed, and its log inspected.
+// Start starts Caddy. It waits until Caddy serves and has the certificates that it
+// manages. The Caddyfile needs no global options. At the end of the test Caddy is killed,
+// and its log inspected.
 func (c *Caddy) Start(t testing.TB, caddyfile string) {
 	t.Helper()
 	c.run(t, c.complete(caddyfile), c.Ready)
 }
 
-// StartExactly is Start for a Caddyfile that is left as it is. ready returns an error
+// StartExactly is Start for a Caddyfile that is used unchanged. ready returns an error
 // until Caddy serves.
 func (c *Caddy) StartExactly(t testing.TB, caddyfile string, ready func() error) {
 	t.Helper()
@@ -113,9 +113,9 @@ func (c *Caddy) run(t testing.TB, caddyfile string, ready func() error) {
 // File returns the name of the Caddyfile.
 func (c *Caddy) File() string { return filepath.Join(c.Dir, "Caddyfile") }
 
-// complete adds the global options that every test needs. Caddy cleans its storage
-// when it starts: a folder that a certificate is just to be put into is empty, is
-// removed, and the next try comes after a minute.
+// complete adds the global options that every test needs. Caddy cleans its storage when
+// it starts. If a folder for a new certificate is still empty, Caddy removes it, and
+// tries again only after a minute.
 func (c *Caddy) complete(caddyfile string) string {
 	global := "admin unix/" + c.Socket + `
 	skip_install_trust
@@ -131,7 +131,7 @@ func (c *Caddy) complete(caddyfile string) string {
 	return "{\n\t" + global + "}\n" + caddyfile + "\n"
 }
 
-// Ready returns what is missing until Caddy serves.
+// Ready returns an error that says what is missing until Caddy serves.
 func (c *Caddy) Ready() error {
 	served := false
 	var wanted, cached []string
@@ -156,15 +156,15 @@ func (c *Caddy) Ready() error {
 	return nil
 }
 
-// At returns the site at the port that a variable of the environment has, as PORT2.
+// At returns the site at the port in an environment variable, such as PORT2.
 func (c *Caddy) At(variable string) Site {
 	site := c.Site
 	site.Port = c.Getenv(variable)
 	return site
 }
 
-// Stock returns the site at {$PORT2}, which is the one without the module in tests
-// that compare.
+// Stock returns the site at {$PORT2}. In tests that compare, that is the site without the
+// module.
 func (c *Caddy) Stock() Site { return c.At("PORT2") }
 
 // Getenv returns a variable of Caddy's environment.
@@ -177,5 +177,5 @@ func (c *Caddy) Getenv(name string) string {
 	return ""
 }
 
-// Storage is the folder of Caddy's certificates and keys.
+// Storage returns the folder of Caddy's certificates and keys.
 func (c *Caddy) Storage() string { return filepath.Join(c.Dir, "caddy") }

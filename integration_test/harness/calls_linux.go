@@ -2,7 +2,7 @@ package harness
 
 import "os"
 
-// limitCalls has system calls of this Caddy fail, or lie, if the test has asked for
+// limitCalls makes system calls of this Caddy fail, or lie, if the test has asked for
 // that.
 func limitCalls() error {
 	if kind := os.Getenv(envSandbox); kind != "" {

@@ -9,7 +9,7 @@ import (
 )
 
 // Client returns an HTTP client for all names that the site may have. Without a
-// configuration it speaks HTTP/1.1; NextProtos decides otherwise.
+// configuration it speaks HTTP/1.1. With one, NextProtos decides.
 func (s Site) Client(t testing.TB, config *tls.Config) *http.Client {
 	t.Helper()
 	if config == nil {
@@ -33,7 +33,7 @@ func (s Site) Client(t testing.TB, config *tls.Config) *http.Client {
 	}
 }
 
-// dialLocal dials 127.0.0.1, whatever name is asked for.
+// dialLocal returns a function that dials 127.0.0.1, whatever host it is given.
 func dialLocal(dialer *net.Dialer) func(ctx context.Context, network, address string) (net.Conn, error) {
 	return func(ctx context.Context, network, address string) (net.Conn, error) {
 		_, port, err := net.SplitHostPort(address)
@@ -50,8 +50,8 @@ func (s Site) ProtocolClient(t testing.TB, protocol string) *http.Client {
 	return s.Client(t, s.TLSConfig(t, protocol))
 }
 
-// NarrowClient returns a client that takes little at a time, so that the server can't
-// finish a response which is not read.
+// NarrowClient returns a client with a small window, so that the server can't finish a
+// response that nobody reads.
 func (s Site) NarrowClient(t testing.TB, config *tls.Config) *http.Client {
 	t.Helper()
 	client := s.Client(t, config)
@@ -61,13 +61,13 @@ func (s Site) NarrowClient(t testing.TB, config *tls.Config) *http.Client {
 	return client
 }
 
-// ClientOver returns an HTTP client of a protocol with a way to connect.
+// ClientOver returns an HTTP client for a protocol that connects by dial.
 func (s Site) ClientOver(t testing.TB, protocol string, dial func() (net.Conn, error)) *http.Client {
 	t.Helper()
 	return Over(s.ProtocolClient(t, protocol), dial)
 }
 
-// Over has a client connect in another way, and returns it.
+// Over makes a client connect by dial, and returns the client.
 func Over(client *http.Client, dial func() (net.Conn, error)) *http.Client {
 	client.Transport.(*http.Transport).DialContext = func(context.Context, string, string) (net.Conn, error) {
 		return dial()
@@ -88,7 +88,7 @@ func (s Site) ForEachProtocol(t *testing.T, test func(t *testing.T, client *http
 	}
 }
 
-// ProtocolOf returns what the requests of a client have as their protocol.
+// ProtocolOf returns the protocol that the requests of a client have.
 func ProtocolOf(client *http.Client) string {
 	if client.Transport.(*http.Transport).Protocols.HTTP2() {
 		return "HTTP/2.0"

@@ -17,11 +17,11 @@ type Counts map[string]int64
 // KernelTaken counts the connections that the kernel has taken since it booted.
 const KernelTaken = "tls_tx"
 
-// AnyNumber stands for a change that a test can't foretell.
+// AnyNumber stands for a change that a test can't predict.
 const AnyNumber = -1
 
-// ReadCounters reads the module's counters from Caddy's metrics. What says how bodies
-// are copied that are not worth more is left out, and so are gauges.
+// ReadCounters reads the module's counters from Caddy's metrics. It leaves out gauges,
+// and what says how bodies too small to be offloaded are copied.
 func ReadCounters(metrics io.Reader) (Counts, error) {
 	parser := expfmt.NewTextParser(model.UTF8Validation)
 	families, err := parser.TextToMetricFamilies(metrics)
@@ -52,7 +52,8 @@ func ReadCounters(metrics io.Reader) (Counts, error) {
 	return all, nil
 }
 
-// Sent is what one connection changes that carries these files by sendfile(2).
+// Sent returns the changes of the counters by one connection that carries these files by
+// sendfile(2).
 func Sent(files ...File) Counts {
 	want := Counts{"connections:offloaded": 1}
 	for _, f := range files {
@@ -61,20 +62,20 @@ func Sent(files ...File) Counts {
 	return want
 }
 
-// SentByKernel is what one connection changes that carries one response of a size by
-// sendfile(2).
+// SentByKernel returns the changes by one connection that carries one response of a size
+// by sendfile(2).
 func SentByKernel(size int64) Counts { return SentTimes(1, 1, size) }
 
-// SentTimes is what connections change that carry responses by sendfile(2), of so many
-// bytes altogether.
+// SentTimes returns the changes by connections that carry responses by sendfile(2), of so
+// many bytes altogether.
 func SentTimes(connections, responses, bytes int64) Counts {
 	return Counts{"connections:offloaded": connections, "responses:sendfile": responses, "sendfile_bytes": bytes}
 }
 
-// Copied is what one connection changes that is not worth offloading.
+// Copied returns the changes by one connection that is not worth offloading.
 func Copied() Counts { return Counts{"connections:not_needed": 1} }
 
-// SentOrNot is what a file of a size changes on a connection of its own.
+// SentOrNot returns the changes by a file of a size on a connection of its own.
 func SentOrNot(size int64) Counts {
 	if size < MinSize {
 		return Copied()

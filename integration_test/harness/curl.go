@@ -10,7 +10,7 @@ import (
 	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
-// Curl runs curl with the site's root certificate and returns the digest of what it
+// Curl runs curl with the site's root certificate, and returns the digest of what it
 // prints.
 func (s Site) Curl(t testing.TB, args ...string) Digest {
 	t.Helper()
@@ -22,7 +22,7 @@ func (s Site) Curl(t testing.TB, args ...string) Digest {
 	return d
 }
 
-// WantCurl has curl get a file, and fails the test if something else comes. The last
+// WantCurl gets a file with curl, and fails the test if something else comes. The last
 // argument is the file's address.
 func (s Site) WantCurl(t testing.TB, f File, args ...string) {
 	t.Helper()

@@ -9,7 +9,7 @@ import (
 	"io"
 )
 
-// A Digest is what a body is compared by.
+// A Digest stands for a body in comparisons.
 type Digest struct {
 	Size int64
 	Sum  [sha256.Size]byte
@@ -45,13 +45,13 @@ func (d *Digester) Write(p []byte) (int, error) {
 // Digest returns the digest of what was written so far.
 func (d *Digester) Digest() Digest { return Digest{d.size, [sha256.Size]byte(d.sum.Sum(nil))} }
 
-// A Comparison compares what is written to it with what is to come. It tells more
-// than a digest: also what is not whole has to be right.
+// A Comparison compares what is written to it with what should come. It checks more than
+// a digest: even an incomplete body must be right.
 type Comparison struct {
-	Rest []byte // that is still to come
+	Rest []byte // what is still to come
 }
 
-// ErrDiffers is what a [Comparison] returns.
+// ErrDiffers is the error of a [Comparison] that finds a difference.
 var ErrDiffers = errors.New("not what the file has")
 
 func (c *Comparison) Write(p []byte) (int, error) {

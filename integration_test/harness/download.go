@@ -10,8 +10,8 @@ import (
 	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
-// A Download is a response over HTTP/1.1 that is being read slowly: so far, its
-// beginning.
+// A Download is a response over HTTP/1.1 that is read slowly. So far, its beginning was
+// read.
 type Download struct {
 	conn *tls.Conn
 	resp *http.Response
@@ -40,8 +40,8 @@ func (d *Download) Rest() (Digest, error) {
 	return d.body.Digest(), err
 }
 
-// WantFile reads the rest, ends the connection, and fails the test if something else
-// than a whole file has come.
+// WantFile reads the rest, ends the connection, and fails the test unless a whole file
+// has come.
 func (d *Download) WantFile(t testing.TB, f File) {
 	t.Helper()
 	got, err := d.Rest()

@@ -33,8 +33,8 @@ const (
 	fopenDirect  = 1    // FOPEN_DIRECT_IO
 )
 
-// A FUSE is a file system that the test itself serves, so that reads can wait, or
-// fail. Its files are called a to z and have the same content.
+// A FUSE is a file system that the test itself serves, so that reads can wait or fail.
+// Its files are called a to z and have the same content.
 type FUSE struct {
 	dev     int // not an *os.File: before the mount the poller finds an error
 	Content []byte

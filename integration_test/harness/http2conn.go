@@ -17,15 +17,15 @@ import (
 	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
-// An HTTP2Conn is a client's connection of HTTP/2 that holds the server to the windows
-// and the frame size that it gives. Settings count from their acknowledgment on.
-// Exported fields may be read in the function that Wait calls, and when Done is closed.
+// An HTTP2Conn is a client's HTTP/2 connection that holds the server to the windows and
+// the frame size that the client has given. Settings count from their acknowledgment on.
+// Exported fields may be read in the function that Wait calls, and after Done is closed.
 type HTTP2Conn struct {
 	Done <-chan struct{} // closed when nothing is read any more
 
 	t     testing.TB
 	conn  io.WriteCloser
-	abort func() // ends the connection without saying so
+	abort func() // ends the connection without telling the server
 
 	mu      sync.Mutex // guards what follows
 	changed *sync.Cond
@@ -41,7 +41,7 @@ type HTTP2Conn struct {
 	Err    error // that ended the reading
 }
 
-// flow is what the server is held to.
+// flow is what the server must keep to.
 type flow struct {
 	windows  Windows
 	window   int64           // of the connection
@@ -53,19 +53,19 @@ type flow struct {
 // Windows say how windows begin and how they are opened.
 type Windows struct {
 	Initial, MaxFrame uint32
-	// By how much a window is opened when less is left of it; 0: never. If it is
-	// negative, the window is opened when nothing is left.
+	// By how much a window is opened when less than that is left of it. 0 means never. If
+	// it is negative, the window is opened when nothing is left.
 	Stream, Connection int64
 }
 
-// InitialWindow is that of every HTTP/2 connection (RFC 9113, section 6.9.2).
+// InitialWindow is the first window of every HTTP/2 connection (RFC 9113, section 6.9.2).
 const InitialWindow = 65_535
 
-// WideWindows let the server send what it likes.
+// WideWindows let the server send as much as it likes.
 func WideWindows() Windows { return Windows{Initial: 1 << 30, MaxFrame: 16384, Connection: 1 << 24} }
 
-// due tells by how much a window of that many bytes is to be opened, 0 if it is not
-// time to.
+// due returns by how much a window of that many bytes must be opened now, 0 if it need
+// not be.
 func due(window, by int64) int64 {
 	switch {
 	case by < 0 && window <= 0:
@@ -76,7 +76,7 @@ func due(window, by int64) int64 {
 	return 0
 }
 
-// A Stream is what has come on a stream. It may be read as the fields of HTTP2Conn.
+// A Stream is what has come on a stream. It may be read when the fields of HTTP2Conn may.
 type Stream struct {
 	ID     uint32
 	Window int64
@@ -87,8 +87,8 @@ type Stream struct {
 	Reset  bool // by the server
 	Code   http2.ErrCode
 
-	own      int  // frames of the module's own, as far as they are whole
-	canceled bool // by the client, which takes no notice of what comes then
+	own      int  // whole frames that the module has made itself
+	canceled bool // by the client, which ignores what comes then
 }
 
 // OpenHTTP2 opens a connection to a site.
@@ -127,7 +127,7 @@ func NewHTTP2(t testing.TB, conn io.ReadWriteCloser, windows Windows) *HTTP2Conn
 	return h
 }
 
-// Send writes frames. The connection may be gone: reading tells.
+// Send writes frames. If the connection has gone, reading reports it.
 func (h *HTTP2Conn) Send(write func(*http2.Framer) error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -152,7 +152,7 @@ func Fields(method, path string, headers ...string) []string {
 	return append([]string{":method", method, ":scheme", "https", ":authority", "localhost", ":path", path}, headers...)
 }
 
-// Begin begins a stream, whose request may be whole with it.
+// Begin begins a stream. whole says that the request ends with its header.
 func (h *HTTP2Conn) Begin(priority http2.PriorityParam, whole bool, fields ...string) *Stream {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -184,7 +184,7 @@ func (h *HTTP2Conn) Close() {
 	<-h.Done
 }
 
-// Wait waits until something holds.
+// Wait waits until holds returns true.
 func (h *HTTP2Conn) Wait(what string, holds func() bool) {
 	h.t.Helper()
 	timer := time.AfterFunc(testutil.Patience, h.abort)
@@ -199,7 +199,7 @@ func (h *HTTP2Conn) Wait(what string, holds func() bool) {
 	}
 }
 
-// state tells of the streams that have not ended. Caller holds h.mu.
+// state describes the streams that have not ended. Caller holds h.mu.
 func (h *HTTP2Conn) state() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "window %d, GOAWAY %v, settings to be acknowledged: %v", h.flow.window, h.GoAway, h.flow.unacked)

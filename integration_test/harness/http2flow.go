@@ -2,7 +2,7 @@ package harness
 
 import "golang.org/x/net/http2"
 
-// Configure sends settings. Those before it have to be acknowledged.
+// Configure sends settings. All earlier settings must have been acknowledged.
 func (h *HTTP2Conn) Configure(settings ...http2.Setting) {
 	h.Send(func(f *http2.Framer) error {
 		h.flow.unacked = settings
@@ -16,7 +16,7 @@ func (h *HTTP2Conn) Settled() {
 	h.Wait("the settings are acknowledged", func() bool { return h.flow.unacked == nil })
 }
 
-// acknowledged puts the settings into force. Caller holds h.mu.
+// acknowledged applies the settings. Caller holds h.mu.
 func (h *HTTP2Conn) acknowledged() {
 	settings := h.flow.unacked
 	h.flow.unacked = nil
@@ -35,8 +35,7 @@ func (h *HTTP2Conn) acknowledged() {
 	}
 }
 
-// open opens a stream's window, or the connection's, if it is time to. Caller holds
-// h.mu.
+// open opens a stream's window, or the connection's, if it is due. Caller holds h.mu.
 func (h *HTTP2Conn) open(s *Stream) {
 	if s == nil {
 		if n := due(h.flow.window, h.flow.windows.Connection); n > 0 {
@@ -117,8 +116,8 @@ func (h *HTTP2Conn) take(frame http2.Frame) {
 	}
 }
 
-// takeData takes data, and fails the test if the server may not send them. Caller
-// holds h.mu.
+// takeData takes data, and fails the test if the server was not allowed to send them.
+// Caller holds h.mu.
 func (h *HTTP2Conn) takeData(s *Stream, f *http2.DataFrame) {
 	s.Window -= int64(f.Length)
 	h.flow.window -= int64(f.Length)

@@ -9,8 +9,8 @@ import (
 	"golang.org/x/net/http2"
 )
 
-// These are the payloads of whole DATA frames that the module makes itself, from files
-// and from memory; the HTTP/2 server fills frames.
+// The payloads of whole DATA frames that the module makes itself, from files and from
+// memory. The HTTP/2 server fills its frames.
 const (
 	OwnFileFrame = 16_368
 	ownFrame     = 16_375
@@ -22,8 +22,7 @@ func (h *HTTP2Conn) Begun(s *Stream, n int) {
 	h.Wait(fmt.Sprintf("stream %d has %d bytes", s.ID, n), func() bool { return len(s.Body) >= n || s.Reset })
 }
 
-// WantBody waits for the end of a stream and fails the test if something else has
-// come.
+// WantBody waits for the end of a stream, and fails the test if something else has come.
 func (h *HTTP2Conn) WantBody(s *Stream, status int, body Digest) {
 	h.t.Helper()
 	h.Over(s)
@@ -64,15 +63,15 @@ func (h *HTTP2Conn) WantOwnFrames(s *Stream) {
 	}
 }
 
-// WantFile waits for the end of a stream and fails the test if something else than a
-// whole file has come.
+// WantFile waits for the end of a stream, and fails the test unless a whole file has
+// come.
 func (h *HTTP2Conn) WantFile(s *Stream, f File) {
 	h.t.Helper()
 	h.WantBody(s, http.StatusOK, f.Digest)
 }
 
 // WantPrefix fails the test if a stream has brought anything but the beginning of its
-// file. It returns how much it was.
+// file. It returns how many bytes have come.
 func (h *HTTP2Conn) WantPrefix(s *Stream, f File) int64 {
 	h.t.Helper()
 	h.mu.Lock()
@@ -86,8 +85,8 @@ func (h *HTTP2Conn) WantPrefix(s *Stream, f File) int64 {
 	return int64(len(s.Body))
 }
 
-// WantGoAway waits until the server has ended the connection, and fails the test unless
-// it did so in an orderly way: by GOAWAY without an error, and close_notify.
+// WantGoAway waits until the server has ended the connection. It fails the test unless
+// the server did so in an orderly way: with GOAWAY without an error, and close_notify.
 func (h *HTTP2Conn) WantGoAway() {
 	h.t.Helper()
 	<-h.Done

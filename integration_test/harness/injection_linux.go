@@ -14,15 +14,14 @@ import (
 	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
-// envInjection names the file that tells a Caddy which of its system calls are to
-// fail.
+// envInjection names the file that tells a Caddy which of its system calls must fail.
 const envInjection = "KTLS_TEST_INJECTION"
 
-// Often is how many times calls fail that are to fail always.
+// Often is how many times calls fail that should always fail.
 const Often = 1 << 30
 
-// An Injection has system calls of a Caddy fail, beginning with the one that follows so
-// many others of its kind.
+// An Injection makes system calls of a Caddy fail, beginning after so many others of
+// their kind.
 type Injection struct {
 	Call  InjectedCall
 	Errno int32
@@ -33,7 +32,7 @@ type Injection struct {
 // An injectionFile is what the file holds.
 type injectionFile struct {
 	Injection
-	Serial int32 // another for each Inject
+	Serial int32 // different for each Inject
 }
 
 // An InjectedCall is a kind of system calls.
@@ -52,13 +51,13 @@ const (
 
 var injectionSize = int64(binary.Size(injectionFile{}))
 
-// An Injector has system calls of one Caddy fail.
+// An Injector makes system calls of one Caddy fail.
 type Injector struct {
 	file  string
-	times int32 // that Inject was called
+	times int32 // how often Inject was called
 }
 
-// NewInjector prepares a Caddy that is yet to be started.
+// NewInjector prepares a Caddy that has not been started.
 func NewInjector(t testing.TB, c *Caddy) *Injector {
 	t.Helper()
 	RequireSeccomp(t)
@@ -68,7 +67,7 @@ func NewInjector(t testing.TB, c *Caddy) *Injector {
 	return i
 }
 
-// Inject has system calls fail from now on, and no others any more.
+// Inject makes system calls fail from now on. Those of an earlier Inject no longer fail.
 func (i *Injector) Inject(t testing.TB, injection Injection) {
 	t.Helper()
 	i.times++
@@ -91,8 +90,8 @@ func (i *Injector) Failed(t testing.TB) int {
 	return int(info.Size() - injectionSize)
 }
 
-// beInjected has a Caddy ask itself: its system calls of some kinds wait until a
-// goroutine has said whether they are to be made (seccomp_unotify(2)).
+// beInjected makes a Caddy supervise itself: its system calls of some kinds wait until a
+// goroutine has said whether they may be made (seccomp_unotify(2)).
 func beInjected(name string) error {
 	file, err := unix.Open(name, unix.O_RDWR|unix.O_APPEND|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -138,8 +137,8 @@ type verdict struct {
 	Flags uint32
 }
 
-// answerCalls makes no system call that it would have to answer itself. It adds a
-// byte to the file for each that fails.
+// answerCalls itself makes no system call that it would have to answer. It adds a byte to
+// the file for each call that fails.
 func answerCalls(listener, file int) {
 	var last injectionFile
 	seen := int32(0)

@@ -10,16 +10,17 @@ import (
 	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
-// RequireRealKernel skips, in the build with the fake kernel, a test that it can't
-// take, and says why. Nothing else leaves out something in this build but the end of
-// this file.
+// RequireRealKernel skips a test that the fake kernel can't serve, in the build with the
+// fake kernel, and says why. Apart from the end of this file, nothing else is left out in
+// that build.
 func RequireRealKernel(t testing.TB, why string) {
 	t.Helper()
 	t.Skip("needs a kernel that is not fake: ", why)
 }
 
-// countTaken has this process and each Caddy count in one file what they give to the
-// fake kernel, as a real one counts for all. It returns how to end that.
+// countTaken makes this process and each Caddy count in one file what they give to the
+// fake kernel. A real kernel counts for all of them. It returns a function that ends
+// that.
 func countTaken() (end func(), err error) {
 	f, err := os.CreateTemp("", "ktls-taken-")
 	if err != nil {
@@ -29,7 +30,7 @@ func countTaken() (end func(), err error) {
 	return func() { _ = os.Remove(f.Name()) }, os.Setenv(fakekernel.EnvTaken, f.Name())
 }
 
-// TLSStat reads a counter of the kernel, 0 if the fake does not keep it.
+// TLSStat reads a counter of the kernel. It returns 0 if the fake does not keep it.
 func TLSStat(t testing.TB, name string) int64 {
 	t.Helper()
 	if name != "TlsTxSw" {
@@ -40,7 +41,7 @@ func TLSStat(t testing.TB, name string) int64 {
 	return n
 }
 
-// WantInKernel does nothing: the fake does not tell how many connections it has now.
+// WantInKernel does nothing: the fake does not say how many connections it has now.
 func WantInKernel(testing.TB, int64, int64) {}
 
 // WantKernelMetric does nothing, for the same reason.

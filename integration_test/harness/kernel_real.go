@@ -11,15 +11,15 @@ import (
 	"github.com/caddy-ktls/caddy-ktls/ktls"
 )
 
-// RequireRealKernel skips, in the build with the fake kernel, a test that it can't
-// take, and says why.
+// RequireRealKernel skips a test that the fake kernel can't serve, in the build with the
+// fake kernel, and says why.
 func RequireRealKernel(testing.TB, string) {}
 
-// countTaken prepares [TLSStat]. It returns how to end that.
+// countTaken prepares [TLSStat]. It returns a function that ends that.
 func countTaken() (end func(), err error) { return func() {}, nil }
 
-// TLSStat reads a counter of the kernel, by its name in /proc/net/tls_stat; 0 if the
-// kernel has no TLS.
+// TLSStat reads a counter of the kernel, by its name in /proc/net/tls_stat. It returns 0
+// if the kernel has no TLS.
 func TLSStat(t testing.TB, name string) int64 {
 	t.Helper()
 	statistics, err := ktls.KernelStatistics()
@@ -30,7 +30,7 @@ func TLSStat(t testing.TB, name string) int64 {
 	return int64(statistics[name])
 }
 
-// WantInKernel fails the test unless the kernel has so many connections more now than
+// WantInKernel fails the test unless the kernel now has so many more connections than
 // before.
 func WantInKernel(t testing.TB, before, want int64) {
 	t.Helper()
@@ -39,7 +39,8 @@ func WantInKernel(t testing.TB, before, want int64) {
 	}
 }
 
-// WantKernelMetric fails the test unless Caddy tells that the kernel has a connection.
+// WantKernelMetric fails the test unless Caddy's metrics show that the kernel has a
+// connection.
 func WantKernelMetric(t testing.TB, c *Caddy) {
 	t.Helper()
 	if n := c.Metric(t, `caddy_ktls_kernel_connections\{mode="(?:software|device)"\}`); n < 1 {

@@ -46,7 +46,7 @@ func (l Log) Entries() []LogEntry {
 	return entries
 }
 
-// Select returns the entries for which something holds.
+// Select returns the entries for which holds returns true.
 func (l Log) Select(holds func(LogEntry) bool) []LogEntry {
 	return slices.DeleteFunc(l.Entries(), func(e LogEntry) bool { return !holds(e) })
 }
@@ -61,7 +61,7 @@ func (l Log) WithReason(reason string) []LogEntry {
 	return l.Select(func(e LogEntry) bool { return e.Text("reason") == reason })
 }
 
-// Await waits until there is an entry for which something holds, and returns the first.
+// Await waits for an entry for which holds returns true, and returns the first.
 func (l Log) Await(t testing.TB, what string, holds func(LogEntry) bool) (found LogEntry) {
 	t.Helper()
 	testutil.Eventually(t, "the log has: "+what, func() error {
@@ -75,7 +75,7 @@ func (l Log) Await(t testing.TB, what string, holds func(LogEntry) bool) (found 
 	return found
 }
 
-// AwaitMessage waits until there are so many entries with a message.
+// AwaitMessage waits until the log has so many entries with a message.
 func (l Log) AwaitMessage(t testing.TB, message string, times int) {
 	t.Helper()
 	testutil.Eventually(t, "the log has: "+message, func() error {
@@ -107,8 +107,8 @@ func (l Log) ExpectReason(t testing.TB, reason string, n int) {
 	}
 }
 
-// Tail returns the errors in the log and its end, without what the tests cause
-// themselves.
+// Tail returns the errors in the log and the end of the log, without what the tests
+// themselves cause.
 func (l Log) Tail() string {
 	const length = 6 << 10
 	data, _ := os.ReadFile(string(l))

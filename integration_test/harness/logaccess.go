@@ -32,7 +32,7 @@ type Access struct {
 
 	// The module's placeholders, where log_append adds them under these names.
 	KTLSStatus string `json:"ktls_status"`
-	KTLSBytes  any    `json:"ktls_bytes"` // no number without the module
+	KTLSBytes  any    `json:"ktls_bytes"` // not a number without the module
 }
 
 // Query returns the query of the request.
@@ -41,16 +41,17 @@ func (a Access) Query() string {
 	return query
 }
 
-// Sent is how many bytes the module's placeholder says that went out by sendfile(2).
+// Sent returns how many bytes went out by sendfile(2), as the module's placeholder says.
 func (a Access) Sent() int64 {
 	n, _ := a.KTLSBytes.(float64)
 	return int64(n)
 }
 
-// Took is how long the handler has taken.
+// Took returns how long the handler has taken.
 func (a Access) Took() time.Duration { return time.Duration(a.Duration * float64(time.Second)) }
 
-// Length is the length of the body that was to be sent, 0 if the header does not tell.
+// Length returns the length of the body that was to be sent, or 0 if the header does not
+// say.
 func (a Access) Length() int64 {
 	n, _ := strconv.ParseInt(a.Header.Get("Content-Length"), 10, 64)
 	return n

@@ -8,22 +8,22 @@ import (
 	"testing"
 )
 
-// ours is a function of this module in a report of the race detector.
+// ours matches a function of this module in a report of the race detector.
 var ours = regexp.MustCompile(`github\.com/caddy-ktls/caddy-ktls(/ktls|/fileserver|/internal/\w+)?\.`)
 
-// IsStockRace reports whether stock Caddy has a data race too. Caddy 2.11 and
-// certmagic have some when a certificate is renewed, or is there, while a
-// configuration is loaded.
+// IsStockRace reports whether stock Caddy has this data race too. Caddy 2.11 and
+// certmagic have some when a certificate is renewed, or found, while a configuration is
+// loaded.
 func IsStockRace(report string) bool {
 	return !ours.MatchString(report) ||
-		// crypto/tls answers a handshake message that is too long by an alert that
-		// does not wait for who writes.
+		// crypto/tls answers a handshake message that is too long with an alert, and does
+		// not wait for whoever is writing.
 		strings.Contains(report, "crypto/tls.(*Conn).sendAlertLocked()\n") &&
 			strings.Contains(report, "crypto/tls.(*Conn).readHandshake()\n")
 }
 
-// Inspect fails the test for a panic or a data race, and shows the log if it has
-// failed.
+// Inspect fails the test for a panic or a data race in the log. It shows the log if the
+// test has failed.
 func (l Log) Inspect(t testing.TB) {
 	t.Helper()
 	data, _ := os.ReadFile(string(l))

@@ -1,11 +1,10 @@
-// Package harness is what the tests of integration_test are made with: a Caddy
-// with this module as a process of its own, the clients that ask it for files, and
-// ways to see from outside who does the work, by Caddy's metrics, its log, and the
-// kernel's counters.
+// Package harness is what the tests of integration_test are built on: a Caddy with this
+// module as a process of its own, the clients that ask it for files, and ways to see from
+// outside who does the work, by Caddy's metrics, its log, and the kernel's counters.
 //
-// It is for tests only. It links all of Caddy, because the binary of the tests is
-// that Caddy: it starts itself again, see [Main]. So it runs anywhere by itself, for
-// example in a virtual machine.
+// It is for tests only. It links all of Caddy, because the test binary is that Caddy: it
+// starts itself again, see [Main]. So it runs anywhere on its own, for example in a
+// virtual machine.
 package harness
 
 import (
@@ -21,7 +20,7 @@ import (
 	_ "github.com/caddy-ktls/caddy-ktls" // the module that is tested
 )
 
-// Environment variables that say how tests are to be run, beside [testutil.EnvRequired].
+// Environment variables that say how to run the tests, besides [testutil.EnvRequired].
 const (
 	// EnvLong, if not empty, asks for the long forms of tests.
 	EnvLong = "KTLS_LONG"
@@ -31,18 +30,17 @@ const (
 )
 
 const (
-	// envCaddy makes the test binary be Caddy.
+	// envCaddy makes the test binary run as Caddy.
 	envCaddy = "KTLS_TEST_CADDY"
 	// EnvChallengePort is the port where Caddy's acme_server looks for clients that
 	// answer tls-alpn-01 challenges, instead of 443.
 	EnvChallengePort = "KTLS_TEST_CHALLENGE_PORT"
 )
 
-// Long tells whether tests take their long forms.
+// Long reports whether tests take their long forms.
 func Long() bool { return os.Getenv(EnvLong) != "" }
 
-// ShortOrLong returns the second number if tests take their long forms, else the
-// first.
+// ShortOrLong returns many if tests take their long forms, and few otherwise.
 func ShortOrLong(few, many int) int {
 	if Long() {
 		return many
@@ -50,8 +48,8 @@ func ShortOrLong(few, many int) int {
 	return few
 }
 
-// Main is what TestMain calls: it runs the tests, or is Caddy in a process that a
-// test has started. It returns the exit code.
+// Main is for TestMain: it runs the tests or, in a process that a test has started, runs
+// as Caddy. It returns the exit code.
 func Main(m *testing.M) int {
 	if os.Getenv(envCaddy) == "" {
 		return runTests(m)
@@ -74,7 +72,7 @@ func runTests(m *testing.M) int {
 	return m.Run()
 }
 
-// prepareCaddy does to the process of a Caddy what its test has asked for by the
+// prepareCaddy prepares the process of a Caddy as its test has asked for in the
 // environment.
 func prepareCaddy() error {
 	if port := os.Getenv(EnvChallengePort); port != "" {

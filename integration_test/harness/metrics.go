@@ -13,8 +13,8 @@ import (
 	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
-// NotByKernel is how much of a body that goes out by sendfile(2) may be copied all the
-// same: what net/http sniffs, and a tail that fits its buffer.
+// NotByKernel is how many bytes of a body that goes out by sendfile(2) may still be
+// copied: what net/http sniffs, and a tail that fits into its buffer.
 const NotByKernel = 512 + 4096
 
 // Metrics reads the counters of Caddy and of the kernel.
@@ -27,8 +27,8 @@ func (c *Caddy) Metrics(t testing.TB) Counts {
 }
 
 // Expect waits until the counters have changed since before by exactly what is wanted,
-// and fails if they don't. Counters that are not named must not have changed. For
-// sendfile_bytes the length of the bodies is given.
+// and fails the test if they don't. Counters that are not named must not have changed.
+// For sendfile_bytes, give the length of the bodies.
 func (c *Caddy) Expect(t testing.TB, before, want Counts) {
 	t.Helper()
 	testutil.Eventually(t, "the counters show what was done", func() error {
@@ -53,7 +53,7 @@ func (c *Caddy) Expect(t testing.TB, before, want Counts) {
 				most = got
 			}
 			if got > most {
-				t.Errorf("%s has changed by %d, want %d", name, got, want[name]) // and waiting is no use
+				t.Errorf("%s has changed by %d, want %d", name, got, want[name]) // waiting would not help
 			} else if got < least {
 				wrong = append(wrong, fmt.Sprintf("%s: %d, want %d", name, got, want[name]))
 			}
@@ -66,8 +66,8 @@ func (c *Caddy) Expect(t testing.TB, before, want Counts) {
 	})
 }
 
-// Warm gets a file by sendfile(2) over a client's first connection, and waits until
-// that is counted: the client may have it before.
+// Warm gets a file by sendfile(2) over a client's first connection. It waits until the
+// file is counted, because the client may have it before that.
 func Warm(t testing.TB, c *Caddy, client *http.Client, path string, f File) {
 	t.Helper()
 	before := c.Metrics(t)
@@ -75,8 +75,8 @@ func Warm(t testing.TB, c *Caddy, client *http.Client, path string, f File) {
 	c.Expect(t, before, SentByKernel(f.Size))
 }
 
-// WantOffloaded gets a file on a connection of its own, which has to be resumed, or not,
-// and to be offloaded.
+// WantOffloaded gets a file on a connection of its own. The connection must be offloaded,
+// and must be resumed or not, as resumed says.
 func WantOffloaded(t testing.TB, c *Caddy, config *tls.Config, path string, f File, resumed bool) {
 	t.Helper()
 	before := c.Metrics(t)
@@ -90,7 +90,7 @@ func WantOffloaded(t testing.TB, c *Caddy, config *tls.Config, path string, f Fi
 	c.Expect(t, before, SentByKernel(f.Size))
 }
 
-// Metric returns the values of a metric whose labels match, together.
+// Metric returns the sum of the values of a metric whose labels match.
 func (c *Caddy) Metric(t testing.TB, pattern string) (sum float64) {
 	t.Helper()
 	matcher := regexp.MustCompile(`(?m)^` + pattern + ` (\S+)$`)

@@ -13,12 +13,13 @@ import (
 	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
-// envInside says that the test runs in namespaces of its own.
+// envInside says that the test runs in its own namespaces.
 const envInside = "KTLS_TEST_INSIDE"
 
-// InOwnNetwork runs the test in user and network namespaces of its own, as in a
-// container without root, in another process; there it returns true. The test may
-// change the parameters of the network. It returns false when all is done.
+// InOwnNetwork runs the test in another process, in user and network namespaces of its
+// own, as in a container without root. There it returns true, and the test may change the
+// parameters of the network. In the first process it returns false when the other has
+// ended.
 func InOwnNetwork(t *testing.T) bool {
 	t.Helper()
 	if os.Getenv(envInside) != "" {
@@ -46,7 +47,7 @@ func InOwnNetwork(t *testing.T) bool {
 	return false
 }
 
-// Sysctl sets a parameter of the network, which has to be the test's own.
+// Sysctl sets a parameter of the network, which must be the test's own.
 func Sysctl(t testing.TB, name, value string) {
 	t.Helper()
 	file := filepath.Join("/proc/sys/net", name)

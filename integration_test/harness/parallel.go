@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// InParallel does something n times, several at once. A test that fails there ends
+// InParallel calls do n times, several at once. If a call fails the test, the test ends
 // afterwards.
 func InParallel(t testing.TB, n, atOnce int, do func(i int)) {
 	t.Helper()

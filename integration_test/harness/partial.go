@@ -10,13 +10,13 @@ import (
 	"testing"
 )
 
-// A Partial is how a download has ended.
+// A Partial says how a download has ended.
 type Partial struct {
 	Got []byte
 	Err error
 }
 
-// ReadPartial gets a file, or what comes of it.
+// ReadPartial gets a file, or as much of it as comes.
 func ReadPartial(client *http.Client, url string) Partial {
 	resp, err := client.Get(url)
 	if err != nil {
@@ -28,7 +28,7 @@ func ReadPartial(client *http.Client, url string) Partial {
 	return Partial{got.Bytes(), err}
 }
 
-// Beginning is how what [Partial.Is] says begins for a body that was cut.
+// Beginning is how the text of [Partial.Is] begins for a body that was cut.
 const Beginning = "its beginning, "
 
 // Is says what has come of a file: all of it, or its beginning and an error.
@@ -44,8 +44,8 @@ func (p Partial) Is(f File) string {
 	return Beginning + Plain(p.Err)
 }
 
-// IsCut says "cut" for a file that was cut, whatever the error is, and else what Is
-// says.
+// IsCut returns "cut" for a file that was cut, whatever the error is. Otherwise it
+// returns what Is returns.
 func (p Partial) IsCut(t testing.TB, f File) string {
 	how := p.Is(f)
 	t.Log(how)
@@ -55,7 +55,7 @@ func (p Partial) IsCut(t testing.TB, f File) string {
 	return how
 }
 
-// WantBeginning fails the test unless a file was cut, and the client knows.
+// WantBeginning fails the test unless a file was cut and the client knows it.
 func (p Partial) WantBeginning(t testing.TB, f File) {
 	t.Helper()
 	if p.Err == nil || !bytes.HasPrefix(f.Content, p.Got) {
@@ -63,7 +63,7 @@ func (p Partial) WantBeginning(t testing.TB, f File) {
 	}
 }
 
-// Plain returns an error without addresses.
+// Plain returns the text of an error without addresses.
 func Plain(err error) string {
 	var op *net.OpError
 	if errors.As(err, &op) {
@@ -72,8 +72,8 @@ func Plain(err error) string {
 	return err.Error()
 }
 
-// SameAsStock does something with the site and with the one without the module, and
-// fails the test unless the same comes of it.
+// SameAsStock does something with the site and with the one without the module. It fails
+// the test unless both give the same result.
 func (c *Caddy) SameAsStock(t testing.TB, do func(s Site) string) string {
 	t.Helper()
 	ours, stock := do(c.Site), do(c.Stock())

@@ -28,14 +28,14 @@ type Program struct {
 	Name string
 	args func(s Site, host string, suite *tls.CipherSuite) []string
 
-	// Commands on standard input: KeyUpdate, KeyUpdate that asks for one in
-	// return, and to connect again and resume the session.
+	// Commands on standard input: for a KeyUpdate, for a KeyUpdate that asks for one in
+	// return, and for connecting again and resuming the session.
 	Update, UpdateBoth, Resume string
 
 	updated string // what it says about each KeyUpdate
 }
 
-// The programs there are.
+// The programs that tests use.
 var (
 	OpenSSL = &Program{
 		Name: "openssl", args: opensslArgs,
@@ -65,7 +65,8 @@ func opensslArgs(s Site, host string, suite *tls.CipherSuite) []string {
 	).Replace(suite.Name))
 }
 
-// SessionFile is where openssl keeps the session that is to be resumed.
+// SessionFile returns the name of the file in which openssl keeps the session to be
+// resumed.
 func (s Site) SessionFile(host string, suite *tls.CipherSuite) string {
 	return filepath.Join(s.dir, host+suite.Name)
 }
@@ -85,7 +86,7 @@ func gnutlsArgs(s Site, host string, suite *tls.CipherSuite) []string {
 	}
 }
 
-// IsTLS13 tells the version, as each suite belongs to one.
+// IsTLS13 reports whether a suite belongs to TLS 1.3. Each suite belongs to one version.
 func IsTLS13(suite *tls.CipherSuite) bool {
 	return slices.Contains(suite.SupportedVersions, tls.VersionTLS13)
 }
@@ -106,7 +107,7 @@ type Peer struct {
 	stderr  bytes.Buffer
 	updates int // KeyUpdates that it was told to send
 
-	writing sync.Mutex // to stdin, held until that was read
+	writing sync.Mutex // held until what was written to stdin was read
 }
 
 // Connect starts a program that connects to a site with one cipher suite.
@@ -116,8 +117,8 @@ func Connect(t testing.TB, s Site, program *Program, host string, suite *tls.Cip
 	stdin, write, err := os.Pipe()
 	testutil.Must(t, err)
 	defer stdin.Close()
-	// gnutls-cli prints every byte by a system call of its own, which takes a slow
-	// machine long for some files.
+	// gnutls-cli makes a system call for every byte that it prints. On a slow machine
+	// that takes long for some files.
 	ctx, cancel := context.WithTimeout(context.Background(), 5*testutil.Patience)
 	p := &Peer{Program: program, host: host, stdin: write}
 	p.cmd = exec.CommandContext(ctx, program.Name, append(program.args(s, host, suite), args...)...)
@@ -146,8 +147,8 @@ func (p *Peer) Send(t testing.TB, text string) {
 	testutil.Must(t, err)
 }
 
-// Write writes to the program, and waits until the program has read that: both take a
-// command for one only at the beginning of what they read.
+// Write writes to the program, and waits until the program has read everything. Both
+// programs recognise a command only at the beginning of what they read.
 func (p *Peer) Write(b []byte) (int, error) {
 	p.writing.Lock()
 	defer p.writing.Unlock()
@@ -167,7 +168,7 @@ func (p *Peer) Write(b []byte) (int, error) {
 // Read reads what has come.
 func (p *Peer) Read(b []byte) (int, error) { return p.stdout.Read(b) }
 
-// Close has the program end the connection.
+// Close makes the program end the connection.
 func (p *Peer) Close() error { return p.stdin.Close() }
 
 // Update sends a KeyUpdate by one of the program's commands.
@@ -215,7 +216,7 @@ func (p *Peer) WantFile(t testing.TB, path string, f File) Response {
 }
 
 // End waits until the connection has ended. It returns what came until then, what the
-// program has complained of, and how it has ended.
+// program has complained of, and the error with which it has ended.
 func (p *Peer) End() (rest []byte, complaint string, err error) {
 	rest, err = io.ReadAll(p.stdout)
 	err = errors.Join(err, p.cmd.Wait()) // then all complaints have come

@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// WhileStopped calls f while the process stands still. What others send to it
-// meanwhile it gets at once.
+// WhileStopped calls f while the process is stopped. When the process goes on, it gets at
+// once what others have sent to it.
 func (p *Process) WhileStopped(t testing.TB, f func()) {
 	t.Helper()
 	p.Signal(t, syscall.SIGSTOP)

@@ -30,8 +30,8 @@ const (
 	ApplicationData  = 23
 )
 
-// A RecordClient shakes hands with crypto/tls and then makes its records by hand.
-// It speaks HTTP/1.1 or HTTP/2 in them.
+// A RecordClient does the handshake with crypto/tls and then makes its records by hand.
+// They carry HTTP/1.1 or HTTP/2.
 type RecordClient struct {
 	conn     *tls.Conn    // only read
 	Raw      *net.TCPConn // only written
@@ -39,7 +39,7 @@ type RecordClient struct {
 
 	aead   cipher.AEAD
 	iv     []byte
-	Number uint64 // of the next record
+	Number uint64 // sequence number of the next record
 
 	reader *bufio.Reader
 	framer *http2.Framer // HTTP/2
@@ -113,7 +113,7 @@ func (r *RecordClient) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Request returns a request as it goes into records.
+// Request returns a request in the form in which it goes into records.
 func (r *RecordClient) Request(path string) string {
 	if r.framer == nil {
 		return RequestText(path)
@@ -215,7 +215,7 @@ func (b *frameBody) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// During requests a file, sends something when the body has begun, and reads on.
+// During requests a file, sends something when the body has begun to come, and reads on.
 func (r *RecordClient) During(path string, send func(r *RecordClient) []byte) Partial {
 	if _, err := io.WriteString(r, r.Request(path)); err != nil {
 		return Partial{nil, err}

@@ -13,11 +13,11 @@ import (
 	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
-// A Trace is what a Caddy holds for its connections.
+// A Trace says what a Caddy holds for its connections.
 type Trace struct {
 	Descriptors, Goroutines int
 	Kernel                  int64 // connections that the kernel encrypts
-	Gauge                   int64 // what the module says of that
+	Gauge                   int64 // the module's count of the same
 }
 
 // TraceOf returns what a Caddy holds now.
@@ -26,7 +26,7 @@ func TraceOf(t testing.TB, c *Caddy) Trace {
 	return Trace{Descriptors(t, c), Goroutines(t, c), TLSStat(t, "TlsCurrTxSw"), OffloadedNow(t, c)}
 }
 
-// exceeds reports whether it is more than before, but for some goroutines.
+// exceeds reports whether now is more than before, allowing for some goroutines.
 func (now Trace) exceeds(before Trace, goroutines int) bool {
 	return now.Descriptors > before.Descriptors || now.Goroutines > before.Goroutines+goroutines ||
 		now.Kernel > before.Kernel || now.Gauge > before.Gauge
@@ -43,7 +43,7 @@ func WantNothingLeft(t testing.TB, c *Caddy, before Trace) {
 	})
 }
 
-// WantDescriptors waits until Caddy has no more descriptors than so many.
+// WantDescriptors waits until Caddy has at most so many descriptors.
 func WantDescriptors(t testing.TB, c *Caddy, most int) {
 	t.Helper()
 	testutil.Eventually(t, "descriptors are closed", func() error {
@@ -54,7 +54,7 @@ func WantDescriptors(t testing.TB, c *Caddy, most int) {
 	})
 }
 
-// Resources are what connections take of a server, and have to give back.
+// Resources are what connections take from a server, and must give back.
 type Resources struct {
 	Trace
 	Heap int64 // bytes in use after garbage collection
@@ -67,8 +67,8 @@ func ResourcesOf(t testing.TB, c *Caddy) Resources {
 	return Resources{Heap: heap(t, c), RSS: RSS(t, c), Trace: TraceOf(t, c)}
 }
 
-// What varies by itself: the admin endpoint's own connections, and what Caddy and Go
-// have allocated for good meanwhile.
+// What varies by itself: the admin endpoint's own connections, and memory that Caddy and
+// Go have meanwhile allocated for good.
 const (
 	goroutineNoise = 5
 	heapNoise      = 6 << 20
@@ -127,7 +127,7 @@ func RSS(t testing.TB, c *Caddy) (bytes int64) {
 func heap(t testing.TB, c *Caddy) (n int64) {
 	t.Helper()
 	var profile []byte
-	for range 2 { // what a sync.Pool has survives one
+	for range 2 { // the content of a sync.Pool survives one collection
 		profile = c.Admin(t, http.MethodGet, "/debug/pprof/heap?gc=1&debug=1", "", "")
 	}
 	_, value, _ := bytes.Cut(profile, []byte("\n# HeapAlloc = "))

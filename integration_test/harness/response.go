@@ -75,7 +75,7 @@ func WantFile(t testing.TB, client *http.Client, url string, f File) {
 	WantBody(t, Get(t, client, url), http.StatusOK, f.Digest)
 }
 
-// WantBody fails the test if a response isn't this one.
+// WantBody fails the test unless a response has this status and body.
 func WantBody(t testing.TB, resp Response, status int, body Digest) {
 	t.Helper()
 	if resp.StatusCode != status {
@@ -94,7 +94,7 @@ func SendGet(t testing.TB, w io.Writer, path string, header ...string) {
 	testutil.Must(t, err)
 }
 
-// RequestText is what SendGet writes.
+// RequestText returns what SendGet writes.
 func RequestText(path string, header ...string) string {
 	lines := append([]string{"GET " + path + " HTTP/1.1", "Host: localhost"}, header...)
 	return strings.Join(lines, "\r\n") + "\r\n\r\n"

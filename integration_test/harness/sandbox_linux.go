@@ -6,8 +6,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// envSandbox puts a Caddy into a sandbox that lies: setsockopt(2) of kernel TLS
-// does nothing there and succeeds. As in gVisor, SIOCOUTQ is unknown in one kind.
+// envSandbox puts a Caddy into a sandbox that lies: there setsockopt(2) for kernel TLS
+// does nothing, and succeeds. In one kind of sandbox SIOCOUTQ is unknown, as in gVisor.
 const envSandbox = "KTLS_TEST_SANDBOX"
 
 // The kinds of sandboxes.
@@ -16,7 +16,7 @@ const (
 	GVisor = "gvisor"
 )
 
-// InSandbox puts a Caddy that is yet to be started into a sandbox.
+// InSandbox puts a Caddy that has not been started into a sandbox.
 func InSandbox(c *Caddy, kind string) { c.Env = append(c.Env, envSandbox+"="+kind) }
 
 // beInSandbox puts this process into a sandbox.

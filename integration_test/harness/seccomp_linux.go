@@ -17,9 +17,9 @@ const (
 	dataArgument = 16 // of the first, with 8 bytes each
 )
 
-// RequireSeccomp skips the test where a filter does not see what system calls are
-// about: a program of 32 bits passes pointers to the arguments of setsockopt(2) and
-// others, by socketcall(2).
+// RequireSeccomp skips the test where a filter can't see what system calls are about: a
+// 32-bit program passes pointers to the arguments of setsockopt(2) and others, by
+// socketcall(2).
 func RequireSeccomp(t testing.TB) {
 	t.Helper()
 	if strconv.IntSize == 32 {
@@ -27,7 +27,7 @@ func RequireSeccomp(t testing.TB) {
 	}
 }
 
-// load takes a field's lower 32 bits.
+// load loads the lower 32 bits of a field.
 func load(offset uint32) unix.SockFilter {
 	return unix.SockFilter{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: offset}
 }
@@ -42,8 +42,8 @@ func give(action uint32) unix.SockFilter {
 	return unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: action}
 }
 
-// installFilter makes a filter decide what becomes of the system calls of all
-// threads of this process, for good.
+// installFilter makes a filter decide what becomes of the system calls of all threads of
+// this process. It stays for good.
 func installFilter(program []unix.SockFilter, flags uintptr) (fd int, err error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()

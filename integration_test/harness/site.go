@@ -36,10 +36,10 @@ type Site struct {
 // URL returns the address of a path on the site.
 func (s Site) URL(path string) string { return "https://localhost:" + s.Port + path }
 
-// Address is where the site listens.
+// Address returns the address at which the site listens.
 func (s Site) Address() string { return net.JoinHostPort("127.0.0.1", s.Port) }
 
-// RootFile is the file with the root certificate of Caddy's authority.
+// RootFile returns the name of the file with the root certificate of Caddy's authority.
 func (s Site) RootFile() string {
 	return filepath.Join(s.dir, "caddy/pki/authorities/local/root.crt")
 }
@@ -54,8 +54,7 @@ func (s Site) Roots(t testing.TB) *x509.CertPool {
 	return pool
 }
 
-// TLSConfig returns a client's configuration for some protocols, of which none means
-// HTTP/1.1.
+// TLSConfig returns a client's configuration for some protocols. None means HTTP/1.1.
 func (s Site) TLSConfig(t testing.TB, protocols ...string) *tls.Config {
 	t.Helper()
 	if len(protocols) == 0 {
@@ -83,11 +82,11 @@ func (s Site) Resuming(t testing.TB, version uint16, cache tls.ClientSessionCach
 	return config
 }
 
-// A Session is the cache of a client that knows one session only, and presents it to
+// A Session is the cache of a client that knows only one session, and presents it to
 // every server.
 type Session struct {
 	State *tls.ClientSessionState
-	Held  bool // and keeps the first
+	Held  bool // keeps the first session
 }
 
 // Get implements tls.ClientSessionCache.

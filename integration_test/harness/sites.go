@@ -17,15 +17,16 @@ https://localhost:{$PORT2} {
 	file_server
 }`
 
-// OffloadSite is FileSite with the option offload.
+// OffloadSite returns FileSite with the option offload.
 func OffloadSite(offload string) string {
 	return strings.Replace(FileSite, "ktls", "ktls {\n\t\toffload "+offload+"\n\t}", 1)
 }
 
-// BothSites has a site that offloads all connections, and StockSite.
+// BothSites returns a site that offloads all connections, and StockSite.
 func BothSites() string { return OffloadSite("all") + StockSite }
 
-// HTTP2Site has smaller files sent by the kernel too, and answers that are no file.
+// HTTP2Site is a site where the kernel sends smaller files too. It also has responses
+// that are not files.
 const HTTP2Site = `
 https://localhost:{$PORT} {
 	ktls {
@@ -38,8 +39,8 @@ https://localhost:{$PORT} {
 	file_server
 }`
 
-// ServerTimeouts are global options for two servers, the second without the module,
-// with these timeouts.
+// ServerTimeouts returns global options for two servers with these timeouts. The second
+// is the one without the module.
 func ServerTimeouts(offload, options string) string {
 	return `{
 	servers 127.0.0.1:{$PORT} {

@@ -26,8 +26,8 @@ func Blocks(t testing.TB, page, kind string) []string {
 	return found
 }
 
-// Replaced is a documented text with what is a test's own. Each old string has to be
-// there.
+// Replaced returns a documented text with some strings replaced by the test's own. Each
+// old string must be there.
 func Replaced(t testing.TB, text string, oldnew ...string) string {
 	t.Helper()
 	for i := 0; i < len(oldnew); i += 2 {

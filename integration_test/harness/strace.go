@@ -11,8 +11,8 @@ import (
 	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
-// Straced has a Caddy start under strace, which writes to the file that it returns
-// by which system calls Caddy sends. The other calls are not slowed down.
+// Straced makes a Caddy start under strace. It returns the name of the file to which
+// strace writes the system calls that Caddy sends with. Other calls are not slowed down.
 func Straced(c *Caddy) string {
 	output := filepath.Join(c.Dir, "strace")
 	c.Under = []string{"strace", "-D", "-f", "--seccomp-bpf", "-qq", "-e", "trace=?sendfile,?sendfile64,write,writev,sendto,sendmsg",

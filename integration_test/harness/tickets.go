@@ -15,11 +15,10 @@ import (
 	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
-// TwoKeys has Caddy keep the current ticket key and the one before, in its
-// storage.
+// TwoKeys makes Caddy keep the current ticket key and the one before, in its storage.
 const TwoKeys = `{"key_source": {"provider": "distributed"}, "max_keys": 2}`
 
-// StartWithTickets is Start with session_tickets, which Caddyfiles can't have.
+// StartWithTickets is Start with session_tickets, which a Caddyfile can't have.
 func StartWithTickets(t testing.TB, c *Caddy, caddyfile, tickets string) {
 	t.Helper()
 	c.Start(t, "")
@@ -51,8 +50,8 @@ func readTicketKeys(t testing.TB, c *Caddy) (keys ticketKeys) {
 
 func ticketKeyFile(c *Caddy) string { return filepath.Join(c.Storage(), "stek/stek.bin") }
 
-// RotateTicketKeys makes it time for Caddy to rotate the ticket keys, and waits until the
-// new one is in use, also at StockSite.
+// RotateTicketKeys makes Caddy rotate the ticket keys, and waits until the new key is in
+// use, at StockSite too.
 func RotateTicketKeys(t testing.TB, c *Caddy) {
 	t.Helper()
 	old := readTicketKeys(t, c)
@@ -61,7 +60,8 @@ func RotateTicketKeys(t testing.TB, c *Caddy) {
 	var data bytes.Buffer
 	testutil.Must(t, gob.NewEncoder(&data).Encode(next))
 	testutil.Must(t, os.WriteFile(ticketKeyFile(c), data.Bytes(), 0o600))
-	// Caddy reads that when it loads a configuration, and loads one that differs.
+	// Caddy reads the storage when it loads a configuration, and loads only one that
+	// differs.
 	interval := fmt.Sprint(time.Now().UnixNano())
 	c.Admin(t, http.MethodPost, "/config/apps/tls/session_tickets/rotation_interval", "application/json", interval)
 	testutil.Eventually(t, "a new ticket key is in use", func() error {

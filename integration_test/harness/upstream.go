@@ -9,8 +9,8 @@ import (
 	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
-// Upstream serves at PORT3 what the site is a proxy for, also over HTTP/2 without
-// TLS, until the test ends.
+// Upstream serves at PORT3, until the test ends, what the site is a proxy for. It also
+// speaks HTTP/2 without TLS.
 func Upstream(t testing.TB, c *Caddy, handler http.Handler) *http.Server {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:"+c.Getenv("PORT3"))
@@ -23,7 +23,7 @@ func Upstream(t testing.TB, c *Caddy, handler http.Handler) *http.Server {
 	return upstream
 }
 
-// proxies is a site that is a proxy for the upstream, in three ways.
+// proxies is a site that is a proxy for the upstream in three ways.
 const proxies = `
 (proxies) {
 	root {$ROOT}
@@ -43,7 +43,7 @@ const proxies = `
 }
 `
 
-// ProxySites has a site with the module, and at PORT2 the same without it.
+// ProxySites returns a site with the module, and the same site without it at PORT2.
 func ProxySites(offload string) string {
 	return proxies + `
 https://localhost:{$PORT} {
@@ -57,7 +57,8 @@ https://localhost:{$PORT2} {
 }`
 }
 
-// Bodies is what an upstream serves of a file: the last part of the path is how.
+// Bodies returns a handler that serves a file. The last part of the path says in which
+// way.
 func Bodies(t testing.TB, f File) http.Handler {
 	mux := http.NewServeMux()
 	declare := func(w http.ResponseWriter, n int) {

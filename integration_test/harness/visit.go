@@ -19,13 +19,13 @@ import (
 	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
-// Tests that compare with stock Caddy run it beside the module in one process: at
-// PORT2, a server of its own, the same sites without the directive.
+// Tests that compare with stock Caddy run it beside the module in one process. At PORT2,
+// a server of its own has the same sites without the directive.
 
-// nonce is in listings, for their scripts.
+// nonce matches what listings contain for their scripts.
 var nonce = regexp.MustCompile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
-// A Reply is what came for a request, without what can't be the same twice.
+// A Reply is the response to a request, without what can't be the same twice.
 type Reply struct {
 	Status int
 	Header string
@@ -35,7 +35,7 @@ type Reply struct {
 
 func newReply(status int, header http.Header, body []byte) Reply {
 	header.Del("Date")
-	header.Del("Alt-Svc") // has the port
+	header.Del("Alt-Svc") // contains the port
 	if header.Get("Retry-After") != "" {
 		header.Set("Retry-After", "some seconds") // random
 	}
@@ -71,7 +71,7 @@ func (a Reply) Field(t testing.TB, name string) string {
 	return ""
 }
 
-// A Visit is a connection on which requests are made one after the other, of the
+// A Visit is a connection on which requests are made one after the other. It speaks the
 // version of HTTP that it negotiates.
 type Visit struct {
 	Conn   *tls.Conn // nil if there is none now
@@ -84,7 +84,7 @@ type Visit struct {
 	last   *Stream // over HTTP/2
 }
 
-// NewVisit returns a visitor of a site, who has yet to come.
+// NewVisit returns a Visit to a site. It connects with the first request.
 func NewVisit(t testing.TB, s Site, config *tls.Config) *Visit {
 	v := &Visit{t: t}
 	v.dial = func() *tls.Conn {
@@ -165,7 +165,7 @@ func (v *Visit) askHTTP2(method, path, host string, headers []string) (Reply, er
 	return newReply(status, s.Header, v.here(s.Body)), err
 }
 
-// here replaces what is the connection's own, its ports, in a short text.
+// here replaces what differs between connections, the ports, in a short text.
 func (v *Visit) here(body []byte) []byte {
 	if len(body) > 16<<10 {
 		return body

@@ -17,7 +17,7 @@ type Wire struct {
 	open     sync.WaitGroup // connections
 }
 
-// Tap has a client's connections recorded.
+// Tap records what a client's connections receive.
 func (w *Wire) Tap(client *http.Client) {
 	transport := client.Transport.(*http.Transport)
 	dial := transport.DialContext
@@ -54,8 +54,8 @@ func (c *tappedConn) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Close reads what is still to come for a while, because a client closes as soon as
-// it finds a record that it does not understand.
+// Close goes on reading for a while. A client closes as soon as it finds a record that it
+// does not understand.
 func (c *tappedConn) Close() (err error) {
 	c.close.Do(func() {
 		defer c.wire.open.Done()
@@ -71,8 +71,8 @@ type readerFunc func(p []byte) (int, error)
 
 func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 
-// InClear returns where on the wire a piece of a file is that is not encrypted, or
-// -1. Each piece of 64 bytes has a block of 32 bytes in it whole.
+// InClear returns where a piece of a file is on the wire without encryption, or -1. Each
+// piece of 64 bytes has a whole block of 32 bytes in it.
 func InClear(wire, file []byte) int {
 	const size = 32
 	blocks := make(map[string]bool, len(file)/size)

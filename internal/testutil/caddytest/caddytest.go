@@ -1,5 +1,5 @@
-// Package caddytest has what tests with Caddy are written with. Whoever adapts a
-// Caddyfile imports the modules that it names.
+// Package caddytest has what tests with Caddy share. A test that adapts a Caddyfile must
+// import the modules that the Caddyfile names.
 package caddytest
 
 import (
@@ -20,9 +20,8 @@ import (
 	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
-// Adapt turns a file named Caddyfile into JSON as `caddy adapt --pretty` does.
-// It takes a warning, such as that of a file which `caddy fmt` would change, for
-// an error.
+// Adapt turns a file named Caddyfile into JSON as `caddy adapt --pretty` does. It treats
+// a warning as an error, for example a file that `caddy fmt` would change.
 func Adapt(caddyfile string) (string, error) {
 	config, warnings, err := caddyconfig.GetAdapter("caddyfile").Adapt(
 		[]byte(caddyfile), map[string]any{"filename": "Caddyfile"})
@@ -52,8 +51,8 @@ func WantAdapted(t testing.TB, caddyfile, want string) {
 	}
 }
 
-// Config adapts a Caddyfile to a configuration that keeps what it stores in a temporary
-// folder, listens for no admin and logs nothing.
+// Config adapts a Caddyfile to a configuration that keeps its storage in a temporary
+// folder, has no admin endpoint and logs nothing.
 func Config(t testing.TB, caddyfile string) *caddy.Config {
 	t.Helper()
 	config, err := Adapt(caddyfile)
@@ -76,7 +75,7 @@ func ParseConfig(t testing.TB, config string) *caddy.Config {
 	return c
 }
 
-// IdleWriter is what Caddy's server puts around net/http's writer.
+// IdleWriter returns what Caddy's server puts around net/http's writer.
 func IdleWriter(w http.ResponseWriter, maxChunk int, timeout time.Duration) *caddyhttp.IdleTimeoutWriter {
 	return &caddyhttp.IdleTimeoutWriter{
 		ResponseWriterWrapper: &caddyhttp.ResponseWriterWrapper{ResponseWriter: w},
