@@ -1,5 +1,5 @@
-// Package ktls offloads the sending side of TLS connections that crypto/tls has
-// established to the Linux kernel (kernel TLS). The kernel then encrypts what is written,
+// Package ktls offloads to the Linux kernel (kernel TLS) the sending side of TLS
+// connections that crypto/tls has established. The kernel then encrypts what is written,
 // and sendfile(2) sends files from the page cache to the network without passing them
 // through the process. Receiving stays with crypto/tls. Where the kernel can't do it, a
 // connection goes on as without this package, and [Conn.State] says why.
