@@ -110,7 +110,7 @@ func parseMinSize(d *caddyfile.Dispenser, handler *Handler) error {
 // GoString returns what Caddy prints for the wrapper when it refuses the directive inside
 // `route`. Only routes may stand there.
 func (*ListenerWrapper) GoString() string {
-	return "a listener wrapper; put ktls at the top of the site block, with a matcher if need be"
+	return "a listener wrapper; put ktls at the top of the site block, with a matcher if needed"
 }
 
 // Interface guards

@@ -63,7 +63,7 @@ func TestAdaptErrors(t *testing.T) {
 			`offload must be large or all, not "always", at Caddyfile:3`},
 		{"offload with an empty value", site("ktls {", `	offload ""`, "}"), `not "", at Caddyfile:3`},
 		{"in route", site("route {", "\tktls", "}"),
-			"a listener wrapper; put ktls at the top of the site block, with a matcher if need be"},
+			"a listener wrapper; put ktls at the top of the site block, with a matcher if needed"},
 		{"wrapper with an argument", global("ktls handshake"), "after 'handshake', at Caddyfile:4"},
 		{"wrapper with an unknown option", global("ktls {", "\tmax_size 1MiB", "}"), "unknown option max_size, at Caddyfile:5"},
 		{"wrapper with min_size", global("ktls {", "\tmin_size 1MiB", "}"), "unknown option min_size, at Caddyfile:5"},

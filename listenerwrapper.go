@@ -162,7 +162,7 @@ func (w *ListenerWrapper) waitForClosing(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, exitWait)
 	defer cancel()
 	if err := drain.Wait(ctx); err != nil {
-		return fmt.Errorf("ktls: exiting while clients have yet to take what was sent to them: %w", err)
+		return fmt.Errorf("ktls: exiting before clients have received everything that was sent to them: %w", err)
 	}
 	return nil
 }

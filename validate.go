@@ -88,7 +88,7 @@ func errNoWrapper(server *caddyhttp.Server) error {
 	return fmt.Errorf("ktls: the listener wrapper ktls is missing from the configuration%s. Either "+
 		"a global servers block sets the listener wrappers of that address, or matches it without naming any: "+
 		"put listener_wrappers { ktls } into it. Or ktls stands inside handle, route, handle_errors or a "+
-		"named route: put it at the top of the site block, with a matcher if need be", where)
+		"named route: put it at the top of the site block, with a matcher if needed", where)
 }
 
 func errOnlyHTTP3(server *caddyhttp.Server) error {

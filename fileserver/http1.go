@@ -58,8 +58,8 @@ func isPlaceholder(p []byte) bool {
 const maxHeld = 64 << 10
 
 var (
-	errPlaceholder = errors.New("fileserver: not the placeholder of the announced file was written")
-	errUnconsumed  = errors.New("fileserver: announced file did not reach the connection")
+	errPlaceholder = errors.New("fileserver: something other than the announced file's placeholder was written")
+	errUnconsumed  = errors.New("fileserver: the announced file's placeholder did not reach the connection")
 )
 
 // announce says that the placeholder of a part of a file comes next, after what is left

@@ -96,8 +96,8 @@ const (
 	writerIgnored = "Caddy's idle timeouts do not write to the writer that is put into them"
 	writesAltered = "a long write does not reach the connection as it is"
 	noStream      = "the stream of a response is not found in the server's writer"
-	noAnswer      = "a request is not answered in time, nor when it is tried again"
-	noMore        = "Caddy's idle timeouts do not take it well if more of a body is sent than they hand on"
+	noAnswer      = "a request is not answered in time, even at the second try"
+	noMore        = "Caddy's idle timeouts fail if more of a body is sent than they hand on"
 )
 
 func (s *selfTest) run() (faults []Fault) {

@@ -15,7 +15,7 @@ const drainTimeout = time.Minute
 const drainLimit = time.Hour
 
 // errStalled ends the drain of a connection whose peer has stopped reading.
-var errStalled = errors.New("ktls: peer does not take what was sent before close")
+var errStalled = errors.New("ktls: the peer stopped reading before it had received everything")
 
 // drainInBackground sends what is left, and closes the socket when the peer has
 // acknowledged everything.

@@ -64,7 +64,7 @@ func connectedAt(host string) (near, far *net.TCPConn, err error) {
 	if far.RemoteAddr().String() != near.LocalAddr().String() {
 		near.Close()
 		far.Close()
-		return nil, nil, errors.New("somebody else has connected")
+		return nil, nil, errors.New("another process has connected")
 	}
 	return near, far, nil
 }

@@ -141,7 +141,7 @@ func (p *prober) distrust(err error) {
 var errInert = fmt.Errorf("%w: the kernel, or a sandbox, takes a key and encrypts nothing", errors.ErrUnsupported)
 
 // errDoubtful says that nobody knows whether the kernel encrypts.
-var errDoubtful = errors.New("ktls: the kernel has another key than it was given")
+var errDoubtful = errors.New("ktls: the kernel does not confirm the key that it was given")
 
 // probeSuites tries each suite with a kernel that open returns.
 func probeSuites(open func(*net.TCPConn) kernel) (Support, error) {
@@ -174,7 +174,7 @@ func probeSuites(open func(*net.TCPConn) kernel) (Support, error) {
 }
 
 var (
-	errNoULP = errors.New("the kernel's tls module is missing; as root try: modprobe tls")
+	errNoULP = errors.New("the kernel's tls module is missing; as root, run: modprobe tls")
 
 	// errSetULP and errSetTX say which step of setting a key has failed.
 	errSetULP = errors.New("ktls: set TCP_ULP")
@@ -238,7 +238,7 @@ func probeSuite(s *suite, open func(*net.TCPConn) kernel) (rekey bool, err error
 			continue // FIPS, see randomKey
 		}
 		if typ, content, ok := r.key.open(record, r.sequence); !ok || typ != r.typ || !bytes.Equal(content, r.content) {
-			return false, fmt.Errorf("ktls: probe %v: %w (record %d of %d is not what it should be)", s, errInert, i+1, len(want))
+			return false, fmt.Errorf("ktls: probe %v: %w (record %d of %d is wrong)", s, errInert, i+1, len(want))
 		}
 	}
 	return rekey, nil

@@ -130,7 +130,7 @@ func (c *Conn) updateKey() error {
 	return nil
 }
 
-var errRekey = errors.New("ktls: the kernel does not take another key")
+var errRekey = errors.New("ktls: the kernel refused a new key")
 
 // Retired reports whether the connection should be closed as soon as what is under way is
 // complete, because its sending key can't be replaced. The peer has asked for a new key

@@ -90,7 +90,7 @@ func (c *Conn) SendFrames(header []byte, part filerange.Segment, payload int64) 
 		return 0, errNotOffloaded
 	}
 	if payload <= 0 || part.Len%payload != 0 {
-		return 0, fmt.Errorf("ktls: %d bytes are no frames of %d bytes each", part.Len, payload)
+		return 0, fmt.Errorf("ktls: %d bytes are not a multiple of the payload of %d bytes", part.Len, payload)
 	}
 	if err := c.flush(); err != nil {
 		return 0, c.fail(err)

@@ -106,7 +106,7 @@ func (s *socket) verifyTX(fd int, info []byte) error {
 	return nil
 }
 
-var errOtherULP = errors.New("ktls: TCP_ULP is not the TLS layer")
+var errOtherULP = errors.New("ktls: TCP_ULP is not tls")
 
 // unconfirmed returns an error that says what the kernel has answered, a value or an
 // error.

@@ -23,7 +23,7 @@ type Trial struct {
 	Cipher  string // such as AES-128-GCM
 
 	// Err is nil if crypto/tls could read what the kernel had encrypted. It matches
-	// errors.ErrUnsupported if the kernel does not take the cipher. Any other error means
+	// errors.ErrUnsupported if the kernel does not support the cipher. Any other error means
 	// a fault.
 	Err error
 
@@ -143,7 +143,7 @@ func (t *Trial) run(s *suite, certificate tls.Certificate, prepare func(*Server)
 	case err != nil:
 		return fmt.Errorf("ktls: trial: receive: %w", err)
 	case !bytes.Equal(got, want):
-		return fmt.Errorf("ktls: trial: the client has received other data than were sent (%d bytes, %d sent)", len(got), len(want))
+		return fmt.Errorf("ktls: trial: the client received different data than was sent (%d bytes received, %d sent)", len(got), len(want))
 	}
 	return nil
 }
@@ -151,7 +151,7 @@ func (t *Trial) run(s *suite, certificate tls.Certificate, prepare func(*Server)
 func notOffloaded(state State, refusal error) error {
 	switch {
 	case state == Cipher:
-		return fmt.Errorf("ktls: %w: the kernel does not take the cipher", errors.ErrUnsupported)
+		return fmt.Errorf("ktls: %w: the kernel does not support the cipher", errors.ErrUnsupported)
 	case refusal != nil:
 		return fmt.Errorf("ktls: connection is not offloaded: %v: %w", state, refusal)
 	}

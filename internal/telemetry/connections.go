@@ -71,7 +71,7 @@ func (c *Connections) KeyUpdated(*ktls.Conn) { c.count.keyUpdates.Inc() }
 // Retired counts and logs a connection whose key can't be replaced.
 func (c *Connections) Retired(conn *ktls.Conn) {
 	c.count.retired.Inc()
-	reasonLog.info(c.logger, "connection ends when its responses are complete: the kernel can't replace its key, as Linux 6.14 and newer can",
+	reasonLog.info(c.logger, "connection ends when its responses are complete: its key can't be replaced in the kernel, which needs TLS 1.3 and Linux 6.14",
 		"retired", zap.Stringer("remote", conn.RemoteAddr()))
 }
 
@@ -85,7 +85,7 @@ func (c *Connections) Lost(conn *ktls.Conn, err error) {
 	if errors.Is(err, net.ErrClosed) {
 		level = zap.DebugLevel // the client went away
 	}
-	if entry := c.logger.Check(level, "client did not take all that was sent"); entry != nil {
+	if entry := c.logger.Check(level, "client did not receive everything that was sent"); entry != nil {
 		entry.Write(zap.Stringer("remote", conn.RemoteAddr()), zap.Error(err))
 	}
 }

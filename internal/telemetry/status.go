@@ -88,7 +88,7 @@ func (s *Status) write(to io.Writer) error {
 	}
 	row("kernel TLS", "%s", s.Kernel)
 	if len(s.Servers) == 0 {
-		row("servers", "none has the directive ktls")
+		row("servers", "none with the directive ktls")
 	}
 	bytes := func(n int64) string { return humanize.IBytes(uint64(n)) }
 	for _, server := range s.Servers {

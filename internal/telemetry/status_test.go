@@ -17,7 +17,7 @@ func TestStatusWrite(t *testing.T) {
 		want   string
 	}{
 		{"no server", Status{Kernel: "supported"}, `kernel TLS  supported
-servers     none has the directive ktls
+servers     none with the directive ktls
 `},
 		{"two servers", Status{Kernel: "supported", Servers: []*ServerStatus{
 			{
