@@ -47,10 +47,14 @@ func (f *flood) blockedClient(t testing.TB, c *harness.Caddy, path string) *tls.
 	var conn *tls.Conn
 	// After a reload the old configuration may take a connection yet, and close it.
 	testutil.Eventually(t, "the connection is upgraded", func() error {
-		conn = tls.Client(c.DialTCP(t, harness.ReceiveBuffer(64<<10)), c.TLSConfig(t))
+		tcp, err := c.TryTCP(harness.ReceiveBuffer(64 << 10))
+		if err != nil {
+			return err
+		}
+		t.Cleanup(func() { _ = tcp.Close() })
+		conn = tls.Client(tcp, c.TLSConfig(t))
 		testutil.Must(t, conn.SetReadDeadline(time.Now().Add(testutil.Patience)))
-		_, err := io.WriteString(conn, harness.UpgradeText(path, "flood"))
-		if err == nil {
+		if _, err = io.WriteString(conn, harness.UpgradeText(path, "flood")); err == nil {
 			_, err = conn.Read(make([]byte, 12))
 		}
 		return err
@@ -108,7 +112,11 @@ https://localhost:{$PORT} {
 func beginHandshake(t testing.TB, site harness.Site, asked <-chan string, path string) {
 	t.Helper()
 	testutil.Eventually(t, "a handshake waits for its certificate", func() error {
-		conn := site.DialTCP(t)
+		conn, err := site.TryTCP()
+		if err != nil {
+			return err
+		}
+		t.Cleanup(func() { _ = conn.Close() })
 		go func() {
 			_ = tls.Client(conn, &tls.Config{ServerName: "localhost", InsecureSkipVerify: true}).Handshake()
 		}()
