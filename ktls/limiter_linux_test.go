@@ -14,11 +14,12 @@ import (
 func TestLimiter(t *testing.T) {
 	tests := []struct {
 		name    string
+		n       int64
 		lasting time.Duration // of a call
 		want    int32         // most calls at a time
 	}{
-		{"long calls", patience / 2, 2},
-		{"calls that wait", time.Second, 16},
+		{"long calls", limitedLen, time.Microsecond, 2},
+		{"calls that wait", limitedLen, time.Second, 16},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -32,15 +33,15 @@ func TestLimiter(t *testing.T) {
 						if err := p.enter(patient{}); err != nil {
 							t.Error(err)
 						}
-						if n := p.run(func() int64 {
+						if n := p.run(test.n, func() int64 {
 							n := now.Add(1)
 							defer now.Add(-1)
 							for m := most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
 							}
 							time.Sleep(test.lasting)
-							return 1000
-						}); n != 1000 {
-							t.Errorf("run returns %d, want 1000", n)
+							return test.n - 1
+						}); n != test.n-1 {
+							t.Errorf("run returns %d, want %d", n, test.n-1)
 						}
 					})
 				}
@@ -54,6 +55,34 @@ func TestLimiter(t *testing.T) {
 					t.Errorf("%d places are taken afterwards, and %d wait; want none", l.taken, len(l.waiting))
 				}
 			})
+		})
+	}
+}
+
+// How long a call may last follows the processor time of such calls, however long
+// they wait.
+func TestLimiterLearns(t *testing.T) {
+	const ms = time.Millisecond
+	for _, tt := range []struct {
+		name         string
+		n            int64
+		took, lasted time.Duration
+		want         time.Duration
+	}{
+		{"calls that work", limitedLen, 3 * ms, 4 * ms, 3 * ms},
+		{"longer calls", 4 * limitedLen, 3 * ms, 4 * ms, 3 * ms / 4},
+		{"calls that wait", limitedLen, ms, time.Hour, ms},
+		{"another thread's time", limitedLen, 5 * ms, 4 * ms, time.Duration(firstCost)},
+		{"another thread's earlier time", limitedLen, -ms, 4 * ms, time.Duration(firstCost)},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			l := newSendfileLimiter(func() int { return 1 })
+			for range 100 {
+				l.learn(tt.n, tt.took, tt.lasted)
+			}
+			if got := time.Duration(l.cost.Load()); got < tt.want-time.Microsecond || got > tt.want+time.Microsecond {
+				t.Errorf("cost has become %v, want %v", got, tt.want)
+			}
 		})
 	}
 }
@@ -114,7 +143,7 @@ func TestPlaceAllocations(t *testing.T) {
 	call := func() int64 { return limitedLen }
 	if n := testing.AllocsPerRun(100, func() {
 		if p.tryEnter() {
-			p.run(call)
+			p.run(limitedLen, call)
 		}
 	}); n > 0 {
 		t.Errorf("%v allocations", n)

@@ -146,7 +146,7 @@ func (c *sendCall) sendOpened(fd uintptr) {
 		c.file.sent = c.file.splice()
 		return
 	}
-	c.file.sent = c.file.place.run(c.file.splice)
+	c.file.sent = c.file.place.run(c.file.n, c.file.splice)
 }
 
 func (c *sendCall) sendSpliced() int64 {
