@@ -71,8 +71,7 @@ func (b *http1Body) readFrom(r io.Reader) (total int64, err error) {
 	}
 	if !b.started && file.Len > httpBuffer {
 		total, err = b.start(r, file.Len)
-		file.Offset += total
-		file.Len -= total
+		file = file.Rest(total)
 	}
 	if err == nil && b.mode == sending && file.Len > httpBuffer {
 		var n int64
@@ -153,8 +152,7 @@ func (b *http1Body) sendFile(file filerange.Range) (total int64, err error) {
 		sent, err = b.sendPart(a)
 		b.tellSent(sent)
 		total += sent.Total()
-		rest.Offset += sent.Total()
-		rest.Len -= sent.Total()
+		rest = rest.Rest(sent.Total())
 	}
 	if moveErr := file.Consume(total); err == nil {
 		err = moveErr

@@ -120,8 +120,7 @@ func (b *http2Body) readFrom(r io.Reader) (total int64, err error) {
 		case !b.taken: // that was all
 			return total, nil
 		}
-		file.Offset += total
-		file.Len -= total
+		file = file.Rest(total)
 	}
 	n, err := b.sendRest(r, file)
 	b.progress.next += n

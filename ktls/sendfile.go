@@ -158,8 +158,7 @@ func (c *Conn) ReadFrom(r io.Reader) (total int64, err error) {
 			if err != nil || total < proofLen {
 				return total, err // the file has become shorter
 			}
-			file.Offset += total
-			file.Len -= total
+			file = file.Rest(total)
 		}
 		if c.State() == Offloaded {
 			sent, err := c.SendFile(nil, file.Segment(0))

@@ -70,6 +70,13 @@ func Of(r io.Reader) (Range, bool) {
 	return Range{File: f, Size: info.Size(), Offset: offset, Len: n, Beyond: inner - n, reader: reader}, true
 }
 
+// Rest returns what is left of a range of which the reader has given n bytes.
+func (r Range) Rest(n int64) Range {
+	r.Offset += n
+	r.Len -= n
+	return r
+}
+
 // Segment returns the bytes that the reader would give, with ahead bytes beyond them that
 // may be sent too.
 func (r Range) Segment(ahead int64) Segment {
