@@ -85,12 +85,8 @@ func TestFiller(t *testing.T) {
 
 // What a stream has in reserve others can use when the client lowers its window.
 func TestReserveOfClosedStream(t *testing.T) {
-	s, w := newConn()
-	s.open(5)
+	s, w, poor, rich := withReserve(t)
 	body := testutil.Body(100)
-	poor, rich := s.take(t, 1), s.take(t, 3)
-	testutil.Must(t, s.write(3, false, make([]byte, 100))) // swallowed
-	testutil.Must(t, s.write(5, false, make([]byte, initialWindow-100)))
 	s.receive(initialSize(0), update(1, 100))
 	testutil.Returns(t, "sending", func() {
 		if n, err := poor.Write(body, true); n != 100 || err != nil {

@@ -141,6 +141,18 @@ func withStreams(t testing.TB) (*stubServer, *testWire, *Stream) {
 	return s, w, stream
 }
 
+// withReserve returns a server that has used up the connection's window, and two streams
+// that were taken over. The second has 100 bytes of the window in reserve.
+func withReserve(t testing.TB) (s *stubServer, w *testWire, poor, rich *Stream) {
+	t.Helper()
+	s, w = newConn()
+	s.open(5)
+	poor, rich = s.take(t, 1), s.take(t, 3)
+	testutil.Must(t, s.write(3, false, make([]byte, 100))) // swallowed
+	testutil.Must(t, s.write(5, false, make([]byte, initialWindow-100)))
+	return s, w, poor, rich
+}
+
 // writeAll has the server write, in pieces.
 func (s *stubServer) writeAll(t testing.TB, b []byte, piece func() int) {
 	t.Helper()

@@ -197,12 +197,8 @@ func TestCloseEndsServersWrite(t *testing.T) {
 
 // A stream that was given window of its own does not wait behind one that has none.
 func TestReserveGoesFirst(t *testing.T) {
-	s, w := newConn()
-	s.open(5)
+	s, w, poor, rich := withReserve(t)
 	body := testutil.Body(1000)
-	poor, rich := s.take(t, 1), s.take(t, 3)
-	testutil.Must(t, s.write(3, false, make([]byte, 100))) // swallowed
-	testutil.Must(t, s.write(5, false, make([]byte, initialWindow-100)))
 	failed := make(chan error, 1)
 	go func() {
 		_, err := poor.Write(body, true)
