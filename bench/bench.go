@@ -177,6 +177,10 @@ func (b *bench) measure(ctx context.Context, s *server, step step, sample *Sampl
 		return b.measureTransfer(ctx, s, step, sample)
 	case sequence:
 		return b.measureSequence(ctx, step, sample)
+	case slow:
+		return b.measureSlow(ctx, s, step, sample)
+	case distant:
+		return b.measureDistant(ctx, s, step, sample)
 	case syscalls:
 		return b.measureSyscalls(ctx, s, step, sample)
 	case idle:

@@ -29,6 +29,10 @@ const (
 	memory = "memory"
 	// proxyMemory is memory with bodies that reverse_proxy hands on.
 	proxyMemory = "proxy-memory"
+	// slow is many downloads over a slow network, at the same time.
+	slow = "slow"
+	// distant is a transfer over a network that is fast and long.
+	distant = "distant"
 )
 
 const (
@@ -49,7 +53,7 @@ const (
 )
 
 var (
-	allWorkloads = []string{connect, transfer, proxy, sequence, idle, syscalls, memory, proxyMemory}
+	allWorkloads = []string{connect, transfer, proxy, sequence, idle, slow, distant, syscalls, memory, proxyMemory}
 	allProtocols = []string{http1, http2}
 	allServers   = []string{plain, stock, ktls, ktlsAll, nginx, nginxKTLS}
 )

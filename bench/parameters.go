@@ -26,6 +26,8 @@ type Parameters struct {
 	Connects int `json:"connects"`
 	// Idle is the number of connections of the workload idle.
 	Idle int `json:"idle"`
+	// Slow is the number of connections of the workload slow.
+	Slow int `json:"slow"`
 	// Seconds is how long a run in native mode is to take.
 	Seconds float64 `json:"seconds"`
 	// RunBytes is how many bytes of bodies a run in counted mode is to have.
@@ -60,6 +62,7 @@ func defaults(mode string) Parameters {
 		Repetitions: 5,
 		Connects:    128,
 		Idle:        1000,
+		Slow:        50,
 		Seconds:     3,
 		RunBytes:    16 << 20,
 		MaxBytes:    16 << 30,
@@ -111,6 +114,7 @@ func (p *Parameters) register(flags *flag.FlagSet) {
 	listVar(flags, &p.Connections, "connections", "numbers of connections", parseCount)
 	flags.IntVar(&p.Repetitions, "repetitions", p.Repetitions, "how often each case is measured")
 	flags.IntVar(&p.Idle, "idle", p.Idle, "connections of the workload idle")
+	flags.IntVar(&p.Slow, "slow", p.Slow, "connections of the workload slow")
 	sizeVar(flags, &p.MaxBytes, "max-bytes", "leave out cases with several connections whose bodies are more `bytes` together")
 }
 
@@ -178,6 +182,8 @@ func (p *Parameters) validate() error {
 		return errors.New("-repetitions: at least 1 is needed")
 	case p.Idle < 1 || p.Idle > 20000:
 		return errors.New("-idle: a number from 1 to 20000 is needed")
+	case p.Slow < 1 || p.Slow > 20000:
+		return errors.New("-slow: a number from 1 to 20000 is needed")
 	case !p.Counted && (p.Seconds <= 0 || p.Seconds > 600):
 		return errors.New("-seconds: more than 0 and at most 600 are needed")
 	}

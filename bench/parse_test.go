@@ -194,3 +194,15 @@ func TestWitness(t *testing.T) {
 		}
 	}
 }
+
+func TestParseSocketMemory(t *testing.T) {
+	const output = `0      309902 127.0.0.1:46369 127.0.0.1:60302 skmem:(r896,rb131072,t0,tb446976,f3186,w352270,o0,bl0,d0)
+0      0      127.0.0.1:46369 127.0.0.1:60282 skmem:(r0,rb131072,t0,tb46080,f4,w10,o0,bl0,d0)
+`
+	if sum, err := parseSocketMemory(output); err != nil || sum != 896+3186+352270+4+10 {
+		t.Errorf("%.0f, %v", sum, err)
+	}
+	if _, err := parseSocketMemory(""); err == nil {
+		t.Error("no error for nothing")
+	}
+}

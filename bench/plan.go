@@ -70,6 +70,8 @@ func (p *Parameters) serversOf(c Case) []string {
 			return server != stock && server != ktls && server != ktlsAll
 		case c.Workload == proxyMemory:
 			return server != stock && server != ktlsAll
+		case (c.Workload == slow || c.Workload == distant) && server == plain:
+			return true
 		// The cost of its connections has to be known.
 		case c.Workload == connect && c.Size == connectSize && slices.Contains(p.Workloads, proxy):
 			return false
@@ -140,6 +142,8 @@ func (j job) cells() []Case {
 		add(syscalls, 4<<20, 1, first)
 		add(idle, connectSize, p.Idle, first)
 		add(idle, switchSize, p.Idle, first)
+		add(slow, slowSize, p.Slow, first)
+		add(distant, distantSize, 1, first)
 	}
 	return cells
 }
@@ -189,7 +193,7 @@ func (p *Parameters) repetitions(c Case) int {
 	switch {
 	case c.Workload == memory || c.Workload == proxyMemory:
 		return p.MemoryRepetitions
-	case c.Workload == syscalls || c.Workload == idle || c.Workload == sequence:
+	case c.Workload == syscalls || c.Workload == idle || c.Workload == slow || c.Workload == distant || c.Workload == sequence:
 		return 1
 	case p.Counted && c.Size*int64(c.Connections) > p.MaxBytes:
 		return 1
@@ -203,7 +207,7 @@ func (p *Parameters) repetitions(c Case) int {
 // same number on each connection.
 func (p *Parameters) requests(c Case) int {
 	switch c.Workload {
-	case connect, idle, memory, proxyMemory:
+	case connect, idle, memory, proxyMemory, slow, distant:
 		return c.Connections
 	case sequence:
 		return sequenceRounds
@@ -234,6 +238,8 @@ func (p *Parameters) estimate(s step) float64 {
 	switch {
 	case s.Workload == memory || s.Workload == proxyMemory:
 		seconds = 0.3 * mib // through the model of the cache
+	case s.Workload == slow:
+		seconds = 0.2 * float64(s.Connections)
 	case s.Workload == syscalls:
 		seconds += 5 // strace
 	case s.Server == plain:

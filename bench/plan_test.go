@@ -158,7 +158,7 @@ func TestEstimates(t *testing.T) {
 	}
 	t.Logf("%.0f min", hour(defaults("counted"))/60)
 	t.Logf("%.0f s", hour(defaults("check")))
-	if seconds := hour(defaults("counted")); seconds > 70*60 {
+	if seconds := hour(defaults("counted")); seconds > 75*60 {
 		t.Errorf("%.0f minutes", seconds/60)
 	}
 	if seconds := hour(defaults("check")); seconds > 5*60 {

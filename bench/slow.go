@@ -1,0 +1,120 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os/exec"
+	"regexp"
+	"strconv"
+	"time"
+)
+
+// The network of the workload slow: the clients begin at more than they get in the end.
+// So the send buffers have grown, as they have when a client reads at full speed first
+// and then as fast as it plays.
+const (
+	slowDelay  = "20ms" // of each packet, so a round trip takes twice that
+	slowBegin  = "100mbit"
+	slowRate   = "400kbit"
+	slowBytes  = 400_000 / 8 // slowRate in bytes a second
+	slowPrefix = 1 << 20     // bytes that each client reads before
+	slowSize   = 100 << 20
+	slowSettle = 8 * time.Second // before and while it is measured
+)
+
+// measureSlow gives what many slow downloads cost at the same time.
+func (b *bench) measureSlow(ctx context.Context, s *server, step step, sample *Sample) error {
+	w, err := newWitness(ctx, s)
+	if err != nil {
+		return err
+	}
+	if err := s.collectGarbage(ctx); err != nil {
+		return err
+	}
+	network := link{device: "lo", mtu: 65536, delay: slowDelay, each: slowBegin}
+	if err := network.set(ctx); err != nil {
+		return cantMeasure{err}
+	}
+	downloads := newDownloads(ctx, s, step.Case, b.roots)
+	err = b.slowDownloads(ctx, s, sample, network, downloads)
+	downloads.stop()
+	if err := errors.Join(err, network.reset(context.WithoutCancel(ctx))); err != nil {
+		return err
+	}
+	return w.check(ctx, step.Case, step.Connections, downloads.bytes.Load())
+}
+
+func (b *bench) slowDownloads(ctx context.Context, s *server, sample *Sample, network link, downloads *downloads) error {
+	resident, err := residentSet(s.pids)
+	if err != nil {
+		return err
+	}
+	if err := downloads.await(slowPrefix); err != nil {
+		return err
+	}
+	network.each = slowRate
+	if err := network.set(ctx); err != nil {
+		return err
+	}
+	if err := sleep(ctx, slowSettle); err != nil {
+		return err
+	}
+	begin, bytes := time.Now(), downloads.bytes.Load()
+	instructions, err := cpuTime(s.pids)
+	if err != nil {
+		return err
+	}
+	if err := sleep(ctx, slowSettle); err != nil {
+		return err
+	}
+	used, err := cpuTime(s.pids)
+	if err != nil {
+		return err
+	}
+	read, n := float64(downloads.bytes.Load()-bytes), float64(downloads.n)
+	if rate := read / time.Since(begin).Seconds() / n; rate < slowBytes/2 || rate > slowBytes*2 {
+		return fmt.Errorf("each client reads %.0f bytes a second, want %d", rate, slowBytes)
+	}
+	sockets, err := socketMemory(ctx, s.port)
+	if err != nil {
+		return err
+	}
+	now, err := residentSet(s.pids)
+	if err != nil {
+		return err
+	}
+	sample.Values["instr/KiB"] = (used - instructions) / read * 1024
+	sample.Values["socket-B/conn"] = sockets / n
+	sample.Values["rss-B/conn"] = (now - resident) / n
+	return nil
+}
+
+// socketMemory returns the memory of the sockets that were accepted on a port, in bytes:
+// what is queued to be sent and read, and what is reserved for more.
+func socketMemory(ctx context.Context, port int) (sum float64, err error) {
+	output, err := exec.CommandContext(ctx, "ss", "-tnmOH", "state", "established", fmt.Sprintf("( sport = :%d )", port)).CombinedOutput()
+	if err != nil {
+		return 0, cantMeasure{fmt.Errorf("ss: %w: %s", err, output)}
+	}
+	return parseSocketMemory(string(output))
+}
+
+// skmem is how ss writes the socket's memory, see ss(8).
+var skmem = regexp.MustCompile(`skmem:\(r(\d+),rb\d+,t\d+,tb\d+,f(\d+),w(\d+),`)
+
+func parseSocketMemory(output string) (sum float64, err error) {
+	for _, numbers := range skmem.FindAllStringSubmatch(output, -1) {
+		for _, number := range numbers[1:] {
+			n, err := strconv.ParseFloat(number, 64)
+			if err != nil {
+				return 0, err
+			}
+			sum += n
+		}
+	}
+	if sum == 0 {
+		return 0, fmt.Errorf("ss has said nothing about memory: %q", output)
+	}
+	return sum, nil
+}
