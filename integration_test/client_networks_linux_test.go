@@ -14,7 +14,12 @@ func TestNetworks(t *testing.T) {
 	if !harness.InOwnNetwork(t) {
 		return
 	}
-	c, f := harness.StartWithFile(t, 2<<20, harness.OffloadSite("all"))
+	c := harness.NewCaddy(t)
+	// Go's listeners allow Multipath TCP. Linux 6.12 takes no notice of the sysctl
+	// tcp_notsent_lowat for connections of such listeners.
+	c.Env = append(c.Env, "GODEBUG=multipathtcp=0")
+	f := c.Root.AddFile(t, "f", 2<<20)
+	c.Start(t, harness.OffloadSite("all"))
 	// The values that the kernel begins with.
 	const wmem, lowat = "4096 16384 4194304", "4294967295"
 	for _, network := range []struct {
@@ -27,6 +32,7 @@ func TestNetworks(t *testing.T) {
 		{"tiny send buffer", "tcp_wmem of 4 KiB", "4096 4096 4096", lowat, nil},
 		{"tcp_notsent_lowat of 1 KiB", "sysctl, MSS of 65,483", wmem, "1024", nil},
 		{"tcp_notsent_lowat of 16 KiB", "sysctl, MSS of 65,483", wmem, "16384", nil},
+		{"tcp_notsent_lowat of 64 KiB", "sysctl, MSS of 65,483", wmem, "65536", nil},
 		{"small segments", "TCP_MAXSEG of 536", wmem, lowat, []harness.SocketOption{harness.MaxSegment(536)}},
 		{"large segments", "loopback, MSS of 65,483", wmem, lowat, nil},
 		{"all of it tiny", "tcp_wmem and SO_RCVBUF of 4 KiB, tcp_notsent_lowat of 1 KiB, TCP_MAXSEG of 536",
