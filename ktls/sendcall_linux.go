@@ -203,10 +203,13 @@ type uncorkTimer struct {
 	pause time.Duration // until it uncorks next, 0 if no call waits
 }
 
-// The pauses get longer, because clients may read slowly for hours.
+// The pauses get longer, because clients may read slowly for hours. A client that reads
+// 50 KB/s has a call wait for seconds, again and again. When the pauses only doubled, the
+// timer took a fifth of the server's instructions for such a client (bench, workload slow).
 const (
-	firstUncork = 50 * time.Millisecond
-	lastUncork  = 10 * time.Second
+	firstUncork  = 50 * time.Millisecond
+	uncorkFactor = 4
+	lastUncork   = 10 * time.Second
 )
 
 func (u *uncorkTimer) begin(s *socket) {
@@ -231,7 +234,7 @@ func (u *uncorkTimer) again() bool {
 	if u.pause == 0 {
 		return false
 	}
-	u.pause = min(2*u.pause, lastUncork)
+	u.pause = min(uncorkFactor*u.pause, lastUncork)
 	u.timer.Reset(u.pause)
 	return true
 }
