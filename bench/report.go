@@ -26,7 +26,7 @@ var units = []unit{
 	{"ttfb-p50-ms", "Time to the first byte under load, median, in milliseconds"},
 	{"ttfb-p99-ms", "Time to the first byte under load, 99th percentile, in milliseconds"},
 	{"rss-MiB", "Resident memory of the server after the run, in MiB"},
-	{"heap+stack-B/conn", "Go's heap and stacks in use per idle connection, in bytes"},
+	{"heap+stack-B/conn", "Go's heap and stacks in use per connection, in bytes"},
 	{"socket-B/conn", "Kernel memory of the sockets per connection, in bytes"},
 	{"rss-B/conn", "Resident memory of the server per connection, in bytes"},
 	{"border-B/B", "Bytes copied by system calls per byte of body"},

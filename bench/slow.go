@@ -29,7 +29,8 @@ func (b *bench) measureSlow(ctx context.Context, s *server, step step, sample *S
 	if err != nil {
 		return err
 	}
-	if err := s.collectGarbage(ctx); err != nil {
+	before, err := s.memory(ctx)
+	if err != nil {
 		return err
 	}
 	network := link{device: "lo", mtu: 65536, delay: slowDelay, each: slowBegin}
@@ -37,7 +38,7 @@ func (b *bench) measureSlow(ctx context.Context, s *server, step step, sample *S
 		return cantMeasure{err}
 	}
 	downloads := newDownloads(ctx, s, step.Case, b.roots)
-	err = b.slowDownloads(ctx, s, sample, network, downloads)
+	err = slowDownloads(ctx, s, sample, network, downloads, before)
 	downloads.stop()
 	if err := errors.Join(err, network.reset(context.WithoutCancel(ctx))); err != nil {
 		return err
@@ -45,11 +46,8 @@ func (b *bench) measureSlow(ctx context.Context, s *server, step step, sample *S
 	return w.check(ctx, step.Case, step.Connections, downloads.bytes.Load())
 }
 
-func (b *bench) slowDownloads(ctx context.Context, s *server, sample *Sample, network link, downloads *downloads) error {
-	resident, err := residentSet(s.pids)
-	if err != nil {
-		return err
-	}
+// slowDownloads measures downloads under way. before is the server's memory without them.
+func slowDownloads(ctx context.Context, s *server, sample *Sample, network link, downloads *downloads, before map[string]float64) error {
 	if err := downloads.await(slowPrefix); err != nil {
 		return err
 	}
@@ -80,13 +78,15 @@ func (b *bench) slowDownloads(ctx context.Context, s *server, sample *Sample, ne
 	if err != nil {
 		return err
 	}
-	now, err := residentSet(s.pids)
+	after, err := s.memory(ctx)
 	if err != nil {
 		return err
 	}
 	sample.Values["instr/KiB"] = (used - instructions) / read * 1024
 	sample.Values["socket-B/conn"] = sockets / n
-	sample.Values["rss-B/conn"] = (now - resident) / n
+	for name := range after {
+		sample.Values[name] = (after[name] - before[name]) / n
+	}
 	return nil
 }
 
