@@ -37,6 +37,7 @@ type RecordClient struct {
 	Raw      *net.TCPConn // only written
 	protocol string
 
+	secret []byte // traffic secret
 	aead   cipher.AEAD
 	iv     []byte
 	Number uint64 // sequence number of the next record
@@ -61,12 +62,7 @@ func OpenRecords(t testing.TB, s Site, protocol string) *RecordClient {
 	if suite := r.conn.ConnectionState().CipherSuite; suite != tls.TLS_AES_128_GCM_SHA256 {
 		t.Fatalf("cipher suite %s", tls.CipherSuiteName(suite))
 	}
-	secret := testutil.LoggedSecret(t, log.String(), "CLIENT_TRAFFIC_SECRET_0")
-	block, err := aes.NewCipher(expandLabel(t, secret, "key", 16))
-	testutil.Must(t, err)
-	r.aead, err = cipher.NewGCM(block)
-	testutil.Must(t, err)
-	r.iv = expandLabel(t, secret, "iv", 12)
+	r.setSecret(t, testutil.LoggedSecret(t, log.String(), "CLIENT_TRAFFIC_SECRET_0"))
 	r.reader = bufio.NewReader(r.conn)
 	if protocol == HTTP2 {
 		r.framer = http2.NewFramer(r, r.reader)
@@ -76,6 +72,30 @@ func OpenRecords(t testing.TB, s Site, protocol string) *RecordClient {
 		testutil.Must(t, r.framer.WriteWindowUpdate(0, 1<<30))
 	}
 	return r
+}
+
+// setSecret begins a key.
+func (r *RecordClient) setSecret(t testing.TB, secret []byte) {
+	t.Helper()
+	block, err := aes.NewCipher(expandLabel(t, secret, "key", 16))
+	testutil.Must(t, err)
+	r.aead, err = cipher.NewGCM(block)
+	testutil.Must(t, err)
+	r.iv = expandLabel(t, secret, "iv", 12)
+	r.secret, r.Number = secret, 0
+}
+
+// KeyUpdate makes a KeyUpdate, which may ask for one in return, and goes on to the key
+// that follows (RFC 8446, sections 4.6.3 and 7.2).
+func (r *RecordClient) KeyUpdate(t testing.TB, asks bool) []byte {
+	t.Helper()
+	message := []byte{24, 0, 0, 1, 0}
+	if asks {
+		message[4] = 1
+	}
+	record := r.Record(HandshakeMessage, message, 0)
+	r.setSecret(t, expandLabel(t, r.secret, "traffic upd", len(r.secret)))
+	return record
 }
 
 // expandLabel is HKDF-Expand-Label with SHA-256 (RFC 8446, section 7.1).
@@ -217,6 +237,12 @@ func (b *frameBody) Read(p []byte) (int, error) {
 
 // During requests a file, sends something when the body has begun to come, and reads on.
 func (r *RecordClient) During(path string, send func(r *RecordClient) []byte) Partial {
+	return r.OftenDuring(path, 1, 100_000, send)
+}
+
+// OftenDuring requests a file, sends something so many times, each time when so many more
+// bytes of the body have come, and reads on.
+func (r *RecordClient) OftenDuring(path string, times, every int, send func(r *RecordClient) []byte) Partial {
 	if _, err := io.WriteString(r, r.Request(path)); err != nil {
 		return Partial{nil, err}
 	}
@@ -224,15 +250,16 @@ func (r *RecordClient) During(path string, send func(r *RecordClient) []byte) Pa
 		return Partial{nil, err}
 	}
 	var got bytes.Buffer
-	_, err := io.CopyN(&got, r.body, 100_000)
-	if err != nil {
-		return Partial{got.Bytes(), err}
-	}
-	if p := send(r); len(p) > 0 {
-		if _, err := r.Raw.Write(p); err != nil {
+	for range times {
+		if _, err := io.CopyN(&got, r.body, int64(every)); err != nil {
 			return Partial{got.Bytes(), err}
 		}
+		if p := send(r); len(p) > 0 {
+			if _, err := r.Raw.Write(p); err != nil {
+				return Partial{got.Bytes(), err}
+			}
+		}
 	}
-	_, err = io.Copy(&got, r.body)
+	_, err := io.Copy(&got, r.body)
 	return Partial{got.Bytes(), err}
 }
