@@ -19,10 +19,12 @@ type checkResult struct {
 	Kernel  struct {
 		Release string            `json:"release"`
 		Version string            `json:"version"`
+		FIPS    *bool             `json:"fips"`
 		Faults  []json.RawMessage `json:"faults"`
 	} `json:"kernel"`
 	Go struct {
 		Version string            `json:"version"`
+		FIPS    *bool             `json:"fips"`
 		Faults  []json.RawMessage `json:"faults"`
 	} `json:"go"`
 	Container *string `json:"container"`
@@ -75,7 +77,7 @@ func check(t testing.TB, c *harness.Caddy) (text string, result checkResult, cod
 		t.Errorf("the last line is not the verdict %q", result.Verdict)
 	}
 	if result.Container == nil || result.Module.AtBoot == nil || result.Module.LoadedByCheck == nil ||
-		result.Kernel.Faults == nil || result.Go.Version != runtime.Version() || result.Go.Faults == nil ||
+		result.Kernel.FIPS == nil || result.Kernel.Faults == nil || result.Go.Version != runtime.Version() || result.Go.FIPS == nil || result.Go.Faults == nil ||
 		result.Interfaces == nil || result.HTTP == nil || len(result.HTTP) > 0 || len(result.Ciphers) != 6 || len(result.Lines) == 0 {
 		t.Errorf("facts are missing:\n%s", out)
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
+	"crypto/fips140"
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
@@ -23,8 +24,8 @@ type Trial struct {
 	Cipher  string // such as AES-128-GCM
 
 	// Err is nil if crypto/tls could read what the kernel had encrypted. It matches
-	// errors.ErrUnsupported if the kernel does not support the cipher. Any other error means
-	// a fault.
+	// errors.ErrUnsupported if the kernel does not support the cipher, or crypto/tls does not
+	// in FIPS mode. Any other error means a fault.
 	Err error
 
 	Inert    bool // Err says that a key was taken and nothing encrypted, as in a sandbox
@@ -53,6 +54,8 @@ func Check() []Trial {
 		switch {
 		case unavailable != nil:
 			t.Err = unavailable
+		case fips140.Enabled() && s.kernel == cipherChaCha20Poly1305:
+			t.Err = fmt.Errorf("ktls: %w: crypto/tls does not use the cipher in FIPS mode", errors.ErrUnsupported)
 		case certificateErr != nil:
 			t.Err = fmt.Errorf("ktls: make certificate: %w", certificateErr)
 		default:

@@ -94,11 +94,15 @@ func (r *report) judgeVersion(version string) {
 	r.add("TLS "+version, stateOK, strings.Join(names, ", "))
 }
 
-// judgeMissing lists the ciphers that the kernel does not have.
+// chaCha is the cipher that FIPS 140 does not approve.
+const chaCha = "ChaCha20-Poly1305"
+
+// judgeMissing lists the ciphers that the kernel does not have. What is missing because of
+// FIPS mode was told already, and no module brings it.
 func (r *report) judgeMissing() {
 	var names []string
 	for _, c := range r.Ciphers {
-		if !c.Works && !c.broken {
+		if forbidden := (r.Kernel.FIPS || r.Go.FIPS) && c.Cipher == chaCha; !c.Works && !c.broken && !forbidden {
 			names = append(names, c.name())
 		}
 	}

@@ -35,9 +35,11 @@ The exit code is 0 if kernel TLS works, else 1.
     works             whether the exit code is 0
     verdict           the verdict
     os                the operating system, as Go names it
-    kernel            release, version ("" if the release doesn't tell it), and
-                      faults: id, what, source (URL)
-    go                version that built this program, and faults as above
+    kernel            release, version ("" if the release doesn't tell it), fips
+                      (whether it is in FIPS mode), and faults: id, what, source
+                      (URL)
+    go                version that built this program, fips (whether it is in
+                      FIPS mode), and faults as above
     container         the kind of container around this program ("" if none is
                       known)
     module            state (loaded, built_in, not_loaded, not_installed, or

@@ -1,8 +1,10 @@
 package doctor
 
 import (
+	"crypto/fips140"
 	"crypto/tls"
 	"errors"
+	"io/fs"
 	"os"
 	"runtime"
 	"strings"
@@ -16,7 +18,8 @@ import (
 // find out.
 func findFacts(selfTest func() []HTTPFault) facts {
 	root := os.DirFS("/")
-	f := facts{OS: runtime.GOOS, Kernel: findKernel(), Go: builtBy(runtime.Version()), Container: findContainer(root)}
+	f := facts{OS: runtime.GOOS, Kernel: findKernel(root), Go: builtBy(runtime.Version()), Container: findContainer(root)}
+	f.Go.FIPS = fips140.Enabled()
 	before := findModule(root, f.Kernel.Release)
 	f.Ciphers = tryCiphers() // which may load the module
 	after := findModule(root, f.Kernel.Release)
@@ -35,9 +38,10 @@ func findFacts(selfTest func() []HTTPFault) facts {
 	return f
 }
 
-// findKernel asks the kernel for its version.
-func findKernel() kernelFacts {
+// findKernel asks the kernel for its version, and whether it is in FIPS mode.
+func findKernel(root fs.FS) kernelFacts {
 	f := kernelFacts{Faults: []knownFault{}}
+	f.FIPS = hasLine(root, "proc/sys/crypto/fips_enabled", func(line string) bool { return strings.TrimSpace(line) == "1" })
 	var name unix.Utsname
 	if unix.Uname(&name) != nil {
 		return f

@@ -7,6 +7,7 @@ import (
 
 type goFacts struct {
 	Version string       `json:"version"` // as runtime.Version
+	FIPS    bool         `json:"fips"`    // it is in FIPS mode
 	Faults  []knownFault `json:"faults"`
 }
 
@@ -28,6 +29,9 @@ func builtBy(text string) goFacts {
 }
 
 func (r *report) judgeGo() {
+	if r.Go.FIPS {
+		r.add("Go", stateNote, "in FIPS mode: without "+chaCha)
+	}
 	if len(r.Go.Faults) == 0 {
 		return
 	}

@@ -10,6 +10,7 @@ import (
 type kernelFacts struct {
 	Release string       `json:"release"` // as uname -r
 	Version string       `json:"version"`
+	FIPS    bool         `json:"fips"` // it is in FIPS mode
 	Faults  []knownFault `json:"faults"`
 }
 
@@ -37,6 +38,9 @@ func (r *report) judgeKernel() {
 		todo = append(todo, "install the newest kernel that the distribution has")
 	}
 	r.add("kernel", state, text, todo...)
+	if r.Kernel.FIPS {
+		r.add("kernel", stateNote, "in FIPS mode: without "+chaCha+"; such connections stay in user space")
+	}
 }
 
 // recommended is the first version for which kernel TLS is recommended, see Kernels in

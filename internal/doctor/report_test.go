@@ -146,6 +146,27 @@ func TestReport(t *testing.T) {
 			},
 		},
 		{
+			name: "FIPS mode", verdict: works, not: "->",
+			change: func(f *facts) {
+				f.Kernel.FIPS, f.Go.FIPS = true, true
+				f.Ciphers = allCiphers(func(c *cipherFacts) { c.Works = c.Cipher != chaCha })
+			},
+			want: []string{
+				"kernel      note  in FIPS mode: without ChaCha20-Poly1305; such connections stay in user space",
+				"Go          note  in FIPS mode: without ChaCha20-Poly1305",
+			},
+		},
+		{
+			name: "FIPS mode without a module", verdict: works,
+			change: func(f *facts) {
+				f.Kernel.FIPS = true
+				f.Ciphers = allCiphers(func(c *cipherFacts) { c.Works = c.Cipher == "AES-128-GCM" })
+			},
+			want: []string{
+				"ciphers     note  not in this kernel: TLS 1.3 with AES-256-GCM, TLS 1.2 with AES-256-GCM; such connections stay in user space",
+			},
+		},
+		{
 			name: "no TLS 1.3", verdict: works,
 			change: func(f *facts) { f.Ciphers = allCiphers(func(c *cipherFacts) { c.Works = c.TLS == "1.2" }) },
 			want:   []string{"TLS 1.3     warn  none; such connections stay in user space"},
