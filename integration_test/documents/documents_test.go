@@ -67,6 +67,7 @@ func TestTesting(t *testing.T) {
 `
 	for _, test := range []struct {
 		name, found string // on 6.12
+		mode        string // of the kernel
 		complaint   string
 		written     []string // rows, if not the same
 	}{
@@ -79,6 +80,11 @@ func TestTesting(t *testing.T) {
 		},
 		{
 			name: "a new row", found: "Files\ton XFS\twhole\twhole\n",
+			complaint: "Files | on XFS | whole\n    found on 6.12: whole\n    the document: no such row",
+			written:   []string{"| emptied | during its download | cut |", "| on XFS | whole | 6.12: whole |", "| on ext4 | whole | whole |"},
+		},
+		{
+			name: "a new row in another mode", found: "Files\ton XFS\twhole\twhole\n", mode: "-fips",
 			complaint: "Files | on XFS | whole\n    found on 6.12: whole\n    the document: no such row",
 			written:   []string{"| emptied | during its download | cut |", "| on XFS | whole | 6.12: whole |", "| on ext4 | whole | whole |"},
 		},
@@ -96,7 +102,7 @@ func TestTesting(t *testing.T) {
 			set(t, docs, t.TempDir())
 			found := folder(t.TempDir())
 			testutil.WriteFile(t, filepath.Join(*docs, "testing.md"), []byte(page))
-			testutil.WriteFile(t, filepath.Join(string(found), "6.12/ktls/faults"), []byte(test.found))
+			testutil.WriteFile(t, filepath.Join(string(found), "6.12"+test.mode, "ktls/faults"), []byte(test.found))
 
 			err := found.testing()
 			if test.complaint == "" && err != nil {

@@ -1,7 +1,8 @@
 // Documents writes docs/compatibility.md, docs/transcript.md and the tables of
 // docs/testing.md from what tests have found in virtual machines, or fails if they say
 // something else. integration_test/run calls it with the folder of the results, in which
-// each kernel, and "no-tls", has a folder that vm/exec has filled.
+// each kernel, and "no-tls", has a folder that vm/exec has filled. What was found on a
+// kernel in another mode is in one more, such as "6.12-fips".
 //
 // After a run of some tests it looks only at documents for which there are results, and
 // changes only the rows of docs/testing.md that these tests have told.
@@ -45,17 +46,19 @@ type folder string
 
 // texts returns what the tests of all packages have left under that name on a kernel.
 func (f folder) texts(kernel, name string) (string, error) {
-	files, err := filepath.Glob(filepath.Join(string(f), kernel, "*", name))
-	if err != nil {
-		return "", err
-	}
 	var all strings.Builder
-	for _, file := range files {
-		text, err := os.ReadFile(file)
+	for _, folder := range []string{kernel, kernel + "-*"} {
+		files, err := filepath.Glob(filepath.Join(string(f), folder, "*", name))
 		if err != nil {
 			return "", err
 		}
-		all.Write(text)
+		for _, file := range files {
+			text, err := os.ReadFile(file)
+			if err != nil {
+				return "", err
+			}
+			all.Write(text)
+		}
 	}
 	return all.String(), nil
 }
