@@ -131,3 +131,41 @@ func TestSendFileFails(t *testing.T) {
 		t.Errorf("%+v sent, %v; want %d bytes, of which the last are those that the wire told with the error", sent, err, want)
 	}
 }
+
+// A stream may carry more bytes than numbers of 32 bits can count. The server, whose own
+// count does not go down, is told of no more window than there may be.
+func TestHugeFile(t *testing.T) {
+	const size, step = 5<<30 + 321, 1 << 30
+	file := testutil.OpenFile(t, nil)
+	testutil.Must(t, os.Truncate(file.Name(), size))
+	s, w := newConn()
+	stream := s.take(t, 1)
+	began, told := stream.granted, s.streams[1]
+	var next int64
+	w.sending = func(part filerange.Segment) {
+		if part.Offset != next {
+			t.Fatalf("offset %d, want %d", part.Offset, next)
+		}
+		next += part.Len
+	}
+	var granted int64
+	for next < size {
+		s.receive(update(0, step), update(1, step))
+		granted += step
+		part := filerange.Segment{File: file, Offset: next, Len: min(step, size-next)}
+		testutil.Returns(t, "sending", func() {
+			if sent, err := stream.SendFile(part); sent.Sendfile != part.Len || err != nil {
+				t.Fatalf("%+v sent, %v; want %d bytes", sent, err, part.Len)
+			}
+		})
+		if got, want := stream.granted, began+granted-next; got != want {
+			t.Errorf("after %d bytes the stream's window is %d more than the initial one, want %d", next, got, want)
+		}
+		if got := s.conn.window; got != s.window+s.conn.reserved+s.conn.pool() || s.window > serverShare {
+			t.Errorf("after %d bytes the connection's window is %d; the server has %d", next, got, s.window)
+		}
+	}
+	if next != size || s.streams[1] > told {
+		t.Errorf("%d bytes sent; the server has %d bytes of the stream's window, and had %d", next, s.streams[1], told)
+	}
+}

@@ -20,6 +20,9 @@ type testWire struct {
 	// bytes (0). An error of it is that of the write.
 	writing func(frames int) error
 
+	// sending, if not nil, is called in place of sending and keeping a part of a file.
+	sending func(part filerange.Segment)
+
 	mu       sync.Mutex
 	out      bytes.Buffer
 	in       []byte // what is read
@@ -77,6 +80,10 @@ func (w *testWire) isOurs() bool {
 }
 
 func (w *testWire) SendFrames(header []byte, part filerange.Segment, payload int64) (filerange.Sent, error) {
+	if w.sending != nil {
+		w.sending(part)
+		return filerange.Sent{Sendfile: part.Len}, nil
+	}
 	var all []byte
 	count := 0
 	for rest := part; rest.Len > 0; rest = rest.Rest(payload) {
