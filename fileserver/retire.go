@@ -21,6 +21,17 @@ import (
 // its way. The HTTP/2 server waits as long after GOAWAY.
 const retiredIdle = time.Second
 
+// takeBackClose removes from the header of a response that upgrades its connection that
+// the connection ends with the response (see [Wrap]). It does not, and clients that look
+// for "Connection: Upgrade" would miss it. An upgraded connection lives as long as its
+// user wants.
+func (w *writer) takeBackClose() {
+	header := w.Header()
+	if values := header["Connection"]; w.body.conn != nil && w.body.conn.tls.Retired() && len(values) > 0 && values[0] == "close" {
+		header["Connection"] = values[1:]
+	}
+}
+
 // An idleness says where net/http is between two requests of HTTP/1.1. net/http sets a
 // read deadline for the wait, and another one when the first bytes have come.
 type idleness = int32

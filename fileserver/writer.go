@@ -42,8 +42,11 @@ type way interface {
 // WriteHeader implements http.ResponseWriter.
 func (w *writer) WriteHeader(status int) {
 	if w.body.header.status == 0 && (status >= 200 || status == http.StatusSwitchingProtocols) {
-		if status == http.StatusRequestEntityTooLarge {
+		switch status {
+		case http.StatusRequestEntityTooLarge:
 			w.refuseBody()
+		case http.StatusSwitchingProtocols:
+			w.takeBackClose()
 		}
 		w.body.header.noteStatus(status, w.Header())
 	}

@@ -41,7 +41,11 @@ func TestUpgradeHalfClosed(t *testing.T) {
 	for _, accessLog := range []bool{false, true} {
 		var addr string
 		addr, u.got = halfCloser(t, u.hello)
-		c, f := harness.StartWithFile(t, harness.Large, upgradeSites(addr, accessLog))
+		log := ""
+		if accessLog {
+			log = "log {\n output discard\n}"
+		}
+		c, f := harness.StartWithFile(t, harness.Large, upgradeSites(addr, log, ""))
 		var stock string
 		for i, name := range []string{"stock", "large", "all", "after a file"} {
 			t.Run(fmt.Sprintf("%s, access log %v", name, accessLog), func(t *testing.T) {
@@ -71,16 +75,13 @@ func TestUpgradeHalfClosed(t *testing.T) {
 }
 
 // upgradeSites are three sites that are proxies for a backend where a connection is to
-// be upgraded: without the module, and with either option of offload.
-func upgradeSites(backend string, accessLog bool) string {
-	logs := ""
-	if accessLog {
-		logs = "log {\n output discard\n}\n"
-	}
+// be upgraded: without the module, and with either option of offload. They have more
+// directives, and options of the proxy.
+func upgradeSites(backend, more, options string) string {
 	var config strings.Builder
 	for i, ktls := range directives {
-		fmt.Fprintf(&config, "https://localhost:{$PORT%s} {\n%s\n%sroot {$ROOT}\n@up header Connection Upgrade\nreverse_proxy @up %s\nfile_server\n}\n",
-			[]string{"", "2", "3"}[i], ktls, logs, backend)
+		fmt.Fprintf(&config, "https://localhost:{$PORT%s} {\n%s\n%s\nroot {$ROOT}\n@up header Connection Upgrade\nreverse_proxy @up %s {\n%s\n}\nfile_server\n}\n",
+			[]string{"", "2", "3"}[i], ktls, more, backend, options)
 	}
 	return config.String()
 }
