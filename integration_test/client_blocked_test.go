@@ -2,6 +2,7 @@ package integration_test
 
 import (
 	"bufio"
+	"bytes"
 	"crypto/tls"
 	"fmt"
 	"io"
@@ -20,18 +21,19 @@ import (
 // A flood is a backend that takes any upgrade, and then sends without an end.
 type flood struct {
 	addr  string
+	piece []byte // what is sent, again and again
 	sent  atomic.Int64
 	ended chan struct{} // gets one for each connection
 }
 
 func newFlood(t testing.TB) *flood {
 	t.Helper()
-	f := &flood{ended: make(chan struct{}, 10)}
-	f.addr = harness.UpgradingBackend(t, "flood", func(conn *net.TCPConn, _ *bufio.Reader) {
+	f := &flood{piece: testutil.Body(64<<10 - 1), ended: make(chan struct{}, 10)}
+	f.addr = harness.UpgradingBackend(t, func(conn *net.TCPConn, _ *bufio.Reader) {
 		var err error
-		for piece := make([]byte, 64<<10); err == nil; {
+		for err == nil {
 			var n int
-			n, err = conn.Write(piece)
+			n, err = conn.Write(f.piece)
 			f.sent.Add(int64(n))
 		}
 		_ = conn.Close()
@@ -42,9 +44,9 @@ func newFlood(t testing.TB) *flood {
 
 // blockedClient returns the connection of a client that has asked for the flood and
 // reads no more, when Caddy can't send any more to it.
-func (f *flood) blockedClient(t testing.TB, c *harness.Caddy, path string) *tls.Conn {
+func (f *flood) blockedClient(t testing.TB, c *harness.Caddy, path string) blockedClient {
 	t.Helper()
-	var conn *tls.Conn
+	var conn blockedClient
 	// After a reload the old configuration may take a connection yet, and close it.
 	testutil.Eventually(t, "the connection is upgraded", func() error {
 		tcp, err := c.TryTCP(harness.ReceiveBuffer(64 << 10))
@@ -52,7 +54,8 @@ func (f *flood) blockedClient(t testing.TB, c *harness.Caddy, path string) *tls.
 			return err
 		}
 		t.Cleanup(func() { _ = tcp.Close() })
-		conn = tls.Client(tcp, c.TLSConfig(t))
+		raw := &harness.TrailedConn{TCPConn: tcp}
+		conn = blockedClient{tls.Client(raw, c.TLSConfig(t)), raw}
 		testutil.Must(t, conn.SetReadDeadline(time.Now().Add(testutil.Patience)))
 		if _, err = io.WriteString(conn, harness.UpgradeText(path, "flood")); err == nil {
 			_, err = conn.Read(make([]byte, 12))
@@ -70,6 +73,26 @@ func (f *flood) blockedClient(t testing.TB, c *harness.Caddy, path string) *tls.
 		return fmt.Errorf("%d bytes have been sent", now)
 	})
 	return conn
+}
+
+// A blockedClient is the connection of a client that does not read.
+type blockedClient struct {
+	*tls.Conn
+	raw *harness.TrailedConn
+}
+
+// wantCut reads what a client has not read yet. It must be a beginning of the flood that
+// does not end by close_notify.
+func (f *flood) wantCut(t testing.TB, conn blockedClient) {
+	t.Helper()
+	got, err := io.ReadAll(conn)
+	_, body, ok := bytes.Cut(got, []byte("\r\n\r\n"))
+	switch want := bytes.Repeat(f.piece, len(body)/len(f.piece)+1); {
+	case !ok || len(body) < 64<<10 || !bytes.HasPrefix(want, body):
+		t.Errorf("%d bytes that are not a beginning of the flood, %v", len(body), err)
+	case conn.raw.CloseNotify():
+		t.Errorf("%d bytes of the flood, and close_notify", len(body))
+	}
 }
 
 // directives are a site's without the module, and with either option of offload.
@@ -92,16 +115,19 @@ https://localhost:{$PORT} {
 			f := newFlood(t)
 			c := harness.StartCaddy(t, fmt.Sprintf(config, directive, 1, f.addr))
 
-			_ = f.blockedClient(t, c, "/timeout")
+			client := f.blockedClient(t, c, "/timeout")
 			testutil.Returns(t, "stream_timeout", func() { <-f.ended })
+			f.wantCut(t, client)
 
-			_ = f.blockedClient(t, c, "/")
+			client = f.blockedClient(t, c, "/")
 			testutil.Returns(t, "the reload", func() { c.Reload(t, fmt.Sprintf(config, directive, 2, f.addr)) })
 			testutil.Returns(t, "the old configuration", func() { <-f.ended })
+			f.wantCut(t, client)
 
-			_ = f.blockedClient(t, c, "/")
+			client = f.blockedClient(t, c, "/")
 			c.Signal(t, os.Interrupt)
 			testutil.Returns(t, "the end of Caddy", func() { <-c.Exited })
+			f.wantCut(t, client)
 		})
 	}
 }

@@ -38,16 +38,11 @@ type lastBytes struct {
 // slowConn is a client's TCP connection.
 type slowConn struct {
 	*net.TCPConn
+	harness.Trail
 	handled chan struct{} // closed when the server has sent everything
 	resumed chan struct{} // closed when the client is to go on then
 	resume  func()        // does that
 	pace    atomic.Int64  // how long it waits before it reads, if nothing is closed
-
-	mu      sync.Mutex
-	header  []byte // of the record that is being read
-	left    int    // bytes of its payload that are to come
-	records int
-	last    int // payload of the last record
 }
 
 func (c *slowConn) Read(p []byte) (int, error) {
@@ -57,37 +52,8 @@ func (c *slowConn) Read(p []byte) (int, error) {
 	case <-time.After(time.Duration(c.pace.Load())):
 	}
 	n, err := c.TCPConn.Read(p[:min(len(p), 4096)])
-	c.follow(p[:n])
+	c.Follow(p[:n])
 	return n, err
-}
-
-// follow follows the server's records.
-func (c *slowConn) follow(p []byte) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for len(p) > 0 {
-		if c.left > 0 {
-			n := min(c.left, len(p))
-			c.left -= n
-			p = p[n:]
-			continue
-		}
-		c.header = append(c.header, p[0])
-		if p = p[1:]; len(c.header) == 5 {
-			c.left = int(c.header[3])<<8 | int(c.header[4])
-			c.last = c.left
-			c.header = c.header[:0]
-			c.records++
-		}
-	}
-}
-
-// closeNotify reports whether the last record has the length of an alert in TLS
-// 1.3 (level, description, type, tag). crypto/tls doesn't tell.
-func (c *slowConn) closeNotify() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.left == 0 && len(c.header) == 0 && c.last == 2+1+16
 }
 
 // takeSlowly begins a download. Connections with a window of 0 have the default.
@@ -154,9 +120,9 @@ func (l *lastBytes) wantWhole(t testing.TB, f harness.File) {
 	} else {
 		<-l.done
 	}
-	if l.err != nil || l.body != f.Digest || !l.conn.closeNotify() {
-		t.Errorf("%s: %v, want %v; error %v, close_notify %v, last record of %d bytes",
-			l.name, l.body, f.Digest, l.err, l.conn.closeNotify(), l.conn.last)
+	if l.err != nil || l.body != f.Digest || !l.conn.CloseNotify() {
+		t.Errorf("%s: %v, want %v; error %v, close_notify %v",
+			l.name, l.body, f.Digest, l.err, l.conn.CloseNotify())
 	}
 }
 

@@ -16,7 +16,7 @@ import (
 
 // What sendfile(2) has accepted may still be in the kernel's TLS layer when the
 // server closes. A client that can take little at a time has to get all of it,
-// and close_notify: crypto/tls returns io.EOF for nothing else.
+// and close_notify.
 func TestCloseAfterResponse(t *testing.T) {
 	harness.RequireKernelTLS(t)
 	c, f := harness.StartWithFile(t, 300_007, harness.FileSite)
@@ -32,7 +32,8 @@ func TestCloseAfterResponse(t *testing.T) {
 		for _, buffer := range []int{4096, 64 << 10} {
 			t.Run(fmt.Sprintf("%s, buffer of %d bytes", test.name, buffer), func(t *testing.T) {
 				before := c.Metrics(t)
-				conn := tls.Client(c.DialTCP(t, harness.ReceiveBuffer(buffer)), c.TLSConfig(t))
+				raw := &harness.TrailedConn{TCPConn: c.DialTCP(t, harness.ReceiveBuffer(buffer))}
+				conn := tls.Client(raw, c.TLSConfig(t))
 				_, err := io.WriteString(conn, test.request)
 				testutil.Must(t, err)
 				// Let the server finish before anything is read.
@@ -43,8 +44,8 @@ func TestCloseAfterResponse(t *testing.T) {
 					return nil
 				})
 				var all bytes.Buffer
-				if _, err := io.Copy(&all, &slowReader{conn}); err != nil {
-					t.Errorf("after %d bytes: %v", all.Len(), err)
+				if _, err := io.Copy(&all, &slowReader{conn}); err != nil || !raw.CloseNotify() {
+					t.Errorf("after %d bytes: %v, close_notify %v", all.Len(), err, raw.CloseNotify())
 				}
 				harness.WantBody(t, harness.ReadResponse(t, bufio.NewReader(&all)), test.status, f.Digest)
 				_ = conn.Close()

@@ -18,11 +18,11 @@ import (
 	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
-// shouting starts a backend that upgrades a connection to a protocol, and answers each
-// line in upper case. It returns its address.
-func shouting(t testing.TB, protocol string) string {
+// shouting starts a backend that upgrades a connection, and answers each line in upper
+// case. It returns its address.
+func shouting(t testing.TB) string {
 	t.Helper()
-	return harness.UpgradingBackend(t, protocol, func(conn *net.TCPConn, r *bufio.Reader) {
+	return harness.UpgradingBackend(t, func(conn *net.TCPConn, r *bufio.Reader) {
 		for {
 			line, err := r.ReadBytes('\n')
 			if err != nil {
@@ -59,43 +59,42 @@ func exchange(t testing.TB, conn io.ReadWriter, number int) {
 // because no response ends after which it could be closed.
 func TestUpgradeKeyUpdate(t *testing.T) {
 	harness.RequireKernelTLS(t)
-	config := func(number int) string {
-		return upgradeSites(shouting(t, "raw"), fmt.Sprint("header Configuration ", number), "stream_close_delay 1h")
+	backend, number := shouting(t), 0
+	config := func() string {
+		number++
+		return upgradeSites(backend, fmt.Sprint("header Configuration ", number), "stream_close_delay 1h")
 	}
-	c, f := harness.StartWithFile(t, harness.Large, config(1))
-	for i, port := range []string{"PORT", "PORT2", "PORT3"} {
-		name := []string{"stock", "large", "all"}[i]
-		t.Run(name, func(t *testing.T) {
-			before := c.Metrics(t)
-			p := harness.Connect(t, c.At(port), harness.OpenSSL, "localhost", harness.SuiteByID(tls.TLS_AES_128_GCM_SHA256))
-			p.WantFile(t, "/f", f)
-			p.Send(t, harness.UpgradeText("/", "raw"))
-			wantSwitched(t, p)
-			exchange(t, p, 1)
-			p.Update(t, harness.OpenSSL.Update)
-			exchange(t, p, 2)
-			p.Update(t, harness.OpenSSL.UpdateBoth)
-			exchange(t, p, 3)
-			c.WhileStopped(t, func() { p.UpdateThrice(t, harness.OpenSSL.UpdateBoth) })
-			exchange(t, p, 4)
-			c.Reload(t, config(2+i))
-			p.Update(t, harness.OpenSSL.UpdateBoth)
-			exchange(t, p, 5)
-			p.Update(t, harness.OpenSSL.Update)
-			exchange(t, p, 6)
-			p.Leave(t)
-			want := harness.Counts{}
-			if name != "stock" {
-				want = answered(t, harness.SentByKernel(f.Size), harness.AnyNumber)
-			}
-			c.Expect(t, before, want)
-		})
-	}
-	result := "data go on in both directions, right; the KeyUpdates are answered"
+	c, f := harness.StartWithFile(t, harness.Large, config())
+	forUpgradeSites(t, c, func(t *testing.T, s harness.Site, stock bool) {
+		before := c.Metrics(t)
+		p := harness.Connect(t, s, harness.OpenSSL, "localhost", harness.SuiteByID(tls.TLS_AES_128_GCM_SHA256))
+		p.WantFile(t, "/f", f)
+		p.Send(t, harness.UpgradeText("/", "raw"))
+		wantSwitched(t, p)
+		exchange(t, p, 1)
+		p.Update(t, harness.OpenSSL.Update)
+		exchange(t, p, 2)
+		p.Update(t, harness.OpenSSL.UpdateBoth)
+		exchange(t, p, 3)
+		c.WhileStopped(t, func() { p.UpdateThrice(t, harness.OpenSSL.UpdateBoth) })
+		exchange(t, p, 4)
+		c.Reload(t, config())
+		p.Update(t, harness.OpenSSL.UpdateBoth)
+		exchange(t, p, 5)
+		p.Update(t, harness.OpenSSL.Update)
+		exchange(t, p, 6)
+		p.Leave(t)
+		want := harness.Counts{}
+		if !stock {
+			want = answered(t, harness.SentByKernel(f.Size), harness.AnyNumber)
+		}
+		c.Expect(t, before, want)
+	})
+	result := "right data both ways; the KeyUpdates are answered"
 	if !harness.Rekeys(t) {
-		result = "data go on in both directions, right; the KeyUpdates are not answered"
+		result = "right data both ways; the KeyUpdates are not answered, and the connection goes on"
 	}
-	results.Fault(t, "Server life", "KeyUpdates of the client, asked for an answer and not, on an upgraded connection", "HTTP/1.1, after a file; before and after a reload, with stream_close_delay", result)
+	results.Fault(t, serverLife, "KeyUpdates of the client on an upgraded connection, requested in return and not", "HTTP/1.1, after a file, before and after a reload", result)
 }
 
 // wantSwitched reads the response to a request to upgrade. Its header must say nothing
@@ -112,21 +111,19 @@ func wantSwitched(t testing.TB, p *harness.Peer) {
 // still be upgraded. The client is not told then that it will be closed.
 func TestUpgradeAfterKeyUpdate(t *testing.T) {
 	harness.RequireKernelTLS(t)
-	c, f := harness.StartWithFile(t, harness.Large, upgradeSites(shouting(t, "raw"), "", ""))
-	for i, port := range []string{"PORT", "PORT2", "PORT3"} {
-		t.Run([]string{"stock", "large", "all"}[i], func(t *testing.T) {
-			p := harness.Connect(t, c.At(port), harness.OpenSSL, "localhost", harness.SuiteByID(tls.TLS_AES_128_GCM_SHA256))
-			p.WantFile(t, "/f", f)
-			c.WhileStopped(t, func() {
-				p.Update(t, harness.OpenSSL.UpdateBoth)
-				p.Send(t, harness.UpgradeText("/", "raw"))
-			})
-			wantSwitched(t, p)
-			exchange(t, p, 1)
+	c, f := harness.StartWithFile(t, harness.Large, upgradeSites(shouting(t), "", ""))
+	forUpgradeSites(t, c, func(t *testing.T, s harness.Site, _ bool) {
+		p := harness.Connect(t, s, harness.OpenSSL, "localhost", harness.SuiteByID(tls.TLS_AES_128_GCM_SHA256))
+		p.WantFile(t, "/f", f)
+		c.WhileStopped(t, func() {
 			p.Update(t, harness.OpenSSL.UpdateBoth)
-			exchange(t, p, 2)
-			p.Leave(t)
+			p.Send(t, harness.UpgradeText("/", "raw"))
 		})
-	}
-	results.Fault(t, "Server life", "A KeyUpdate of the client that asks for an answer, with a request to upgrade behind it", "HTTP/1.1, after a file", "upgraded, as by stock Caddy")
+		wantSwitched(t, p)
+		exchange(t, p, 1)
+		p.Update(t, harness.OpenSSL.UpdateBoth)
+		exchange(t, p, 2)
+		p.Leave(t)
+	})
+	results.Fault(t, serverLife, "A KeyUpdate of the client, requested in return, with a request to upgrade behind it", afterFile, "upgraded")
 }

@@ -23,7 +23,7 @@ import (
 func halfCloser(t testing.TB, hello []byte) (addr string, got chan []byte) {
 	t.Helper()
 	got = make(chan []byte, 10)
-	addr = harness.UpgradingBackend(t, "raw", func(conn *net.TCPConn, r *bufio.Reader) {
+	addr = harness.UpgradingBackend(t, func(conn *net.TCPConn, r *bufio.Reader) {
 		_, _ = conn.Write(hello)
 		_ = conn.CloseWrite()
 		_ = conn.SetReadDeadline(time.Now().Add(testutil.Patience))
@@ -80,10 +80,20 @@ func TestUpgradeHalfClosed(t *testing.T) {
 func upgradeSites(backend, more, options string) string {
 	var config strings.Builder
 	for i, ktls := range directives {
-		fmt.Fprintf(&config, "https://localhost:{$PORT%s} {\n%s\n%s\nroot {$ROOT}\n@up header Connection Upgrade\nreverse_proxy @up %s {\n%s\n}\nfile_server\n}\n",
-			[]string{"", "2", "3"}[i], ktls, more, backend, options)
+		fmt.Fprintf(&config, "https://localhost:{$%s} {\n%s\n%s\nroot {$ROOT}\n@up header Connection Upgrade\nreverse_proxy @up %s {\n%s\n}\nfile_server\n}\n",
+			upgradePorts[i], ktls, more, backend, options)
 	}
 	return config.String()
+}
+
+var upgradePorts = []string{"PORT", "PORT2", "PORT3"}
+
+// forUpgradeSites runs a test with each of upgradeSites.
+func forUpgradeSites(t *testing.T, c *harness.Caddy, test func(t *testing.T, s harness.Site, stock bool)) {
+	t.Helper()
+	for i, port := range upgradePorts {
+		t.Run([]string{"stock", "large", "all"}[i], func(t *testing.T) { test(t, c.At(port), i == 0) })
+	}
 }
 
 // An upgrade is what goes over upgraded connections.

@@ -10,19 +10,20 @@ import (
 	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
-// UpgradingBackend starts a server that accepts any request to upgrade to a protocol, and
-// then serves the connection. r has what the client sends. It returns the server's
-// address.
-func UpgradingBackend(t testing.TB, protocol string, serve func(conn *net.TCPConn, r *bufio.Reader)) (address string) {
+// UpgradingBackend starts a server that accepts any request to upgrade, to whatever
+// protocol, and then serves the connection. r has what the client sends. It returns the
+// server's address.
+func UpgradingBackend(t testing.TB, serve func(conn *net.TCPConn, r *bufio.Reader)) (address string) {
 	t.Helper()
 	ln := testutil.Listen(t)
 	upgrade := func(conn *net.TCPConn) {
 		defer conn.Close()
 		r := bufio.NewReader(conn)
-		if _, err := http.ReadRequest(r); err != nil {
+		request, err := http.ReadRequest(r)
+		if err != nil {
 			return
 		}
-		_, err := io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: "+protocol+"\r\n\r\n")
+		_, err = io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: "+request.Header.Get("Upgrade")+"\r\n\r\n")
 		if err == nil {
 			serve(conn, r)
 		}

@@ -11,7 +11,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"testing"
 	"time"
@@ -34,7 +33,7 @@ const (
 // They carry HTTP/1.1 or HTTP/2.
 type RecordClient struct {
 	conn     *tls.Conn    // only read
-	Raw      *net.TCPConn // only written
+	Raw      *TrailedConn // only written
 	protocol string
 
 	secret []byte // traffic secret
@@ -52,7 +51,7 @@ type RecordClient struct {
 // OpenRecords opens a connection to a site with TLS 1.3.
 func OpenRecords(t testing.TB, s Site, protocol string) *RecordClient {
 	t.Helper()
-	raw := s.DialTCP(t, ReceiveBuffer(64<<10))
+	raw := &TrailedConn{TCPConn: s.DialTCP(t, ReceiveBuffer(64<<10))}
 	testutil.Must(t, raw.SetDeadline(time.Now().Add(testutil.Patience)))
 	var log bytes.Buffer
 	config := s.TLSConfig(t, protocol)
@@ -191,6 +190,9 @@ func (r *RecordClient) End() string {
 		_, err = r.frame()
 	}
 	if err == nil || err == io.EOF {
+		if !r.Raw.CloseNotify() {
+			return r.goAway + "no close_notify"
+		}
 		return r.goAway + "close_notify"
 	}
 	return r.goAway + Plain(err)
