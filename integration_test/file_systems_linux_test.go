@@ -36,6 +36,8 @@ var fileSystems = []struct {
 	{"tmpfs", onTmpfs, false},
 	{"ext4", onExt4, false},
 	{"overlay", onOverlay, false},
+	{"squashfs", onSquashfs, false},
+	{"iso9660", onISO, false},
 	{"FUSE", func(t testing.TB, c *harness.Caddy, folder string) harness.File {
 		return onFUSE(t, c, folder, "fused", false)
 	}, false},
@@ -78,6 +80,30 @@ func onOverlay(t testing.TB, c *harness.Caddy, folder string) harness.File {
 	testutil.Must(t, os.WriteFile(filepath.Join(layers, "lower", "f"), f.Content, 0o644))
 	mount(t, c.Root.Path(folder), "-t", "overlay", "-o",
 		fmt.Sprintf("lowerdir=%[1]s/lower,upperdir=%[1]s/upper,workdir=%[1]s/work", layers), "none")
+	return f
+}
+
+func onSquashfs(t testing.TB, c *harness.Caddy, folder string) harness.File {
+	return onImage(t, c, folder, "squashfs", func(source, image string) []string {
+		return []string{"mksquashfs", source, image, "-quiet", "-no-progress"}
+	})
+}
+
+func onISO(t testing.TB, c *harness.Caddy, folder string) harness.File {
+	return onImage(t, c, folder, "iso9660", func(source, image string) []string {
+		return []string{"genisoimage", "-quiet", "-rock", "-o", image, source}
+	})
+}
+
+// onImage has a program make an image, with a file that compresses well.
+func onImage(t testing.TB, c *harness.Caddy, folder, kind string, command func(source, image string) []string) harness.File {
+	f := c.Root.AddText(t, filepath.Join(kind, "f"), harness.Large)
+	image := filepath.Join(c.Dir, kind)
+	program := command(c.Root.Path(kind), image)
+	harness.RequireProgram(t, program[0])
+	_, err := harness.RunProgram(t, program[0], program[1:]...)
+	testutil.Must(t, err)
+	mount(t, c.Root.Path(folder), "-t", kind, "-o", "loop,ro", image)
 	return f
 }
 
