@@ -49,6 +49,7 @@ func upgradeAfterFile(t testing.TB, s harness.Site, f harness.File, path, protoc
 // Over an upgraded connection that was offloaded before, both sides send at once. Then
 // the client closes its direction, and the backend says what it has got.
 func TestUpgradeBothDirections(t *testing.T) {
+	harness.OnKernel(t, "6.1")
 	harness.RequireKernelTLS(t)
 	down, up := testutil.Body(3<<20+1, "down"), testutil.Body(2<<20+3, "up")
 	backend := harness.UpgradingBackend(t, func(conn *net.TCPConn, r *bufio.Reader) {
@@ -87,6 +88,7 @@ const afterFile = "HTTP/1.1, after a file, the same as without the module"
 
 // What ends the configuration ends upgraded connections as it does without the module.
 func TestUpgradeEnds(t *testing.T) {
+	harness.OnKernel(t, "6.12")
 	harness.RequireKernelTLS(t)
 	backend := shouting(t)
 	config := func(number int) string {
