@@ -74,4 +74,4 @@ package ktls
 // handshakeState.mu is taken before all of these, or alone. It is held while the end of
 // the handshake is noted, which calls crypto/tls and takes recordCounter.mu. The other
 // locks are taken last, or alone: prober.probing, held by a probe, and writeDeadline.mu,
-// Drain.mu, rekeys.mu, sendfileLimiter.mu and uncorkTimer.mu, held for moments.
+// Drain.mu, rekeys.mu, sendfileLimiter.mu and waitTimer.mu, held for moments.

@@ -114,21 +114,21 @@ func wantUncorked(t *testing.T, c *net.TCPConn) {
 }
 
 // While a call waits for room the connection is uncorked, and afterwards not.
-func TestUncorkTimer(t *testing.T) {
+func TestWaitTimer(t *testing.T) {
 	_, server := smallPair(t, 4096)
 	s := newSocket(server).(*socket)
 	s.cork(true)
 	if !corked(t, server) {
 		t.Fatal("not corked")
 	}
-	u := &s.call().uncork
-	u.begin(s)
+	w := &s.call().waiting
+	w.begin(s)
 	wantUncorked(t, server)
-	if !u.again() {
+	if !w.again() {
 		t.Error("uncorked once only")
 	}
-	u.end()
-	if u.again() {
+	w.end()
+	if w.again() {
 		t.Error("goes on afterwards")
 	}
 }
