@@ -16,31 +16,44 @@ import (
 // What the kernel runs to load a module.
 const modprobeSetting = "/proc/sys/kernel/modprobe"
 
-// unloadTLS removes the kernel's module tls until the end of the test. What the
-// kernel runs to load it is a script. It skips the test but in a virtual machine
-// of ./run: other machines may need the module.
-func unloadTLS(t *testing.T, dir string) (setModprobe func(script string)) {
+// ownModule returns the file of a module of the kernel. It skips the test but in a virtual
+// machine of ./run: on other machines nobody may change what concerns all programs.
+func ownModule(t *testing.T, name string) string {
 	t.Helper()
-	files, err := filepath.Glob("/modules/*-tls.ko")
+	files, err := filepath.Glob("/modules/*-" + name + ".ko")
 	testutil.Must(t, err)
 	if len(files) != 1 {
-		t.Skip("needs a virtual machine of its own, where the module can be removed")
+		t.Skip("needs a virtual machine of its own, where the kernel's modules and parameters can be changed")
 	}
+	return files[0]
+}
+
+// load loads a module of the kernel.
+func load(t *testing.T, file string) {
+	t.Helper()
+	module, err := os.Open(file)
+	testutil.Must(t, err)
+	defer module.Close()
+	if err := unix.FinitModule(int(module.Fd()), "", 0); err != nil && err != unix.EEXIST {
+		t.Errorf("%s can't be loaded: %v", file, err)
+	}
+}
+
+// unloadTLS removes the kernel's module tls until the end of the test. What the
+// kernel runs to load it is a script.
+func unloadTLS(t *testing.T, dir string) (setModprobe func(script string)) {
+	t.Helper()
+	file := ownModule(t, "tls")
 	before, err := os.ReadFile(modprobeSetting)
 	testutil.Must(t, err)
-	file := filepath.Join(dir, "modprobe")
-	setModprobe = func(script string) {
-		testutil.Must(t, os.WriteFile(file, []byte("#!/bin/sh\n"+strings.ReplaceAll(script, "MODULE", files[0])+"\n"), 0o700))
-		testutil.Must(t, os.WriteFile(modprobeSetting, []byte(file), 0))
+	script := filepath.Join(dir, "modprobe")
+	setModprobe = func(text string) {
+		testutil.Must(t, os.WriteFile(script, []byte("#!/bin/sh\n"+strings.ReplaceAll(text, "MODULE", file)+"\n"), 0o700))
+		testutil.Must(t, os.WriteFile(modprobeSetting, []byte(script), 0))
 	}
 	t.Cleanup(func() {
 		testutil.Must(t, os.WriteFile(modprobeSetting, before, 0))
-		module, err := os.Open(files[0])
-		testutil.Must(t, err)
-		defer module.Close()
-		if err := unix.FinitModule(int(module.Fd()), "", 0); err != nil && err != unix.EEXIST {
-			t.Errorf("the module tls can't be loaded: %v", err)
-		}
+		load(t, file)
 	})
 	testutil.Eventually(t, "the module tls is removed", func() error { return unix.DeleteModule("tls", unix.O_NONBLOCK) })
 	return setModprobe

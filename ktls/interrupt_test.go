@@ -95,7 +95,8 @@ var portableCalls = []blockedCall{
 		begin: func(t *testing.T) (net.Conn, func() error, <-chan struct{}) {
 			conn, _, _ := newFakeServer(t, serverConfig(), onDemand, nil).connect(t, clientConfig())
 			conn.Offload()
-			return conn, func() error { _, err := conn.Write(testutil.Body(64 << 20)); return err }, settled()
+			body := make([]byte, 64<<20) // which is made sooner than one of random bytes
+			return conn, func() error { _, err := conn.Write(body); return err }, settled()
 		}},
 	{name: "Write after the offload",
 		begin: func(t *testing.T) (net.Conn, func() error, <-chan struct{}) {

@@ -18,6 +18,7 @@ import (
 	"github.com/smallstep/certificates/acme"
 
 	_ "github.com/caddy-ktls/caddy-ktls" // the module that is tested
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil/asynccipher"
 )
 
 // Environment variables that say how to run the tests, besides [testutil.EnvRequired].
@@ -63,6 +64,10 @@ func Main(m *testing.M) int {
 }
 
 func runTests(m *testing.M) int {
+	if err := asynccipher.UseIfAsked(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
 	end, err := countTaken()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
