@@ -3,6 +3,7 @@ package integration_test
 import (
 	"net"
 	"net/http"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/caddy-ktls/caddy-ktls/integration_test/harness"
 	"github.com/caddy-ktls/caddy-ktls/integration_test/results"
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil/asynccipher"
 )
 
 // A pacedConn reads slowly.
@@ -134,7 +136,9 @@ func testProgress(t *testing.T) {
 		if result != "whole" {
 			t.Errorf("%s: %s", protocol, result)
 		}
-		if took := handlerTook(t, c, protocol, c.Site); took <= idle {
+		// With an asynchronous cipher the TLS layer takes all that a call gives it, whether
+		// there is room or not.
+		if took := handlerTook(t, c, protocol, c.Site); took <= idle && os.Getenv(asynccipher.Env) == "" {
 			t.Errorf("%s: the handler has taken %v: the test shows nothing", protocol, took)
 		}
 	}

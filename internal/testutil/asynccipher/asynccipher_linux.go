@@ -53,8 +53,11 @@ func Use() error {
 		if err := instantiate(prefix + driver + ")"); err != nil {
 			return err
 		}
-		if driver, _, err = find(cipher); err != nil || !strings.HasPrefix(driver, prefix) {
-			return fmt.Errorf("the kernel uses %s, %v", driver, err)
+		if driver, _, err = find(cipher); err != nil {
+			return err
+		}
+		if !strings.HasPrefix(driver, prefix) {
+			return fmt.Errorf("for %s, the kernel takes %s", cipher, driver)
 		}
 	}
 	return nil
