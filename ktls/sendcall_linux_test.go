@@ -113,26 +113,6 @@ func wantUncorked(t *testing.T, c *net.TCPConn) {
 	})
 }
 
-// While a call waits for room the connection is uncorked, and afterwards not.
-func TestWaitTimer(t *testing.T) {
-	_, server := smallPair(t, 4096)
-	s := newSocket(server).(*socket)
-	s.cork(true)
-	if !corked(t, server) {
-		t.Fatal("not corked")
-	}
-	w := &s.call().waiting
-	w.begin(s)
-	wantUncorked(t, server)
-	if !w.again() {
-		t.Error("uncorked once only")
-	}
-	w.end()
-	if w.again() {
-		t.Error("goes on afterwards")
-	}
-}
-
 // A connection that has to wait for room is not corked: what TCP holds back for
 // a whole segment could be all that fits.
 func TestCork(t *testing.T) {
