@@ -23,7 +23,7 @@ func (b *bench) measureDistant(ctx context.Context, s *server, step step, sample
 			return cantMeasure{err}
 		}
 	}
-	network := link{device: "lo", mtu: 65536, delay: distantDelay, rate: distantRate}
+	network := shaping{device: "lo", mtu: 65536, delay: distantDelay, rate: distantRate}
 	if err := network.set(ctx); err != nil {
 		return cantMeasure{err}
 	}

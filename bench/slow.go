@@ -33,7 +33,7 @@ func (b *bench) measureSlow(ctx context.Context, s *server, step step, sample *S
 	if err != nil {
 		return err
 	}
-	network := link{device: "lo", mtu: 65536, delay: slowDelay, each: slowBegin}
+	network := shaping{device: "lo", mtu: 65536, delay: slowDelay, each: slowBegin}
 	if err := network.set(ctx); err != nil {
 		return cantMeasure{err}
 	}
@@ -47,7 +47,7 @@ func (b *bench) measureSlow(ctx context.Context, s *server, step step, sample *S
 }
 
 // slowDownloads measures downloads under way. before is the server's memory without them.
-func slowDownloads(ctx context.Context, s *server, sample *Sample, network link, downloads *downloads, before map[string]float64) error {
+func slowDownloads(ctx context.Context, s *server, sample *Sample, network shaping, downloads *downloads, before map[string]float64) error {
 	if err := downloads.await(slowPrefix); err != nil {
 		return err
 	}
