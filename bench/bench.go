@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 )
 
@@ -29,6 +30,8 @@ type bench struct {
 	verified map[string]bool
 	// sequences are the times of the workload sequence, in microseconds.
 	sequences map[Case][]float64
+	// link is the network of a guest that has one.
+	link *link
 	// speed is in requests per second, in native mode.
 	speed map[Case]float64
 }
@@ -70,6 +73,9 @@ func startBench(ctx context.Context, j job, programs programs, dir string, repor
 	for _, s := range j.steps() {
 		sizes = append(sizes, s.Size)
 	}
+	if j.Network {
+		sizes = slices.Concat(sizes, keepAliveSizes)
+	}
 	b, err := newBench(j, dir, sizes, report)
 	if err != nil {
 		return nil, err
@@ -86,7 +92,7 @@ func startBench(ctx context.Context, j job, programs programs, dir string, repor
 			report(event{Note: "nginx is not installed, so it was not measured"})
 			continue
 		}
-		if err := s.choosePorts(j.Serve); err != nil {
+		if err := s.choosePorts(j.Serve || j.Network); err != nil {
 			return nil, err
 		}
 		if j.Parameters.proxies() && name != plain {
@@ -99,6 +105,11 @@ func startBench(ctx context.Context, j job, programs programs, dir string, repor
 	}
 	if j.Serve {
 		return b, nil // clients outside begin with runs that aren't counted
+	}
+	if j.Network {
+		if b.link, err = newLink(ctx); err != nil {
+			return nil, err
+		}
 	}
 	return b, b.warmUp(ctx)
 }
@@ -185,6 +196,8 @@ func (b *bench) measure(ctx context.Context, s *server, step step, sample *Sampl
 		return b.measureSyscalls(ctx, s, step, sample)
 	case idle:
 		return b.measureIdle(ctx, s, step, sample)
+	case network, keepAlive, afterIdle:
+		return b.measureNetwork(ctx, s, step, sample)
 	case memory, proxyMemory:
 		return b.measureMemory(ctx, s, step, sample)
 	}

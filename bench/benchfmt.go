@@ -41,6 +41,10 @@ func (r *Results) benchstat(b *bytes.Buffer) error {
 
 // benchName has the configuration as golang.org/x/perf reads it.
 func (c Case) benchName() string {
-	return fmt.Sprintf("%s/workload=%s/size=%s/conns=%d/cipher=%s/server=%s",
-		strings.ToUpper(c.Protocol), c.Workload, formatSize(c.Size), c.Connections, c.Cipher, c.Server)
+	over := ""
+	if c.Network != "" {
+		over = "/network=" + c.Network
+	}
+	return fmt.Sprintf("%s/workload=%s/size=%s/conns=%d/cipher=%s%s/server=%s",
+		strings.ToUpper(c.Protocol), c.Workload, formatSize(c.Size), c.Connections, c.Cipher, over, c.Server)
 }

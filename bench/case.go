@@ -33,6 +33,13 @@ const (
 	slow = "slow"
 	// distant is a transfer over a network that is fast and long.
 	distant = "distant"
+	// network takes the time of one large body over a network, on a new connection.
+	network = "network"
+	// keepAlive takes the times of many requests on one connection over a network.
+	keepAlive = "keep-alive"
+	// afterIdle takes the time to the first byte of a body on a connection that was
+	// offloaded before, and has idled.
+	afterIdle = "after-idle"
 )
 
 const (
@@ -53,7 +60,7 @@ const (
 )
 
 var (
-	allWorkloads = []string{connect, transfer, proxy, sequence, idle, slow, distant, syscalls, memory, proxyMemory}
+	allWorkloads = []string{connect, transfer, proxy, sequence, idle, slow, distant, syscalls, memory, proxyMemory, network, keepAlive, afterIdle}
 	allProtocols = []string{http1, http2}
 	allServers   = []string{plain, stock, ktls, ktlsAll, nginx, nginxKTLS}
 )
@@ -78,7 +85,8 @@ type Case struct {
 	Protocol    string `json:"protocol"`
 	Size        int64  `json:"size"` // of each body, in bytes
 	Connections int    `json:"connections"`
-	Cipher      string `json:"cipher"` // of the servers that encrypt: plain is compared with them
+	Cipher      string `json:"cipher"`            // of the servers that encrypt: plain is compared with them
+	Network     string `json:"network,omitempty"` // the name of a condition
 	Server      string `json:"server"`
 }
 
@@ -109,6 +117,9 @@ func (c Case) bySendfile() bool {
 // proxied says whether the bodies come from a backend.
 func (c Case) proxied() bool { return c.Workload == proxy || c.Workload == proxyMemory }
 
+// over says whether a condition is that of the case.
+func (c Case) over(condition condition) bool { return c.Network == condition.name }
+
 // on is the same case with another server.
 func (c Case) on(server string) Case {
 	c.Server = server
@@ -134,6 +145,9 @@ func (c Case) String() string {
 	s := fmt.Sprintf("%-8s %s %7s x %-4d", c.Workload, c.Protocol, formatSize(c.Size), c.Connections)
 	if c.Cipher != allCiphers[0] {
 		s += " " + c.Cipher
+	}
+	if c.Network != "" {
+		s += " " + c.Network
 	}
 	return s + " " + c.Server
 }
@@ -184,6 +198,7 @@ func compareCases(a, b Case) int {
 		cmp.Compare(rank(allWorkloads, a.Workload), rank(allWorkloads, b.Workload)),
 		cmp.Compare(a.Protocol, b.Protocol),
 		cmp.Compare(rank(allCiphers, a.Cipher), rank(allCiphers, b.Cipher)),
+		cmp.Compare(slices.IndexFunc(conditions, a.over), slices.IndexFunc(conditions, b.over)),
 		cmp.Compare(a.Size, b.Size),
 		cmp.Compare(a.Connections, b.Connections),
 		cmp.Compare(rank(allServers, a.Server), rank(allServers, b.Server)),

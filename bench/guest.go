@@ -17,6 +17,8 @@ type job struct {
 	Kernel     string     `json:"kernel"`
 	// Serve has a guest measure nothing, but run the servers for clients outside.
 	Serve bool `json:"serve"`
+	// Network has clients and servers of a guest in namespaces, with a network between.
+	Network bool `json:"network"`
 }
 
 // The ports of a guest that serves: the control, through which the host reads

@@ -52,7 +52,8 @@ func (b *bench) cost(ctx context.Context, s *server, c Case, requests int) (r co
 // connectKey is the case whose cost, for each connection, is a part of every
 // transfer like c. The cipher makes little difference for it.
 func (b *bench) connectKey(c Case) Case {
-	return Case{c.Kernel, connect, c.Protocol, connectSize, b.job.Parameters.Connects, b.job.Parameters.Ciphers[0], c.Server}
+	return Case{Kernel: c.Kernel, Workload: connect, Protocol: c.Protocol, Size: connectSize,
+		Connections: b.job.Parameters.Connects, Cipher: b.job.Parameters.Ciphers[0], Server: c.Server}
 }
 
 func (b *bench) measureConnect(ctx context.Context, s *server, step step, sample *Sample) error {

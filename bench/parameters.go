@@ -41,6 +41,8 @@ type Parameters struct {
 	// MaxBytes leaves out cases in which the bodies of one request on each of
 	// several connections are more bytes together.
 	MaxBytes int64 `json:"max_bytes"`
+	// Networks are the conditions of the workloads over a network, all if it is empty.
+	Networks []string `json:"networks,omitempty"`
 	// Full measures everything on each kernel, not on the main one only.
 	Full bool `json:"full"`
 	// Timed boots machines with two CPUs and an ordinary clock.
@@ -109,6 +111,7 @@ func (p *Parameters) register(flags *flag.FlagSet) {
 	listVar(flags, &p.Servers, "servers", "servers to compare", oneOf(allServers))
 	listVar(flags, &p.Protocols, "protocols", "HTTP versions", oneOf(allProtocols))
 	listVar(flags, &p.Ciphers, "ciphers", "ciphers; others than the first with 1 MiB bodies only", oneOf(allCiphers))
+	listVar(flags, &p.Networks, "networks", "conditions of networks (default all)", oneOf(conditionNames()))
 	listVar(flags, &p.Sizes, "sizes", "sizes of bodies", parseSize)
 	listVar(flags, &p.ProxySizes, "proxy-sizes", "sizes of bodies of the workload proxy", parseSize)
 	listVar(flags, &p.Connections, "connections", "numbers of connections", parseCount)

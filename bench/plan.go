@@ -66,6 +66,8 @@ func (p *Parameters) starts(server string) bool {
 func (p *Parameters) serversOf(c Case) []string {
 	return slices.DeleteFunc(slices.Clone(p.Servers), func(server string) bool {
 		switch {
+		case c.Network != "":
+			return server != stock && server != ktls
 		case c.Workload == proxy:
 			return server != stock && server != ktls && server != ktlsAll
 		case c.Workload == proxyMemory:
@@ -88,9 +90,10 @@ const memoryConnections = 16
 func (p *Parameters) jobs() []job {
 	var jobs []job
 	for _, kernel := range p.Kernels {
-		jobs = append(jobs, job{*p, kernel, false})
+		jobs = append(jobs, job{Parameters: *p, Kernel: kernel})
+		jobs = append(jobs, job{Parameters: *p, Kernel: kernel, Network: true})
 	}
-	jobs = append(jobs, job{*p, p.mainKernel(), true})
+	jobs = append(jobs, job{Parameters: *p, Kernel: p.mainKernel(), Serve: true})
 	return slices.DeleteFunc(jobs, func(j job) bool { return len(j.steps()) == 0 })
 }
 
@@ -98,11 +101,14 @@ func (p *Parameters) jobs() []job {
 // measured.
 func (j job) cells() []Case {
 	p := &j.Parameters
+	if j.Network {
+		return j.networkCells()
+	}
 	var cells []Case
 	for _, protocol := range p.Protocols {
 		first := p.Ciphers[0]
 		add := func(workload string, size int64, connections int, cipher string) {
-			c := Case{j.Kernel, workload, protocol, size, connections, cipher, ""}
+			c := Case{Kernel: j.Kernel, Workload: workload, Protocol: protocol, Size: size, Connections: connections, Cipher: cipher}
 			if !slices.Contains(cells, c) && slices.Contains(p.Workloads, workload) {
 				cells = append(cells, c)
 			}
@@ -114,7 +120,7 @@ func (j job) cells() []Case {
 		}
 		// A transfer's cost is without that of its connections, so these come first.
 		if slices.Contains(p.Workloads, transfer) || slices.Contains(p.Workloads, proxy) {
-			cells = append(cells, Case{j.Kernel, connect, protocol, connectSize, p.Connects, first, ""})
+			cells = append(cells, Case{Kernel: j.Kernel, Workload: connect, Protocol: protocol, Size: connectSize, Connections: p.Connects, Cipher: first})
 		}
 		add(connect, connectSize, p.Connects, first)
 		if slices.Contains(p.Sizes, switchSize) {
@@ -144,6 +150,27 @@ func (j job) cells() []Case {
 		add(idle, switchSize, p.Idle, first)
 		add(slow, slowSize, p.Slow, first)
 		add(distant, distantSize, 1, first)
+	}
+	return cells
+}
+
+// networkCells returns the cases of a job over a network.
+func (j job) networkCells() (cells []Case) {
+	p := &j.Parameters
+	for _, workload := range []string{network, keepAlive, afterIdle} {
+		if !slices.Contains(p.Workloads, workload) {
+			continue
+		}
+		size := map[string]int64{network: networkSize, keepAlive: slices.Max(keepAliveSizes), afterIdle: afterIdleSize}[workload]
+		for _, protocol := range p.Protocols {
+			for _, condition := range networkOf[workload] {
+				if len(p.Networks) > 0 && !slices.Contains(p.Networks, condition) {
+					continue
+				}
+				cells = append(cells, Case{Kernel: j.Kernel, Workload: workload, Protocol: protocol, Size: size,
+					Connections: 1, Cipher: p.Ciphers[0], Network: condition})
+			}
+		}
 	}
 	return cells
 }
@@ -191,6 +218,8 @@ func total(steps []step) (seconds float64) {
 
 func (p *Parameters) repetitions(c Case) int {
 	switch {
+	case c.Workload == keepAlive:
+		return 1
 	case c.Workload == memory || c.Workload == proxyMemory:
 		return p.MemoryRepetitions
 	case c.Workload == syscalls || c.Workload == idle || c.Workload == slow || c.Workload == distant || c.Workload == sequence:
@@ -211,6 +240,10 @@ func (p *Parameters) requests(c Case) int {
 		return c.Connections
 	case sequence:
 		return sequenceRounds
+	case network, afterIdle:
+		return 1
+	case keepAlive:
+		return keepAliveRequests
 	}
 	n := int(max(1, min(p.RunBytes/c.Size, 800)))
 	switch {

@@ -42,7 +42,7 @@ func TestSteps(t *testing.T) {
 	for _, kernel := range p.Kernels {
 		b, known, cell := bench{job: job{Parameters: p}}, map[Case]bool{}, Case{Workload: transfer}
 		order := map[int][]string{}
-		for _, s := range (job{p, kernel, false}).steps() {
+		for _, s := range (job{Parameters: p, Kernel: kernel}).steps() {
 			if s.Workload == connect {
 				known[s.Case] = true
 			}

@@ -97,6 +97,9 @@ func (r *run) measureInside(ctx context.Context, h *host, j job) error {
 	if !j.Parameters.Timed {
 		options = append(options, "--icount")
 	}
+	if j.Network {
+		options = append(options, networkOptions()...)
+	}
 	return h.boot(ctx, j, options, func(_ context.Context, e event) error {
 		r.take(j, e)
 		return nil
