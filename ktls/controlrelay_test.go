@@ -154,6 +154,7 @@ func TestAlertDuringFile(t *testing.T) {
 				testutil.WantError(t, err, tls.AlertError(20))
 				received <- b
 			}()
+			noFirstRecords(conn)
 			sent, err := conn.SendFile([]byte("header"), filerange.Segment{File: testutil.OpenFile(t, body), Len: total})
 			if sent != int64(tt.sent) {
 				t.Errorf("%d bytes sent, want %d", sent, tt.sent)

@@ -116,6 +116,8 @@ func TestKernelTransfer(t *testing.T) {
 	}
 }
 
+func TestKernelFirstRecords(t *testing.T) { testFirstRecords(t, realServer(t, offloadAll)) }
+
 // sendfile(2) that proves the sequence number first.
 func TestKernelReadFromOnDemand(t *testing.T) {
 	s := realServer(t, onDemand)

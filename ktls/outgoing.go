@@ -6,6 +6,7 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // outgoing is the lock of whoever sends, with what it guards. All fields but the lock are
@@ -13,11 +14,12 @@ import (
 type outgoing struct {
 	sync.Mutex
 
-	open     bool     // the last record may be open
-	notified bool     // close_notify was sent
-	err      error    // of a failed send; sticky
-	told     bool     // a call of the connection's user has returned err
-	notices  []func() // calls of functions of the Options that wait until the lock is released
+	open     bool      // the last record may be open
+	fileSent time.Time // when SendFile has last ended
+	notified bool      // close_notify was sent
+	err      error     // of a failed send; sticky
+	told     bool      // a call of the connection's user has returned err
+	notices  []func()  // calls of functions of the Options that wait until the lock is released
 
 	afterRead atomic.Bool // there are notices to call when Read returns
 }

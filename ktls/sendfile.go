@@ -4,12 +4,25 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	"github.com/caddy-ktls/caddy-ktls/internal/filerange"
 )
 
 // maxSendFile limits one sendfile(2), in bytes, so that control records get their turn.
 const maxSendFile = 1 << 20
+
+// firstRecords are the lengths, in bytes, of the first records of a file on a connection
+// that has sent no file before, or none for idleTime. A client can use nothing of a record
+// that it doesn't have whole, and after a pause TCP sends about 14 KiB and then waits for
+// an acknowledgment. So a first record of 16 KiB comes a round trip late, or half a second
+// at 256 kbit/s. Together they are a page, so that the records that follow begin with one.
+var firstRecords = [...]int64{512, 3584}
+
+// idleTime is after what time a connection begins with firstRecords again. TCP begins
+// slowly again after the time in which it retransmits, 200 ms or more
+// (tcp_slow_start_after_idle).
+const idleTime = time.Second
 
 // SendFile sends header and then a segment of a file. It returns how many bytes of the
 // file it sent, including those sent ahead. It does not move the file's own offset. The
@@ -42,6 +55,11 @@ func (c *Conn) SendFile(header []byte, part filerange.Segment) (sent int64, err 
 	} else if err := c.flush(); err != nil {
 		return 0, c.fail(err)
 	}
+	var first []int64
+	if !oneRecord && time.Since(c.out.fileSent) > idleTime {
+		first = firstRecords[:]
+	}
+	defer func() { c.out.fileSent = time.Now() }()
 	for part.Len > 0 {
 		if c.controlsDue() {
 			// Data that don't promise more close the record that may be open. Then flush
@@ -58,6 +76,9 @@ func (c *Conn) SendFile(header []byte, part filerange.Segment) (sent int64, err 
 			continue
 		}
 		want := min(part.Len+part.Ahead, maxSendFile)
+		if len(first) > 0 {
+			want, first = min(want, first[0]), first[1:]
+		}
 		m, err := c.kernel.sendFile(filerange.Segment{File: part.File, Offset: part.Offset, Len: want}, c)
 		if errors.Is(err, ErrNoSendfile) {
 			return sent, err

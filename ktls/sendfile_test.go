@@ -95,7 +95,7 @@ func TestSendFile(t *testing.T) {
 	for _, tt := range []struct {
 		n       int
 		records uint64
-	}{{10, 1}, {maxPayload - 6, 1}, {maxPayload - 5, 2}, {maxPayload, 2}, {100_000, 8}} {
+	}{{10, 1}, {maxPayload - 6, 1}, {maxPayload - 5, 4}, {maxPayload, 4}, {100_000, 9}} {
 		body := testutil.Body(tt.n)
 		conn, client, k := offloaded(t, nil)
 		wait := receiving(t, client, append([]byte("header"), body...))
@@ -196,6 +196,7 @@ func TestSendFileReadError(t *testing.T) {
 func TestSendFileAhead(t *testing.T) {
 	conn, p, k := offloaded(t, func(k *fakeKernel) { k.MaxFile = 15_000 })
 	go func() { _, _ = io.Copy(io.Discard, p) }()
+	noFirstRecords(conn)
 	part := filerange.Segment{File: testutil.OpenFile(t, testutil.Body(50_000)), Len: 10_000, Ahead: 20_000}
 	if n, err := conn.SendFile([]byte("header"), part); n != 15_000 || err != nil {
 		t.Errorf("%d bytes sent, %v; want 5,000 ahead", n, err)
