@@ -21,6 +21,7 @@ type condition struct {
 	toClient   string // more of what netem does on the way to the client
 	bottleneck string // arguments of tbf on the way to the client, none if it is empty
 	congestion string // the server's congestion control, cubic if it is empty
+	random     bool   // times differ by much
 }
 
 // shortQueue is a queue of 21 packets behind a rate.
@@ -31,12 +32,12 @@ const shortQueue = " burst 3100 limit 32000"
 var conditions = []condition{
 	{name: "none"},
 	{name: "40ms", delay: "40ms"},
-	{name: "loss", delay: "40ms", toClient: "loss 1%"},
+	{name: "loss", delay: "40ms", toClient: "loss 1%", random: true},
 	{name: "reorder", delay: "40ms 2ms"},
 	{name: "8mbit", delay: "40ms", bottleneck: "rate 8mbit" + shortQueue},
 	{name: "16mbit", delay: "40ms", bottleneck: "rate 16mbit" + shortQueue},
 	{name: "bbr-40ms", delay: "40ms", congestion: "bbr"},
-	{name: "bbr-loss", delay: "40ms", toClient: "loss 1%", congestion: "bbr"},
+	{name: "bbr-loss", delay: "40ms", toClient: "loss 1%", congestion: "bbr", random: true},
 	{name: "bbr-reorder", delay: "40ms 2ms", congestion: "bbr"},
 	{name: "bbr-8mbit", delay: "40ms", bottleneck: "rate 8mbit" + shortQueue, congestion: "bbr"},
 	{name: "bbr-16mbit", delay: "40ms", bottleneck: "rate 16mbit" + shortQueue, congestion: "bbr"},
@@ -48,7 +49,7 @@ var conditions = []condition{
 
 // networkOf are the conditions of each workload that has a network.
 var networkOf = map[string][]string{
-	network:   {"none", "40ms", "loss", "reorder", "8mbit", "16mbit", "bbr-40ms", "bbr-loss", "bbr-reorder", "bbr-8mbit", "bbr-16mbit"},
+	network:   {"40ms", "16mbit", "8mbit", "reorder", "bbr-40ms", "bbr-16mbit", "bbr-8mbit", "bbr-reorder", "loss", "bbr-loss"},
 	keepAlive: {"none", "20ms"},
 	afterIdle: {"none", "100ms", "256kbit"},
 }

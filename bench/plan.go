@@ -157,7 +157,7 @@ func (j job) cells() []Case {
 // networkCells returns the cases of a job over a network.
 func (j job) networkCells() (cells []Case) {
 	p := &j.Parameters
-	for _, workload := range []string{network, keepAlive, afterIdle} {
+	for _, workload := range []string{afterIdle, keepAlive, network} {
 		if !slices.Contains(p.Workloads, workload) {
 			continue
 		}
@@ -220,6 +220,8 @@ func (p *Parameters) repetitions(c Case) int {
 	switch {
 	case c.Workload == keepAlive:
 		return 1
+	case conditionOf(c.Network).random:
+		return 4 * p.Repetitions
 	case c.Workload == memory || c.Workload == proxyMemory:
 		return p.MemoryRepetitions
 	case c.Workload == syscalls || c.Workload == idle || c.Workload == slow || c.Workload == distant || c.Workload == sequence:
