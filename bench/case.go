@@ -60,9 +60,11 @@ const (
 )
 
 var (
-	allWorkloads = []string{connect, transfer, proxy, sequence, idle, slow, distant, syscalls, memory, proxyMemory, network, keepAlive, afterIdle}
-	allProtocols = []string{http1, http2}
-	allServers   = []string{plain, stock, ktls, ktlsAll, nginx, nginxKTLS}
+	usualWorkloads   = []string{connect, transfer, proxy, sequence, idle, slow, distant, syscalls, memory, proxyMemory}
+	networkWorkloads = []string{network, keepAlive, afterIdle} // only if they are asked for
+	allWorkloads     = slices.Concat(usualWorkloads, networkWorkloads)
+	allProtocols     = []string{http1, http2}
+	allServers       = []string{plain, stock, ktls, ktlsAll, nginx, nginxKTLS}
 )
 
 // cipherSuites are the names that TLS has for the ciphers of -ciphers.

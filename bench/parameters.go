@@ -55,7 +55,7 @@ var allKernels = []string{"6.1", "6.12", "7.2"}
 func defaults(mode string) Parameters {
 	p := Parameters{
 		Counted:     mode != "native",
-		Workloads:   allWorkloads,
+		Workloads:   usualWorkloads,
 		Servers:     allServers,
 		Protocols:   allProtocols,
 		Sizes:       []int64{1 << 10, 8 << 10, 64 << 10, switchSize, 1 << 20, 16 << 20, 1 << 30},

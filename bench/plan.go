@@ -157,7 +157,7 @@ func (j job) cells() []Case {
 // networkCells returns the cases of a job over a network.
 func (j job) networkCells() (cells []Case) {
 	p := &j.Parameters
-	for _, workload := range []string{afterIdle, keepAlive, network} {
+	for _, workload := range networkWorkloads {
 		if !slices.Contains(p.Workloads, workload) {
 			continue
 		}
@@ -271,6 +271,8 @@ func (p *Parameters) estimate(s step) float64 {
 	mib := float64(s.requests) * float64(s.Size) / (1 << 20)
 	seconds := 0.2 + 0.001*float64(s.requests) + 0.02*float64(s.Connections) + 0.06*mib
 	switch {
+	case s.Network != "": // each packet goes through four cards
+		seconds = 2 + mib
 	case s.Workload == memory || s.Workload == proxyMemory:
 		seconds = 0.3 * mib // through the model of the cache
 	case s.Workload == slow:

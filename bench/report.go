@@ -28,6 +28,7 @@ var units = []unit{
 	{"p50-ms", "Time of a request over a network, median, in milliseconds"},
 	{"p99-ms", "Time of a request over a network, 99th percentile, in milliseconds"},
 	{"p100-ms", "Time of a request over a network, the longest, in milliseconds"},
+	{"late", "Requests over a network that took 35 ms more than the median"},
 	{"ttfb-p50-ms", "Time to the first byte under load, median, in milliseconds"},
 	{"ttfb-p99-ms", "Time to the first byte under load, 99th percentile, in milliseconds"},
 	{"rss-MiB", "Resident memory of the server after the run, in MiB"},

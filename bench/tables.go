@@ -72,7 +72,11 @@ func (r *Results) writeTables(b *bytes.Buffer) {
 		fmt.Fprintf(b, "\n### %s: %s\n\n| Protocol | Body | Connections | Cipher | %s |\n|---|--:|--:|---|%s\n", t.workload, t.unit.title,
 			strings.Join(t.servers, " | "), strings.Repeat("--:|", len(t.servers)))
 		for _, row := range t.rows {
-			fmt.Fprintf(b, "| %s | %s | %d | %s |", protocolTitles[row.Protocol], formatSize(row.Size), row.Connections, row.Cipher)
+			how := protocolTitles[row.Protocol]
+			if row.Network != "" {
+				how += ", " + row.Network
+			}
+			fmt.Fprintf(b, "| %s | %s | %d | %s |", how, formatSize(row.Size), row.Connections, row.Cipher)
 			base := t.values[row.on(stock)]
 			for _, server := range t.servers {
 				values := t.values[row.on(server)]
