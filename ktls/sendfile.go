@@ -19,10 +19,10 @@ const maxSendFile = 1 << 20
 // at 256 kbit/s. Together they are a page, so that the records that follow begin with one.
 var firstRecords = [...]int64{512, 3584}
 
-// idleTime is after what time a connection begins with firstRecords again. TCP begins
-// slowly again after the time in which it retransmits, 200 ms or more
-// (tcp_slow_start_after_idle).
-const idleTime = time.Second
+// idleTime is after what pause a file begins with firstRecords again. After its
+// retransmission timeout, which is at least 200 ms, TCP begins slowly again
+// (tcp_slow_start_after_idle in tcp(7)).
+const idleTime = 200 * time.Millisecond
 
 // SendFile sends header and then a segment of a file. It returns how many bytes of the
 // file it sent, including those sent ahead. It does not move the file's own offset. The
