@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -96,9 +97,18 @@ func networkOptions() (options []string) {
 
 // A link is the network of a guest.
 type link struct {
-	router, client int // processes in their namespaces
-	now            string
+	router, client int    // processes in their namespaces
+	now            string // the condition that is in place
 }
+
+// An order is a command for a namespace: that of a process, or the first if pid is 0.
+type order struct {
+	pid  int
+	line string
+}
+
+// tc is that of iproute2, which the guest's busybox must not stand in for.
+const tc = "/usr/bin/tc "
 
 func newLink(ctx context.Context) (*link, error) {
 	l := new(link)
@@ -111,10 +121,7 @@ func newLink(ctx context.Context) (*link, error) {
 		*pid = cmd.Process.Pid
 		go func() { _ = cmd.Wait() }()
 	}
-	for _, c := range []struct {
-		pid  int
-		line string
-	}{
+	err := follow(ctx, []order{
 		{0, fmt.Sprintf("ip link set eth1 netns %d", l.router)},
 		{0, fmt.Sprintf("ip link set eth2 netns %d", l.router)},
 		{0, fmt.Sprintf("ip link set eth3 netns %d", l.client)},
@@ -130,12 +137,10 @@ func newLink(ctx context.Context) (*link, error) {
 		{l.router, "ip link set eth2 up"},
 		{l.client, "ip addr add " + clientAddress + "/24 dev eth3"},
 		{l.client, "ip link set eth3 up"},
-		{l.client, "ip link set lo up"},
 		{l.client, "ip route add default via 10.2.0.2"},
-	} {
-		if err := runIn(ctx, c.pid, c.line); err != nil {
-			return nil, err
-		}
+	})
+	if err != nil {
+		return nil, err
 	}
 	// The router must not make large packets of small ones.
 	return l, inNamespace(l.router, func() error {
@@ -149,37 +154,21 @@ func (l *link) set(ctx context.Context, name string) error {
 		return nil
 	}
 	c := conditionOf(name)
-	congestion := c.congestion
-	if congestion == "" {
-		congestion = "cubic"
-	}
-	lines := []struct {
-		pid  int
-		line string
-	}{{0, "sysctl -qw net.ipv4.tcp_congestion_control=" + congestion}}
 	for _, device := range []string{"eth1", "eth2"} {
-		_ = runIn(context.WithoutCancel(ctx), l.router, "/usr/bin/tc qdisc del dev "+device+" root") // there may be none
+		_ = order{l.router, tc + "qdisc del dev " + device + " root"}.follow(ctx) // there may be none
 	}
-	add := func(line string) {
-		lines = append(lines, struct {
-			pid  int
-			line string
-		}{l.router, "/usr/bin/tc qdisc add dev " + line})
-	}
+	orders := []order{{0, "sysctl -qw net.ipv4.tcp_congestion_control=" + cmp.Or(c.congestion, "cubic")}}
 	if c.delay != "" {
-		add("eth1 root netem limit 10000 delay " + strings.Fields(c.delay)[0])
-		add("eth2 root handle 1: netem limit 10000 delay " + c.delay + " " + c.toClient)
-		if c.bottleneck != "" {
-			add("eth2 parent 1:1 handle 2: tbf " + c.bottleneck)
-		}
+		const netem = " netem limit 10000 delay "
+		delay, _, _ := strings.Cut(c.delay, " ") // what the client sends stays in order
+		orders = append(orders, order{l.router, tc + "qdisc add dev eth1 root" + netem + delay},
+			order{l.router, tc + "qdisc add dev eth2 root handle 1:" + netem + c.delay + " " + c.toClient})
 	}
-	for _, line := range lines {
-		if err := runIn(ctx, line.pid, line.line); err != nil {
-			return err
-		}
+	if c.bottleneck != "" {
+		orders = append(orders, order{l.router, tc + "qdisc add dev eth2 parent 1:1 tbf " + c.bottleneck})
 	}
 	l.now = name
-	return nil
+	return follow(ctx, orders)
 }
 
 // dial connects to a port of the server, from the client's namespace.
@@ -195,14 +184,23 @@ func (l *link) dial(ctx context.Context, _, address string) (connection net.Conn
 	return connection, err
 }
 
-// runIn runs a command, in the namespace of a process if pid is not 0.
-func runIn(ctx context.Context, pid int, line string) error {
-	words := strings.Fields(line)
-	if pid != 0 {
-		words = append([]string{"nsenter", "-t", fmt.Sprint(pid), "-n"}, words...)
+// follow runs orders until one fails.
+func follow(ctx context.Context, orders []order) error {
+	for _, o := range orders {
+		if err := o.follow(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (o order) follow(ctx context.Context) error {
+	words := strings.Fields(o.line)
+	if o.pid != 0 {
+		words = append([]string{"nsenter", "-t", fmt.Sprint(o.pid), "-n"}, words...)
 	}
 	if output, err := exec.CommandContext(ctx, words[0], words[1:]...).CombinedOutput(); err != nil {
-		return fmt.Errorf("%s: %w: %s", line, err, output)
+		return fmt.Errorf("%s: %w: %s", o.line, err, output)
 	}
 	return nil
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"flag"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -145,6 +146,39 @@ func TestTimed(t *testing.T) {
 	p.register(flags)
 	if err := flags.Parse([]string{"-workloads", transfer}); err == nil {
 		t.Error("no error for another workload")
+	}
+}
+
+// Networks have machines of their own, and only if they are asked for.
+func TestNetworks(t *testing.T) {
+	p := defaults("counted")
+	for _, j := range p.jobs() {
+		if j.Network {
+			t.Error("networks are measured by default")
+		}
+	}
+	p.Kernels, p.Workloads, p.Networks = []string{"7.2"}, networkWorkloads, []string{"loss", "20ms", "256kbit"}
+	jobs := p.jobs()
+	if len(jobs) != 1 || !jobs[0].Network {
+		t.Fatalf("%d jobs", len(jobs))
+	}
+	got := map[string]int{}
+	for _, s := range jobs[0].steps() {
+		if conditionOf(s.Network).name == "" {
+			t.Errorf("%s: no such condition", s.Case)
+		}
+		if s.Protocol == http2 {
+			got[s.Workload+" "+s.Network+" "+s.Server]++
+		}
+	}
+	want := map[string]int{}
+	for _, server := range []string{stock, ktls} {
+		want[afterIdle+" 256kbit "+server] = p.Repetitions
+		want[keepAlive+" 20ms "+server] = 1
+		want[network+" loss "+server] = 4 * p.Repetitions
+	}
+	if !maps.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
 	}
 }
 
