@@ -38,7 +38,7 @@ func tcpCounter(t testing.TB, name string) int64 {
 		// Each line of names is followed by one of numbers.
 		lines := strings.Split(string(text), "\n")
 		for i := 0; i+1 < len(lines); i += 2 {
-			if at := slices.Index(strings.Fields(lines[i]), name); at > 0 {
+			if at := slices.Index(strings.Fields(lines[i]), name); at > 0 && strings.HasPrefix(lines[i], "Tcp") {
 				n, err := strconv.ParseInt(strings.Fields(lines[i+1])[at], 10, 64)
 				testutil.Must(t, err)
 				return n
