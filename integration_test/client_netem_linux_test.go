@@ -53,6 +53,11 @@ func tcpCounter(t testing.TB, name string) int64 {
 func TestNetem(t *testing.T) {
 	harness.OnKernel(t, "6.12")
 	harness.RequireProgram(t, "tc")
+	for _, module := range []string{"sch_netem", "sch_tbf", "tcp_bbr"} {
+		if _, err := os.Stat("/sys/module/" + module); err != nil {
+			testutil.Missing(t, "needs the kernel's module "+module)
+		}
+	}
 	if !harness.InOwnNetwork(t) {
 		return
 	}
