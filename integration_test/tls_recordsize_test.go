@@ -96,7 +96,7 @@ func TestClientsThatWantShortRecords(t *testing.T) {
 		c := harness.NewCaddy(t)
 		// net/http writes 4 KiB at a time, as long as it has not seen the end.
 		small, medium := c.Root.AddFile(t, "small", 7_500), c.Root.AddFile(t, "medium", 10_000)
-		large := c.Root.AddFile(t, "large", 256<<10)
+		large := c.Root.AddFile(t, "large", 128<<10) // is offloaded
 		c.Start(t, harness.OffloadSite(offload)+harness.StockSite)
 		for name, site := range map[string]*recordRelay{"module": newRecordRelay(t, c.Site), "stock": newRecordRelay(t, c.Stock())} {
 			for _, client := range []struct {
@@ -106,6 +106,9 @@ func TestClientsThatWantShortRecords(t *testing.T) {
 				{harness.OpenSSL, []string{"-maxfraglen", "4096"}},
 				{harness.GnuTLS, []string{"--recordsize", "4096"}},
 			} {
+				if name == "stock" && client.program == harness.GnuTLS {
+					continue // it prints every byte by a system call of its own
+				}
 				t.Run(offload+" "+name+" "+client.program.Name, func(t *testing.T) {
 					p := harness.Connect(t, site.Site, client.program, "localhost", harness.SuiteByID(tls.TLS_AES_128_GCM_SHA256), client.args...)
 					site.take() // the handshake's
