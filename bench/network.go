@@ -36,7 +36,7 @@ var conditions = []condition{
 	{name: "loss", delay: "40ms", toClient: "loss 1%", random: true},
 	{name: "reorder", delay: "40ms 2ms"},
 	{name: "8mbit", delay: "40ms", bottleneck: "rate 8mbit" + shortQueue},
-	{name: "16mbit", delay: "40ms", bottleneck: "rate 16mbit" + shortQueue},
+	{name: "16mbit", delay: "40ms", bottleneck: "rate 16mbit" + shortQueue, random: true}, // 2.7 s or 3.6 s
 	{name: "bbr-40ms", delay: "40ms", congestion: "bbr"},
 	{name: "bbr-loss", delay: "40ms", toClient: "loss 1%", congestion: "bbr", random: true},
 	{name: "bbr-reorder", delay: "40ms 2ms", congestion: "bbr"},
