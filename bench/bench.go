@@ -34,6 +34,7 @@ type bench struct {
 	link *link
 	// speed is in requests per second, in native mode.
 	speed map[Case]float64
+	disk  *disk // of the workload disk, made with its first step
 }
 
 // An event is what a guest tells the host, one a line.
@@ -72,6 +73,9 @@ func startBench(ctx context.Context, j job, programs programs, dir string, repor
 	sizes := []int64{switchSize} // for warming up
 	for _, s := range j.steps() {
 		sizes = append(sizes, s.Size)
+		if s.Workload == diskLoads {
+			sizes = append(sizes, connectSize)
+		}
 	}
 	if j.Network {
 		sizes = slices.Concat(sizes, keepAliveSizes)
@@ -198,6 +202,8 @@ func (b *bench) measure(ctx context.Context, s *server, step step, sample *Sampl
 		return b.measureIdle(ctx, s, step, sample)
 	case network, keepAlive, afterIdle:
 		return b.measureNetwork(ctx, s, step, sample)
+	case diskLoads:
+		return b.measureDisk(ctx, s, step, sample)
 	case memory, proxyMemory:
 		return b.measureMemory(ctx, s, step, sample)
 	}

@@ -40,6 +40,9 @@ const (
 	// afterIdle takes the time to the first byte of a body on a connection that was
 	// offloaded before, and has idled.
 	afterIdle = "after-idle"
+	// disk downloads many files from a slow disk, and beside them one that is in the page
+	// cache.
+	diskLoads = "disk"
 )
 
 const (
@@ -60,7 +63,7 @@ const (
 )
 
 var (
-	usualWorkloads   = []string{connect, transfer, proxy, sequence, idle, slow, distant, syscalls, memory, proxyMemory}
+	usualWorkloads   = []string{connect, transfer, proxy, sequence, idle, slow, distant, syscalls, memory, proxyMemory, diskLoads}
 	networkWorkloads = []string{network, keepAlive, afterIdle} // only if they are asked for
 	allWorkloads     = slices.Concat(usualWorkloads, networkWorkloads)
 	allProtocols     = []string{http1, http2}

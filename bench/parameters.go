@@ -38,6 +38,10 @@ type Parameters struct {
 	// proxy-memory, and MemoryRepetitions how often they are measured.
 	MemoryBytes       int64 `json:"memory_bytes"`
 	MemoryRepetitions int   `json:"memory_repetitions"`
+	// DiskFiles is how many files the workload disk downloads from a slow disk at once,
+	// and DiskBytes the length of each.
+	DiskFiles int   `json:"disk_files,omitempty"`
+	DiskBytes int64 `json:"disk_bytes,omitempty"`
 	// MaxBytes leaves out cases in which the bodies of one request on each of
 	// several connections are more bytes together.
 	MaxBytes int64 `json:"max_bytes"`
@@ -77,6 +81,7 @@ func defaults(mode string) Parameters {
 	p.Kernels = allKernels
 	p.Repetitions, p.Idle, p.MaxBytes = 3, 200, 64<<20
 	p.MemoryBytes, p.MemoryRepetitions = 8<<20, 2
+	p.DiskFiles, p.DiskBytes = 500, 1<<20
 	switch mode {
 	case "timed": // only a workload with its servers in turn can stand it
 		p.Timed, p.Kernels, p.Workloads, p.Servers = true, []string{"6.12"}, []string{sequence}, []string{stock, ktls}
@@ -103,6 +108,8 @@ func (p *Parameters) register(flags *flag.FlagSet) {
 		sizeVar(flags, &p.RunBytes, "run-bytes", "`bytes` of bodies in a run")
 		sizeVar(flags, &p.MemoryBytes, "memory-bytes", "`size` of each body of the workloads memory and proxy-memory")
 		flags.IntVar(&p.MemoryRepetitions, "memory-repetitions", p.MemoryRepetitions, "how often the workloads memory and proxy-memory are measured")
+		flags.IntVar(&p.DiskFiles, "disk-files", p.DiskFiles, "files of the workload disk")
+		sizeVar(flags, &p.DiskBytes, "disk-bytes", "`size` of each file of the workload disk")
 		flags.BoolVar(&p.Full, "full", false, "measure everything on each kernel")
 	} else {
 		flags.Float64Var(&p.Seconds, "seconds", p.Seconds, "how long a run is to take")

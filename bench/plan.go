@@ -70,6 +70,8 @@ func (p *Parameters) serversOf(c Case) []string {
 			return server != stock && server != ktls
 		case c.Workload == proxy:
 			return server != stock && server != ktls && server != ktlsAll
+		case c.Workload == diskLoads && server == plain:
+			return true
 		case c.Workload == proxyMemory:
 			return server != stock && server != ktlsAll
 		case (c.Workload == slow || c.Workload == distant) && server == plain:
@@ -146,6 +148,7 @@ func (j job) cells() []Case {
 			add(sequence, size, 1, first)
 		}
 		add(syscalls, 4<<20, 1, first)
+		add(diskLoads, p.DiskBytes, p.DiskFiles, first)
 		add(idle, connectSize, p.Idle, first)
 		add(idle, switchSize, p.Idle, first)
 		add(slow, slowSize, p.Slow, first)
@@ -224,7 +227,7 @@ func (p *Parameters) repetitions(c Case) int {
 		return 4 * p.Repetitions
 	case c.Workload == memory || c.Workload == proxyMemory:
 		return p.MemoryRepetitions
-	case c.Workload == syscalls || c.Workload == idle || c.Workload == slow || c.Workload == distant || c.Workload == sequence:
+	case c.Workload == syscalls || c.Workload == idle || c.Workload == slow || c.Workload == distant || c.Workload == sequence || c.Workload == diskLoads:
 		return 1
 	case p.Counted && c.Size*int64(c.Connections) > p.MaxBytes:
 		return 1
@@ -238,7 +241,7 @@ func (p *Parameters) repetitions(c Case) int {
 // same number on each connection.
 func (p *Parameters) requests(c Case) int {
 	switch c.Workload {
-	case connect, idle, memory, proxyMemory, slow, distant:
+	case connect, idle, memory, proxyMemory, slow, distant, diskLoads:
 		return c.Connections
 	case sequence:
 		return sequenceRounds

@@ -121,5 +121,9 @@ func (p *Parameters) guestMemory() int {
 	for _, size := range slices.Concat(p.Sizes, p.ProxySizes) {
 		files += size
 	}
-	return 2048 + int(files>>20)*5/4
+	memory := 2048 + int(files>>20)*5/4
+	if slices.Contains(p.Workloads, diskLoads) {
+		memory += 2 * p.DiskFiles * int(p.DiskBytes>>10) / 1024 // the disk and its cache
+	}
+	return memory
 }
