@@ -105,9 +105,9 @@ func (d *disk) file(i int) string { return filepath.Join(d.dir, diskName(i)) }
 
 func diskName(i int) string {
 	if i < 0 {
-		return "hot"
+		return "hot.pdf"
 	}
-	return fmt.Sprintf("cold-%d", i)
+	return fmt.Sprintf("cold-%d.pdf", i)
 }
 
 // cool drops the caches, except for the hot file.
