@@ -133,6 +133,10 @@ func (b *http2Body) start(r io.Reader, file filerange.Range) (total int64, err e
 	n := int64(sniffLen)
 	if file.File != nil {
 		n = http2body.Beginning(file.Offset, n)
+		// Read waits for a disk too, and takes a thread meanwhile.
+		if err := b.stream.Load(file.Segment(0)); err != nil {
+			return 0, err
+		}
 	}
 	b.conn.tls.Offload()
 	total, err = b.copy(io.LimitReader(r, n))

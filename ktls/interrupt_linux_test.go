@@ -4,20 +4,43 @@ import (
 	"crypto/tls"
 	"net"
 	"os"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/caddy-ktls/caddy-ktls/internal/filerange"
+	"github.com/caddy-ktls/caddy-ktls/internal/pagecache"
 	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 // A slowFile is on a disk that takes its time.
 type slowFile struct {
 	*os.File
+	quick   atomic.Int32 // uses of its descriptor that don't wait
 	begun   chan struct{}
 	release <-chan struct{}
 }
+
+// newSlowFile returns one that waits from the beginning, or if late is set, in
+// sendfile(2), because its pages have left memory meanwhile.
+func newSlowFile(t *testing.T, late bool, release <-chan struct{}) *slowFile {
+	t.Helper()
+	const never = 1000
+	part := filerange.Segment{Len: slowLen}
+	f := &slowFile{File: testutil.OpenFile(t, testutil.Body(slowLen)), begun: make(chan struct{}), release: release}
+	f.quick.Store(never)
+	if part.File = f; late {
+		var pages pagecache.Window
+		if !pages.Ready(part) {
+			testutil.Must(t, pages.Load(part, patient{}.wait))
+		}
+	}
+	f.quick.Store(never - f.quick.Load())
+	return f
+}
+
+const slowLen = 100_000
 
 func (f *slowFile) SyscallConn() (syscall.RawConn, error) {
 	raw, err := f.File.SyscallConn()
@@ -30,8 +53,12 @@ type slowRawConn struct {
 }
 
 func (r slowRawConn) Control(f func(uintptr)) error {
-	close(r.f.begun)
-	<-r.f.release
+	if left := r.f.quick.Add(-1); left < 0 {
+		if left == -1 {
+			close(r.f.begun)
+		}
+		<-r.f.release
+	}
 	return r.RawConn.Control(f)
 }
 
@@ -97,14 +124,8 @@ var socketCalls = []blockedCall{
 			conn := brimful(t)
 			return conn, conn.CloseWrite, settled()
 		}},
-	{name: "SendFile at a slow disk", ignoresClose: true, ignoresDeadline: true,
-		begin: func(t *testing.T) (net.Conn, func() error, <-chan struct{}) {
-			conn := plainOffloaded(t)
-			release := make(chan struct{})
-			t.Cleanup(func() { close(release) })
-			f := &slowFile{testutil.OpenFile(t, testutil.Body(100_000)), make(chan struct{}), release}
-			return conn, sending(conn, f, 100_000), f.begun
-		}},
+	{name: "SendFile at a slow disk", ignoresClose: true, ignoresDeadline: true, begin: atSlowDisk(false)},
+	{name: "sendfile at a slow disk", ignoresClose: true, ignoresDeadline: true, begin: atSlowDisk(true)},
 	{name: "SendFile without a place",
 		begin: func(t *testing.T) (net.Conn, func() error, <-chan struct{}) {
 			conn := plainOffloaded(t)
@@ -134,6 +155,16 @@ var socketCalls = []blockedCall{
 		}},
 }
 
+func atSlowDisk(late bool) func(*testing.T) (net.Conn, func() error, <-chan struct{}) {
+	return func(t *testing.T) (net.Conn, func() error, <-chan struct{}) {
+		conn := plainOffloaded(t)
+		release := make(chan struct{})
+		t.Cleanup(func() { close(release) })
+		f := newSlowFile(t, late, release)
+		return conn, sending(conn, f, slowLen), f.begun
+	}
+}
+
 // The same for what the system calls of an offloaded connection wait for.
 func TestInterruptSocket(t *testing.T) { testInterrupt(t, socketCalls) }
 
@@ -154,15 +185,21 @@ func TestCloseWriteBound(t *testing.T) {
 
 // While a file's disk is slow, Close lets the client see the end.
 func TestCloseAtSlowDisk(t *testing.T) {
+	for name, late := range map[string]bool{"before sendfile": false, "in sendfile": true} {
+		t.Run(name, func(t *testing.T) { testCloseAtSlowDisk(t, late) })
+	}
+}
+
+func testCloseAtSlowDisk(t *testing.T, late bool) {
 	s := newFakeServer(t, serverConfig(), offloadAll, nil)
 	s.newKernel = func(tcp *net.TCPConn) kernel { return plainSocket{newSocket(tcp)} }
 	closed := make(chan struct{})
 	s.options.Closed = func(*Conn) { close(closed) }
 	conn, client, _ := s.connect(t, clientConfig())
 	release := make(chan struct{})
-	f := &slowFile{testutil.OpenFile(t, testutil.Body(100_000)), make(chan struct{}), release}
+	f := newSlowFile(t, late, release)
 	sent := make(chan error, 1)
-	go func() { sent <- sending(conn, f, 100_000)() }()
+	go func() { sent <- sending(conn, f, slowLen)() }()
 	<-f.begun
 	if err := conn.Close(); err != nil {
 		t.Error("Close:", err)

@@ -47,7 +47,7 @@ type kernel interface {
 
 // A waiter waits on behalf of a connection.
 type waiter interface {
-	// wait waits until ready is closed. It returns an error if the connection is closed
+	// wait waits until it can receive from ready. It returns an error if the connection is closed
 	// first, or its write deadline passes first.
 	wait(ready <-chan struct{}) error
 }

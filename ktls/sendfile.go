@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/caddy-ktls/caddy-ktls/internal/filerange"
+	"github.com/caddy-ktls/caddy-ktls/internal/pagecache"
 )
 
 // maxSendFile limits one sendfile(2), in bytes, so that control records get their turn.
@@ -60,6 +61,7 @@ func (c *Conn) SendFile(header []byte, part filerange.Segment) (sent int64, err 
 		first = firstRecords[:]
 	}
 	defer func() { c.out.fileSent = time.Now() }()
+	var pages pagecache.Window
 	for part.Len > 0 {
 		if c.controlsDue() {
 			// Data that don't promise more close the record that may be open. Then flush
@@ -75,7 +77,13 @@ func (c *Conn) SendFile(header []byte, part filerange.Segment) (sent int64, err 
 			}
 			continue
 		}
-		want := min(part.Len+part.Ahead, maxSendFile)
+		// If sendfile(2) waited for the disk, it would have a place of the limiter meanwhile.
+		if !pages.Ready(part) {
+			if err := pages.Load(part, c.wait); err != nil {
+				return sent, c.fail(err)
+			}
+		}
+		want := min(part.Len+part.Ahead, pages.Len(part), maxSendFile)
 		if len(first) > 0 {
 			want, first = min(want, first[0]), first[1:]
 		}

@@ -17,7 +17,7 @@ func TestDependenciesOfKTLS(t *testing.T) {
 			cmd := goCommand(t, ".", "list", "-deps", "-f", "{{if not .Standard}}{{.ImportPath}}{{end}}", "./ktls")
 			cmd.Env = append(cmd.Env, "GOOS="+goos, "CGO_ENABLED=0")
 			for path := range strings.FieldsSeq(output(t, cmd)) {
-				if path != module+"/ktls" && path != module+"/internal/filerange" &&
+				if path != module+"/ktls" && path != module+"/internal/filerange" && path != module+"/internal/pagecache" &&
 					!strings.HasPrefix(path, "golang.org/x/sys/") && !strings.HasPrefix(path, "golang.org/x/crypto/") {
 					t.Errorf("package ktls depends on %s", path)
 				}

@@ -28,6 +28,9 @@
 // server goes first. Streams follow in the order of their arrival, with up to four frames
 // at a time.
 //
+// Who has the turn must not wait for a disk, because the connection would wait too. So a
+// stream first has the next part of its file read, see package pagecache.
+//
 // # Locks
 //
 // Conn.mu guards the ledger, the streams and the turns. It is held for moments, never

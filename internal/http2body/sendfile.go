@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/caddy-ktls/caddy-ktls/internal/filerange"
+	"github.com/caddy-ktls/caddy-ktls/internal/pagecache"
 )
 
 const (
@@ -26,6 +27,16 @@ func Beginning(offset, n int64) int64 {
 // ErrShort says that a file turned out to be too short, before a frame was sent.
 var ErrShort = errors.New("http2body: the file has become shorter")
 
+// Load waits until the beginning of a segment of a file can be read without waiting for a
+// disk.
+func (s *Stream) Load(part filerange.Segment) error {
+	var pages pagecache.Window
+	if pages.Ready(part) {
+		return nil
+	}
+	return pages.Load(part, s.waitFor)
+}
+
 // SendFile sends a segment of a file. The caller must just have checked that the file is
 // long enough. After ErrShort the stream can only be reset. After an error of the wire
 // the connection is of no more use.
@@ -36,11 +47,22 @@ func (s *Stream) SendFile(part filerange.Segment) (sent filerange.Sent, err erro
 	defer s.cork(false)
 	begun := time.Now()
 	checked := begun // the caller has just checked
+	var pages pagecache.Window
 	for part.Len+part.Ahead > 0 {
 		if part.Len == 0 && time.Since(begun) > aheadTime {
 			break
 		}
-		k, err := s.takeTurn(part.Len, min(part.Len+part.Ahead, turnFrames*FilePayload))
+		// The whole connection would wait for a disk with the stream that has the turn.
+		if !pages.Ready(part) {
+			if part.Len == 0 {
+				break
+			}
+			s.cork(false)
+			if err := pages.Load(part, s.waitFor); err != nil {
+				return sent, err
+			}
+		}
+		k, err := s.takeTurn(part.Len, min(part.Len+part.Ahead, pages.Len(part), turnFrames*FilePayload))
 		if err != nil {
 			return sent, err
 		}

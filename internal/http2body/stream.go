@@ -101,6 +101,25 @@ func (s *Stream) wait() {
 	s.conn.mu.Lock()
 }
 
+// waitFor waits until it can receive from ready, or the stream has ended. Then it returns
+// why.
+func (s *Stream) waitFor(ready <-chan struct{}) error {
+	s.waited = true
+	for {
+		s.conn.mu.Lock()
+		err := s.ended()
+		s.conn.mu.Unlock()
+		if err != nil {
+			return err
+		}
+		select {
+		case <-ready:
+			return nil
+		case <-s.wake: // perhaps it has ended
+		}
+	}
+}
+
 // waitUncorked is wait, but TCP holds back nothing meanwhile, because nothing may follow
 // for long. If TCP held back something, waitUncorked does not wait. Caller holds conn.mu,
 // which it releases meanwhile.

@@ -1,0 +1,53 @@
+package pagecache
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/caddy-ktls/caddy-ktls/internal/filerange"
+)
+
+// What has to be asked for follows what is known.
+func TestNext(t *testing.T) {
+	for _, tt := range []struct {
+		name               string
+		end                int64
+		offset, len, ahead int64
+		wantFrom, wantLen  int64
+	}{
+		{"the beginning", 0, 0, 5 << 20, 0, 0, mostAsked},
+		{"a short part", 0, 100, 1000, 0, 100, 1000},
+		{"a short part with what is ahead", 0, 100, 1000, 1000, 100, 2000},
+		{"known", 1 << 20, 0, 5 << 20, 0, 0, 0},
+		{"still enough", 1 << 20, 1<<20 - mostLoaded, 5 << 20, 0, 0, 0},
+		{"no longer enough", 1 << 20, 1<<20 - mostLoaded + 1, 5 << 20, 0, 1 << 20, mostAsked},
+		{"the end is known", 1 << 20, 1<<20 - 1000, 900, 100, 0, 0},
+		{"the end is not known", 1 << 20, 1<<20 - 1000, 900, 101, 1 << 20, 1},
+		{"further on", 1000, 5 << 20, 1 << 20, 0, 5 << 20, 1 << 20},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			w := Window{end: tt.end}
+			got := w.next(filerange.Segment{Offset: tt.offset, Len: tt.len, Ahead: tt.ahead}, mostAsked)
+			if got.Offset != tt.wantFrom || got.Len != tt.wantLen || got.Ahead != 0 {
+				t.Errorf("%d bytes from %d on, and %d ahead; want %d from %d on", got.Len, got.Offset, got.Ahead, tt.wantLen, tt.wantFrom)
+			}
+		})
+	}
+}
+
+// Each stride has a sample, its last byte.
+func TestSamples(t *testing.T) {
+	var got []int64
+	samples(filerange.Segment{Offset: 1000, Len: 2*stride + 10}, func(offset int64) bool {
+		got = append(got, offset)
+		return true
+	})
+	if want := []int64{999 + stride, 999 + 2*stride, 1009 + 2*stride}; !slices.Equal(got, want) {
+		t.Errorf("%d, want %d", got, want)
+	}
+	calls := 0
+	samples(filerange.Segment{Len: 10 * stride}, func(int64) bool { calls++; return false })
+	if calls != 1 {
+		t.Errorf("%d calls", calls)
+	}
+}
