@@ -3,6 +3,7 @@ package integration_test
 import (
 	"fmt"
 	"net/http"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -60,51 +61,62 @@ func TestReadError(t *testing.T) {
 		"the connection ends, so the transfer fails visibly; other connections go on")
 }
 
-// Downloads from a file system that hangs wait; the others do not.
+// Downloads from a file system that hangs wait. The others do not, those on the same
+// connection neither.
 func TestHangingDisk(t *testing.T) {
 	harness.OnKernel(t, "7.2")
 	harness.RequireKernelTLS(t)
-	const hanging = 6 // more than there are processors
+	const hanging = 24 // more than there are processors
 	c := harness.NewCaddy(t)
 	f, other := c.Root.AddFile(t, "below", 1<<20), c.Root.AddFile(t, "other", 1<<20)
-	var arrived atomic.Int64
-	release := make(chan struct{})
-	answer := sync.OnceFunc(func() { close(release) })
-	t.Cleanup(answer)
-	harness.MountFUSE(t, c.Root.Path("slow"), &harness.FUSE{Content: f.Content, Read: func(offset int64) unix.Errno {
-		if offset >= 512<<10 {
-			arrived.Add(1)
-			<-release
-		}
-		return 0
-	}})
 	c.Start(t, harness.FileSite)
-	before := c.Metrics(t)
-	var all sync.WaitGroup
-	for i := range hanging {
-		client := c.Client(t, nil)
-		all.Go(func() {
-			defer client.CloseIdleConnections()
-			resp, err := harness.Try(t, client, http.MethodGet, c.URL("/slow/"+string(rune('a'+i))))
-			if err != nil {
-				t.Error(err)
-				return
+	c.ForEachProtocol(t, func(t *testing.T, client *http.Client) {
+		var arrived atomic.Int64
+		release := make(chan struct{})
+		answer := sync.OnceFunc(func() { close(release) })
+		defer answer()
+		folder := strings.ReplaceAll(harness.ProtocolOf(client), "/", "")
+		harness.MountFUSE(t, c.Root.Path(folder), &harness.FUSE{Content: f.Content, Read: func(offset int64) unix.Errno {
+			if offset >= 512<<10 {
+				arrived.Add(1)
+				<-release
 			}
-			harness.WantBody(t, resp, http.StatusOK, f.Digest)
-		})
-	}
-	testutil.Eventually(t, "all are waiting for the disk", func() error {
-		if n := arrived.Load(); n < hanging {
-			return fmt.Errorf("%d are", n)
+			return 0
+		}})
+		harness.Warm(t, c, client, "/other", other)
+		before := c.Metrics(t)
+		var all sync.WaitGroup
+		opened := int64(0)
+		for i := range hanging {
+			own := client
+			if harness.ProtocolOf(client) == "HTTP/1.1" {
+				own = c.ProtocolClient(t, harness.HTTP1) // else it might open more than it needs
+				opened++
+			}
+			all.Go(func() {
+				resp, err := harness.Try(t, own, http.MethodGet, c.URL("/"+folder+"/"+string(rune('a'+i))))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				harness.WantBody(t, resp, http.StatusOK, f.Digest)
+			})
 		}
-		return nil
+		testutil.Eventually(t, "all are waiting for the disk", func() error {
+			if n := arrived.Load(); n < hanging {
+				return fmt.Errorf("%d are", n)
+			}
+			return nil
+		})
+		const others = 3
+		for range others {
+			harness.WantFile(t, client, c.URL("/other"), other)
+		}
+		answer()
+		all.Wait()
+		c.Expect(t, before, harness.SentTimes(opened, hanging+others, (hanging+others)*f.Size))
+		client.CloseIdleConnections()
 	})
-	for range 3 {
-		c.WantFile(t, "/other", other)
-	}
-	answer()
-	all.Wait()
-	c.Expect(t, before, harness.SentTimes(hanging+3, hanging+3, (hanging+3)*f.Size))
-	results.Fault(t, "Files", "A disk that hangs", "reads of a FUSE file system wait during several sendfiles",
-		"the others' downloads go on; whole when the disk answers")
+	results.Fault(t, "Files", "A disk that hangs", "reads of a FUSE file system wait during 24 downloads",
+		"the others' downloads go on, on the same connection too; whole when the disk answers")
 }

@@ -60,14 +60,20 @@ func onTmpfs(t testing.TB, c *harness.Caddy, folder string) harness.File {
 }
 
 func onExt4(t testing.TB, c *harness.Caddy, folder string) harness.File {
+	mountExt4(t, c, folder, 16<<20)
+	return addF(t, c, folder)
+}
+
+// mountExt4 mounts a new file system in a folder of the site. It is in a file of a size.
+func mountExt4(t testing.TB, c *harness.Caddy, folder string, size int64) {
+	t.Helper()
 	harness.RequireProgram(t, "mkfs.ext4")
 	image := filepath.Join(c.Dir, "image")
 	testutil.Must(t, os.WriteFile(image, nil, 0o600))
-	testutil.Must(t, os.Truncate(image, 16<<20))
+	testutil.Must(t, os.Truncate(image, size))
 	_, err := harness.RunProgram(t, "mkfs.ext4", "-q", image)
 	testutil.Must(t, err)
 	mount(t, c.Root.Path(folder), "-t", "ext4", "-o", "loop", image)
-	return addF(t, c, folder)
 }
 
 func onOverlay(t testing.TB, c *harness.Caddy, folder string) harness.File {

@@ -31,6 +31,7 @@ const (
 	fuseInHeader = 40
 	valid        = 3600 // seconds for which the kernel need not ask again
 	fopenDirect  = 1    // FOPEN_DIRECT_IO
+	backlog      = 1000 // reads ahead that may wait at a time
 )
 
 // A FUSE is a file system that the test itself serves, so that reads can wait or fail.
@@ -86,7 +87,7 @@ func (f *FUSE) answer(request []byte) {
 	var errno unix.Errno
 	switch opcode {
 	case fuseInit:
-		body = []any{uint32(7), uint32(31), uint32(128 << 10), uint32(0), uint32(0), uint32(4096), [10]uint32{}}
+		body = []any{uint32(7), uint32(31), uint32(128 << 10), uint32(0), [2]uint16{backlog, backlog}, uint32(4096), [10]uint32{}}
 	case fuseLookup:
 		if len(argument) != 2 || argument[0] < 'a' || argument[0] > 'z' {
 			errno = unix.ENOENT

@@ -115,12 +115,24 @@ func OffloadedNow(t testing.TB, c *Caddy) int64 {
 // RSS returns how many bytes of memory Caddy's process has.
 func RSS(t testing.TB, c *Caddy) (bytes int64) {
 	t.Helper()
-	status, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(c.PID()), "status"))
+	return status(t, c, "VmRSS") << 10 // the file has KiB
+}
+
+// Threads returns how many threads Caddy has.
+func Threads(t testing.TB, c *Caddy) int {
+	t.Helper()
+	return int(status(t, c, "Threads"))
+}
+
+// status returns a number from /proc/PID/status.
+func status(t testing.TB, c *Caddy, name string) (n int64) {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(c.PID()), "status"))
 	testutil.Must(t, err)
-	_, value, _ := strings.Cut(string(status), "\nVmRSS:")
-	_, err = fmt.Sscan(value, &bytes)
+	_, value, _ := strings.Cut(string(text), "\n"+name+":")
+	_, err = fmt.Sscan(value, &n)
 	testutil.Must(t, err)
-	return bytes << 10 // the file has KiB
+	return n
 }
 
 // heap returns how many bytes Caddy has in use after garbage collection.
