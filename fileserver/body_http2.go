@@ -134,7 +134,7 @@ func (b *http2Body) start(r io.Reader, file filerange.Range) (total int64, err e
 	if file.File != nil {
 		n = http2body.Beginning(file.Offset, n)
 		// Read waits for a disk too, and takes a thread meanwhile.
-		if err := b.stream.Load(file.Segment(0)); err != nil {
+		if err := b.stream.Load(file.Segment(file.Beyond)); err != nil {
 			return 0, err
 		}
 	}

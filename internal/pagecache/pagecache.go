@@ -63,14 +63,16 @@ func (w *Window) next(part filerange.Segment, most int64) filerange.Segment {
 	if known >= min(left, mostLoaded) {
 		return filerange.Segment{}
 	}
-	return filerange.Segment{File: part.File, Offset: w.end, Len: min(left-known, most)}
+	// Between strides, so that no request of the disk is for a few bytes of one.
+	end := min((w.end+most)/stride*stride, part.Offset+left)
+	return filerange.Segment{File: part.File, Offset: w.end, Len: end - w.end}
 }
 
-// samples calls f with the offset of one byte of each stride of a part, until f returns
-// false.
+// samples calls f with the offset of the last byte of each stride of a part, until f returns
+// false. Strides begin at multiples of their length.
 func samples(part filerange.Segment, f func(offset int64) bool) {
-	for end := part.Offset + part.Len; part.Offset < end; part.Offset += stride {
-		if !f(min(part.Offset+stride, end) - 1) {
+	for at, end := part.Offset, part.Offset+part.Len; at < end; {
+		if at = min((at/stride+1)*stride, end); !f(at - 1) {
 			return
 		}
 	}

@@ -52,7 +52,7 @@ func load(part filerange.Segment, wait func(<-chan struct{}) error) error {
 			// This stride and the next one are what the kernel would read ahead by itself.
 			// It may have begun to read less than the whole: no more than the device takes
 			// in one request.
-			begin := max(offset+1-stride, part.Offset)
+			begin := max(offset/stride*stride, part.Offset)
 			advise(fd, begin, min(offset+1, end))
 			advise(fd, offset+1, min(offset+1+stride, end))
 			return peek(fd, offset, 0) == nil

@@ -21,6 +21,7 @@ func TestNext(t *testing.T) {
 		{"known", 1 << 20, 0, 5 << 20, 0, 0, 0},
 		{"still enough", 1 << 20, 1<<20 - mostLoaded, 5 << 20, 0, 0, 0},
 		{"no longer enough", 1 << 20, 1<<20 - mostLoaded + 1, 5 << 20, 0, 1 << 20, mostAsked},
+		{"between strides", 0, 521, 5 << 20, 0, 521, mostAsked - 521},
 		{"the end is known", 1 << 20, 1<<20 - 1000, 900, 100, 0, 0},
 		{"the end is not known", 1 << 20, 1<<20 - 1000, 900, 101, 1 << 20, 1},
 		{"further on", 1000, 5 << 20, 1 << 20, 0, 5 << 20, 1 << 20},
@@ -42,7 +43,7 @@ func TestSamples(t *testing.T) {
 		got = append(got, offset)
 		return true
 	})
-	if want := []int64{999 + stride, 999 + 2*stride, 1009 + 2*stride}; !slices.Equal(got, want) {
+	if want := []int64{stride - 1, 2*stride - 1, 1009 + 2*stride}; !slices.Equal(got, want) {
 		t.Errorf("%d, want %d", got, want)
 	}
 	calls := 0
