@@ -144,7 +144,7 @@ func TestProbeFails(t *testing.T) {
 				return
 			}
 			testutil.WantError(t, err, tt.errno)
-			if support.Any() || errors.Is(err, errors.ErrUnsupported) != tt.unsupported || errors.Is(err, errNoULP) != tt.missingModul {
+			if support.Any() || errors.Is(err, errors.ErrUnsupported) != tt.unsupported || (tt.unsupported && errors.Is(err, errSetULP)) != tt.missingModul {
 				t.Errorf("%v, %v", support, err)
 			}
 		})

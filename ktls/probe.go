@@ -57,12 +57,41 @@ func (s Support) String() string { return strings.Join(s.Ciphers(), ", ") }
 // succeeds proves nothing, because sandboxes answer without doing anything. Setting the
 // TLS layer makes the kernel load its tls module, if the process may do that.
 //
-// If no cipher works at all, the error says what is missing. It matches
-// errors.ErrUnsupported if the kernel, or the operating system, doesn't have kernel TLS.
-// A result that says something about the kernel is kept for the life of the process,
-// unless a connection shows later that the kernel can't be trusted. A failure to make the
-// connections is not kept.
+// If no cipher works at all, the error says what is missing. It is an *[UnsupportedError]
+// if the kernel, or the operating system, doesn't have kernel TLS. A result that says
+// something about the kernel is kept until [ProbeAgain]. A failure to make the connections
+// is not kept.
 func Probe() (Support, error) { return system.probe() }
+
+// ProbeAgain is [Probe] for when the machine may have changed, as when a program loads a
+// new configuration. It tries again if the last result was that the kernel has no kernel
+// TLS, or if a connection has shown that the kernel can't be trusted. What works is not
+// tried again.
+func ProbeAgain() (Support, error) { return system.probeAgain() }
+
+// An UnsupportedError says why the kernel has no kernel TLS, or lacks a cipher. It matches
+// errors.ErrUnsupported.
+type UnsupportedError struct {
+	Cause string // in words
+	Err   error  // of the system call that has shown it, or nil
+}
+
+// Error returns the cause and the error of the system call.
+func (e *UnsupportedError) Error() string {
+	if e.Err == nil {
+		return "ktls: " + e.Cause
+	}
+	return "ktls: " + e.Cause + ": " + e.Err.Error()
+}
+
+// Unwrap returns the error of the system call.
+func (e *UnsupportedError) Unwrap() error { return e.Err }
+
+// NoLayer reports whether the kernel has no TLS layer at all.
+func (e *UnsupportedError) NoLayer() bool { return errors.Is(e.Err, errSetULP) }
+
+// Is reports whether target is errors.ErrUnsupported.
+func (e *UnsupportedError) Is(target error) bool { return target == errors.ErrUnsupported }
 
 // system has what is known of the kernel that the process runs on.
 var system = prober{run: probeKernel}
@@ -78,19 +107,29 @@ type prober struct {
 type probeResult struct {
 	support Support
 	err     error
-	final   bool // the result is about the kernel, so it holds for the life of the process
+	final   bool // the result is about the kernel, so it holds until ProbeAgain
 	suspect bool // a connection has shown that the kernel can't be trusted
 	at      time.Time
 }
 
-// probeAgain is how long a result that is not about the kernel holds.
-const probeAgain = 10 * time.Second
+// retryProbe is how long a result that is not about the kernel holds.
+const retryProbe = 10 * time.Second
 
 func (p *prober) probe() (Support, error) {
 	p.probing.Lock()
 	defer p.probing.Unlock()
 	r := p.result.Load()
-	if r == nil || r.suspect || !r.holds() {
+	if r == nil || !r.holds() {
+		r = p.probeNow()
+	}
+	return r.support, r.err
+}
+
+func (p *prober) probeAgain() (Support, error) {
+	p.probing.Lock()
+	defer p.probing.Unlock()
+	r := p.result.Load()
+	if r == nil || !r.support.Any() {
 		r = p.probeNow()
 	}
 	return r.support, r.err
@@ -105,7 +144,7 @@ func (p *prober) probeNow() *probeResult {
 	return r
 }
 
-func (r *probeResult) holds() bool { return r.final || time.Since(r.at) < probeAgain }
+func (r *probeResult) holds() bool { return r.final || time.Since(r.at) < retryProbe }
 
 // supported returns what can be offloaded now, with NotNeeded, or why nothing can. It
 // waits for the first probe, but for no other.
@@ -131,14 +170,14 @@ func (p *prober) supported() (Support, State) {
 	return Support{}, KernelUnsupported
 }
 
-// distrust stops the offload of connections until somebody calls Probe again.
+// distrust stops the offload of connections until somebody calls ProbeAgain.
 func (p *prober) distrust(err error) {
-	p.result.Store(&probeResult{err: err, suspect: true})
+	p.result.Store(&probeResult{err: err, final: true, suspect: true})
 }
 
 // errInert says that the kernel, or a sandbox around the process, reports success but
 // does nothing.
-var errInert = fmt.Errorf("%w: the kernel, or a sandbox, takes a key and encrypts nothing", errors.ErrUnsupported)
+var errInert error = &UnsupportedError{Cause: "the kernel, or a sandbox around this program, takes keys and encrypts nothing"}
 
 // errDoubtful says that nobody knows whether the kernel encrypts.
 var errDoubtful = errors.New("ktls: the kernel does not confirm the key that it was given")
@@ -161,7 +200,7 @@ func probeSuites(open func(*net.TCPConn) kernel) (Support, error) {
 		case err == nil:
 			support.known |= 1 << i
 			support.Rekey = support.Rekey || rekey
-		case !errors.Is(err, errors.ErrUnsupported), errors.Is(err, errNoULP):
+		case !errors.Is(err, errors.ErrUnsupported), errors.Is(err, errSetULP):
 			return Support{}, err
 		default:
 			missing = errors.Join(missing, err)
@@ -173,12 +212,10 @@ func probeSuites(open func(*net.TCPConn) kernel) (Support, error) {
 	return support, missing
 }
 
+// These say which step of setting a key has failed.
 var (
-	errNoULP = errors.New("the kernel's tls module is missing; as root, run: modprobe tls")
-
-	// errSetULP and errSetTX say which step of setting a key has failed.
-	errSetULP = errors.New("ktls: set TCP_ULP")
-	errSetTX  = errors.New("ktls: set TLS_TX")
+	errSetULP = errors.New("set TCP_ULP")
+	errSetTX  = errors.New("set TLS_TX")
 )
 
 // A probeRecord is a record that the kernel must make.
@@ -209,7 +246,7 @@ func probeSuite(s *suite, open func(*net.TCPConn) kernel) (rekey bool, err error
 	}
 	want := []probeRecord{{key, number, recordApplicationData, []byte(probeText)}}
 	if _, err := k.send([]byte(probeText), false); err != nil {
-		return false, unsupported(err, fmt.Errorf("the kernel can't send with %v", s))
+		return false, unsupported(err, "the kernel can't send with "+s.String())
 	}
 	second, number2 := randomKey(s), randomNumber()
 	defer second.wipe()
@@ -219,12 +256,12 @@ func probeSuite(s *suite, open func(*net.TCPConn) kernel) (rekey bool, err error
 		key, number = second, number2
 		want = append(want, probeRecord{key, number, recordApplicationData, []byte(probeText)})
 		if _, err := k.send([]byte(probeText), false); err != nil {
-			return false, unsupported(err, fmt.Errorf("the kernel can't send with a second key of %v", s))
+			return false, unsupported(err, "the kernel can't send with a second key of "+s.String())
 		}
 	}
 	want = append(want, probeRecord{key, number + 1, recordAlert, closeNotify[:]})
 	if err := k.sendControl(recordAlert, closeNotify[:], true); err != nil {
-		return false, unsupported(err, fmt.Errorf("the kernel can't send an alert with %v", s))
+		return false, unsupported(err, "the kernel can't send an alert with "+s.String())
 	}
 	near.Close() // so that ReadAll ends after the records
 	wire, err := io.ReadAll(far)
@@ -282,7 +319,7 @@ func setProbeKey(k kernel, key *trafficKey, number uint64) error {
 	case errors.Is(err, errInert):
 		return err
 	case errors.Is(err, errSetULP):
-		return unsupported(err, errNoULP)
+		return unsupported(err, "the kernel has no TLS layer: its module tls is not loaded, or was not built")
 	}
-	return unsupported(err, fmt.Errorf("the kernel can't do %v", key.suite))
+	return unsupported(err, "the kernel can't do "+key.suite.String())
 }

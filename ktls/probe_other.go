@@ -2,14 +2,10 @@
 
 package ktls
 
-import (
-	"errors"
-	"fmt"
-	"runtime"
-)
+import "runtime"
 
 func probe() (Support, error) {
-	return Support{}, fmt.Errorf("ktls: %w on %s: it is a feature of Linux", errors.ErrUnsupported, runtime.GOOS)
+	return Support{}, &UnsupportedError{Cause: "it is a feature of Linux, and this is " + runtime.GOOS}
 }
 
-func unsupported(err, _ error) error { return err }
+func unsupported(err error, _ string) error { return err }

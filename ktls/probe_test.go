@@ -154,7 +154,7 @@ func TestProbesDontPile(t *testing.T) {
 			if n := runs.Load() - before; n != 1 {
 				t.Errorf("%d probes", n)
 			}
-			time.Sleep(2 * probeAgain)
+			time.Sleep(2 * retryProbe)
 			for range 50 {
 				p.supported()
 			}
@@ -162,13 +162,13 @@ func TestProbesDontPile(t *testing.T) {
 			if n := runs.Load() - before; n != 2 {
 				t.Errorf("%d probes, with those in the background", n)
 			}
-			time.Sleep(2 * probeAgain)
+			time.Sleep(2 * retryProbe)
 		}
 	})
 }
 
 // A probe's result holds if it is about the kernel; another is tried again later, and
-// a kernel that has lied when somebody asks.
+// a kernel that has no kernel TLS, or has lied, when somebody asks.
 func TestProber(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		all := Support{known: 1<<len(suites) - 1}
@@ -188,10 +188,10 @@ func TestProber(t *testing.T) {
 		err = errors.New("out of descriptors")
 		want(1, false, KernelUnsupported)
 		want(1, false, KernelUnsupported)
-		time.Sleep(probeAgain + time.Second)
+		time.Sleep(retryProbe + time.Second)
 		want(2, false, KernelUnsupported) // in the background
 		support, err = all, nil
-		time.Sleep(probeAgain + time.Second)
+		time.Sleep(retryProbe + time.Second)
 		want(3, false, KernelUnsupported)
 		want(3, true, NotNeeded)
 		time.Sleep(time.Hour)
@@ -212,9 +212,20 @@ func TestProber(t *testing.T) {
 		if _, got := p.probe(); got != errInert {
 			t.Errorf("probe: %v", got)
 		}
+		want(3, false, KernelUntrusted)
+		if _, got := p.probeAgain(); got != errInert {
+			t.Errorf("probe again: %v", got)
+		}
 		want(4, false, KernelUnsupported)
 		time.Sleep(time.Hour)
-		want(4, false, KernelUnsupported) // for good
+		want(4, false, KernelUnsupported)
+		support, err = all, nil
+		_, _ = p.probe()
+		want(4, false, KernelUnsupported)
+		_, _ = p.probeAgain()
+		want(5, true, NotNeeded)
+		_, _ = p.probeAgain()
+		want(5, true, NotNeeded) // what works is not tried again
 	})
 }
 

@@ -30,7 +30,7 @@ const (
 	KernelRefused
 	// KernelUntrusted: the kernel, or a sandbox around the process, reported success but
 	// did not do what it was told. After the first such connection, no connection is
-	// offloaded until the next [Probe].
+	// offloaded until [ProbeAgain].
 	KernelUntrusted
 	// FIPS: GODEBUG=fips140=only forbids what the proof of the sequence number needs.
 	FIPS

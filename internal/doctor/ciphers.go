@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 )
@@ -14,8 +15,9 @@ type cipherFacts struct {
 	Rekey    bool   `json:"rekey"`
 	Error    string `json:"error"`
 
-	broken bool // the kernel takes the cipher, but it does not work
-	inert  bool // the kernel says that it takes the cipher, and does nothing
+	cause  string // of the error, in words
+	broken bool   // the kernel takes the cipher, but it does not work
+	inert  bool   // the kernel says that it takes the cipher, and does nothing
 }
 
 func (c cipherFacts) name() string { return "TLS " + c.TLS + " with " + c.Cipher }
@@ -73,6 +75,7 @@ func (r *report) judgeNoCipher() {
 		first := "nothing was tried"
 		if len(r.Ciphers) > 0 {
 			first = r.Ciphers[0].Error
+			why = cmp.Or(r.Ciphers[0].cause, why)
 		}
 		r.add("ciphers", stateFail, first)
 	}

@@ -38,6 +38,12 @@ func findFacts(selfTest func() []HTTPFault) facts {
 	return f
 }
 
+// moduleState returns the state of the module tls.
+func moduleState() string {
+	root := os.DirFS("/")
+	return findModule(root, findKernel(root).Release)
+}
+
 // findKernel asks the kernel for its version, and whether it is in FIPS mode.
 func findKernel(root fs.FS) kernelFacts {
 	f := kernelFacts{Faults: []knownFault{}}
@@ -63,6 +69,9 @@ func tryCiphers() (ciphers []cipherFacts) {
 		if t.Err != nil {
 			c.Error = t.Err.Error()
 			c.broken, c.inert = !errors.Is(t.Err, errors.ErrUnsupported), t.Inert
+			if !c.broken {
+				c.cause = Cause(t.Err)
+			}
 		}
 		ciphers = append(ciphers, c)
 	}

@@ -2,10 +2,14 @@ package doctor
 
 import (
 	"bufio"
+	"cmp"
+	"errors"
 	"io/fs"
 	"path"
 	"slices"
 	"strings"
+
+	"github.com/caddy-ktls/caddy-ktls/ktls"
 )
 
 type moduleFacts struct {
@@ -103,9 +107,21 @@ var moduleReasons = map[string]string{
 }
 
 const (
-	loadAtBoot   = "at boot: echo tls | sudo tee /etc/modules-load.d/tls.conf"
-	restartCaddy = "then restart Caddy, which looks only once"
+	loadAtBoot  = "at boot: echo tls | sudo tee /etc/modules-load.d/tls.conf"
+	reloadCaddy = "then have Caddy look again: sudo systemctl reload caddy, or caddy reload --force"
 )
+
+// Cause says in words why [ktls.Probe] has failed. The check says the same.
+func Cause(err error) string {
+	unsupported, ok := errors.AsType[*ktls.UnsupportedError](err)
+	switch {
+	case !ok:
+		return "it could not be tried"
+	case unsupported.NoLayer():
+		return cmp.Or(moduleReasons[moduleState()], unsupported.Cause)
+	}
+	return unsupported.Cause
+}
 
 func (r *report) judgeModule() {
 	where := ""
@@ -130,13 +146,13 @@ func (r *report) judgeModule() {
 			r.add("module tls", stateWarn, text+", but not at boot", loadAtBoot)
 		}
 	case moduleNotLoaded:
-		r.add("module tls", stateFail, "not loaded", where+"sudo modprobe tls", where+loadAtBoot, restartCaddy)
+		r.add("module tls", stateFail, "not loaded", where+"sudo modprobe tls", where+loadAtBoot, reloadCaddy)
 	case moduleNotInstalled:
 		r.add("module tls", stateFail, "this kernel has none",
 			where+"install a kernel with CONFIG_TLS, or the distribution's package with more modules; then: sudo modprobe tls",
-			where+loadAtBoot, restartCaddy)
+			where+loadAtBoot, reloadCaddy)
 	case moduleGone:
 		r.add("module tls", stateFail, "not loaded; the running kernel's modules are gone, as after an update",
-			"reboot; then: sudo modprobe tls", loadAtBoot)
+			"reboot; then: sudo modprobe tls", loadAtBoot, reloadCaddy)
 	}
 }

@@ -75,7 +75,7 @@ func TestReport(t *testing.T) {
 				"module tls  FAIL  not loaded",
 				"                  -> sudo modprobe tls",
 				"                  -> at boot: echo tls | sudo tee /etc/modules-load.d/tls.conf",
-				"                  -> then restart Caddy, which looks only once",
+				"                  -> then have Caddy look again: sudo systemctl reload caddy, or caddy reload --force",
 				"files       ok    at most 1048576 file descriptors",
 			},
 		},
