@@ -102,12 +102,14 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
 		repl.Map(func(key string) (any, bool) { return telemetry.Placeholder(response, key) })
 	}
-	if response != nil {
-		defer func() { // a handler may panic
-			response.Done()
-			h.responses.Done(r, response)
-		}()
-	}
+	defer func() { // a handler may panic
+		if response == nil {
+			h.responses.Unsupported()
+			return
+		}
+		response.Done()
+		h.responses.Done(r, response)
+	}()
 	err := next.ServeHTTP(w, r)
 	if _, tooLarge := errors.AsType[*http.MaxBytesError](err); tooLarge && response != nil {
 		response.RefuseBody() // Caddy answers past our writer

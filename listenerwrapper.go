@@ -42,6 +42,7 @@ type ListenerWrapper struct {
 	ctx         caddy.Context
 	server      *caddyhttp.Server
 	connections *telemetry.Connections
+	probed      error              // of the probe, when this configuration was loaded
 	http        *fileserver.Server // nil until the server starts
 }
 
@@ -80,7 +81,8 @@ func (w *ListenerWrapper) Provision(ctx caddy.Context) error {
 			return err
 		}
 	}
-	if _, err := ktls.Probe(); first && !errors.Is(err, errors.ErrUnsupported) {
+	// The operator may have loaded the kernel's module since the last configuration.
+	if _, w.probed = ktls.ProbeAgain(); first && !errors.Is(w.probed, errors.ErrUnsupported) {
 		server.RegisterConnState(fileserver.ConnState)
 		server.RegisterConnContext(fileserver.ConnContext)
 		w.connections.SelfTested(httpFaults)
@@ -99,19 +101,18 @@ func (w *ListenerWrapper) Cleanup() error {
 	return nil
 }
 
-// WrapListener implements caddy.ListenerWrapper. If the kernel has no kernel TLS it
-// returns ln itself, and nothing changes at all.
+// WrapListener implements caddy.ListenerWrapper. If the kernel has no kernel TLS,
+// connections are counted, and nothing else changes.
 func (w *ListenerWrapper) WrapListener(ln net.Listener) net.Listener {
 	if len(w.server.TLSConnPolicies) == 0 {
 		return ln // the site also has http:// addresses, and this is their server
 	}
 	if w.http == nil {
-		_, err := ktls.Probe()
-		if err != nil {
-			w.connections.Unavailable(err)
+		if w.probed != nil {
+			w.connections.Unavailable(w.probed)
 		}
-		if errors.Is(err, errors.ErrUnsupported) {
-			return ln
+		if errors.Is(w.probed, errors.ErrUnsupported) {
+			return countingListener{ln, w.connections.Accepted}
 		}
 		w.http = w.newServer()
 		w.server.RegisterOnStop(w.waitForClosing)
@@ -144,6 +145,21 @@ func (w *ListenerWrapper) newServer() *fileserver.Server {
 		Distrusted:      w.connections.Distrusted,
 		Sent:            w.connections.Sent,
 	}
+}
+
+// A countingListener tells of each connection that it accepts.
+type countingListener struct {
+	net.Listener
+	accepted func()
+}
+
+// Accept implements net.Listener.
+func (l countingListener) Accept() (net.Conn, error) {
+	conn, err := l.Listener.Accept()
+	if err == nil {
+		l.accepted()
+	}
+	return conn, err
 }
 
 // drain counts the connections that are closed but still have data to send. It belongs to

@@ -13,6 +13,7 @@ type handshakeState struct {
 	mu   sync.Mutex      // held while the end of the handshake is noted
 	done atomic.Bool     // the handshake is complete
 
+	resumed    atomic.Bool   // it has resumed a session
 	negotiated atomic.Uint32 // version and cipher suite, once it is complete
 }
 
@@ -56,6 +57,7 @@ func (c *Conn) afterHandshake() {
 		return
 	}
 	state := c.tls.ConnectionState()
+	h.resumed.Store(state.DidResume)
 	h.negotiated.Store(uint32(state.Version)<<16 | uint32(state.CipherSuite))
 	c.tap.counter.handshakeDone(suiteByID(state.CipherSuite))
 	h.done.Store(true)

@@ -110,7 +110,9 @@ func (c *Conn) decide(state State) bool {
 func (c *Conn) tellDecided(state State, err error) {
 	if f := c.server.options.Decided; f != nil {
 		version, cipherSuite := c.handshake.version()
-		f(c, Decision{State: state, Err: err, Version: version, CipherSuite: cipherSuite})
+		f(c, Decision{
+			State: state, Err: err, Version: version, CipherSuite: cipherSuite, Resumed: c.handshake.resumed.Load(),
+		})
 	}
 }
 

@@ -172,8 +172,13 @@ func (p *prober) supported() (Support, State) {
 
 // distrust stops the offload of connections until somebody calls ProbeAgain.
 func (p *prober) distrust(err error) {
-	p.result.Store(&probeResult{err: err, final: true, suspect: true})
+	p.result.Store(&probeResult{err: fmt.Errorf("%w: %w", ErrUntrusted, err), final: true, suspect: true})
 }
+
+// ErrUntrusted is the error of [Probe] after a connection has shown that the kernel, or a
+// sandbox around the process, says that it encrypts and does not. [ProbeAgain] gives the
+// kernel another chance.
+var ErrUntrusted = errors.New("ktls: the kernel can't be trusted")
 
 // errInert says that the kernel, or a sandbox around the process, reports success but
 // does nothing.

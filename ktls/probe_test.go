@@ -209,7 +209,7 @@ func TestProber(t *testing.T) {
 		time.Sleep(time.Hour)
 		want(3, false, KernelUntrusted)
 		support, err = Support{}, errInert
-		if _, got := p.probe(); got != errInert {
+		if _, got := p.probe(); !errors.Is(got, errInert) || !errors.Is(got, ErrUntrusted) {
 			t.Errorf("probe: %v", got)
 		}
 		want(3, false, KernelUntrusted)

@@ -67,6 +67,8 @@ type Decision struct {
 
 	// As in crypto/tls; zero if the handshake is not complete.
 	Version, CipherSuite uint16
+
+	Resumed bool // the handshake has resumed a session
 }
 
 // A Server makes TLS connections out of TCP connections. Servers with the same

@@ -115,6 +115,8 @@ const (
 func Cause(err error) string {
 	unsupported, ok := errors.AsType[*ktls.UnsupportedError](err)
 	switch {
+	case errors.Is(err, ktls.ErrUntrusted):
+		return "the kernel took the key of a connection and did not do what it said; it gets another chance at the next reload"
 	case !ok:
 		return "it could not be tried"
 	case unsupported.NoLayer():

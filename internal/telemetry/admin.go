@@ -1,15 +1,20 @@
 package telemetry
 
 import (
+	"cmp"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"maps"
 	"net/http"
+	"runtime/debug"
 	"slices"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
 
+	"github.com/caddy-ktls/caddy-ktls/internal/doctor"
 	"github.com/caddy-ktls/caddy-ktls/ktls"
 )
 
@@ -34,9 +39,12 @@ func (AdminAPI) Routes() []caddy.AdminRoute {
 }
 
 func serveStatus(w http.ResponseWriter, r *http.Request) error {
-	if r.Method != http.MethodGet {
-		w.Header().Set("Allow", http.MethodGet)
-		return caddy.APIError{HTTPStatus: http.StatusMethodNotAllowed}
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		w.Header().Set("Allow", "GET, HEAD")
+		return caddy.APIError{
+			HTTPStatus: http.StatusMethodNotAllowed,
+			Err:        fmt.Errorf("%s %s: only GET and HEAD are possible", r.Method, statusPath),
+		}
 	}
 	status, err := currentStatus()
 	if err != nil {
@@ -48,8 +56,15 @@ func serveStatus(w http.ResponseWriter, r *http.Request) error {
 
 // A Status says what a Caddy process has done since it started.
 type Status struct {
-	// Kernel is "supported", or says why kernel TLS is not available.
-	Kernel string `json:"kernel"`
+	// Available says whether the kernel has kernel TLS and is trusted.
+	Available bool `json:"available"`
+	// Reason is the word for why it is not available, as in the log. Cause says it in
+	// words, and Error is that of the system call. All are empty if it is available.
+	Reason string `json:"reason"`
+	Cause  string `json:"cause"`
+	Error  string `json:"error"`
+	// Version is this module's.
+	Version string `json:"version"`
 	// Ciphers are the ciphers that the kernel can do.
 	Ciphers []string `json:"ciphers"`
 	// Servers are the HTTP servers that have had the directive ktls since the process
@@ -74,12 +89,12 @@ type ServerStatus struct {
 
 // currentStatus reads the metrics.
 func currentStatus() (*Status, error) {
-	status := &Status{Kernel: "supported", Ciphers: []string{}, Servers: []*ServerStatus{}}
+	status := &Status{Ciphers: []string{}, Servers: []*ServerStatus{}, Version: moduleVersion()}
 	support, err := ktls.Probe()
 	if err != nil {
-		status.Kernel = err.Error()
+		status.unavailable(err)
 	} else {
-		status.Ciphers = support.Ciphers()
+		status.Available, status.Ciphers = true, support.Ciphers()
 	}
 	registry := prometheus.NewRegistry()
 	if err := Register(registry); err != nil {
@@ -112,6 +127,36 @@ func currentStatus() (*Status, error) {
 		status.Servers = append(status.Servers, servers[name])
 	}
 	return status, nil
+}
+
+// unavailable says why kernel TLS is not available. err is what [ktls.Probe] has returned.
+func (s *Status) unavailable(err error) {
+	state := ktls.KernelUnsupported
+	if errors.Is(err, ktls.ErrUntrusted) {
+		state = ktls.KernelUntrusted
+	}
+	s.Reason, s.Cause, s.Error = state.String(), doctor.Cause(err), err.Error()
+	if unsupported, ok := errors.AsType[*ktls.UnsupportedError](err); ok && state == ktls.KernelUnsupported {
+		s.Error = ""
+		if unsupported.Err != nil {
+			s.Error = unsupported.Err.Error()
+		}
+	}
+}
+
+// moduleVersion returns this module's version, as Go has built it in.
+func moduleVersion() string {
+	const path = "github.com/caddy-ktls/caddy-ktls"
+	build, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	for _, module := range append(build.Deps, &build.Main) {
+		if module.Path == path {
+			return cmp.Or(module.Version, "unknown")
+		}
+	}
+	return "unknown"
 }
 
 func value(m *dto.Metric) int64 { return int64(m.GetCounter().GetValue() + m.GetGauge().GetValue()) }

@@ -29,14 +29,21 @@ func NewConnections(logger *zap.Logger, server string, behind []string) *Connect
 	return &Connections{count: countersOf(server), logger: logger, behind: behind}
 }
 
-// Unavailable logs that the kernel has no kernel TLS, or that it could not be tried.
+// Unavailable logs that the kernel has no kernel TLS, or that it could not be tried. err
+// is what [ktls.Probe] has returned.
 func (c *Connections) Unavailable(err error) {
-	message := "kernel TLS could not be tried; serving without it until a later try succeeds"
-	if errors.Is(err, errors.ErrUnsupported) {
-		message = "kernel TLS is not available; serving without it"
+	message, detail := "kernel TLS could not be tried; serving without it until a later try succeeds", err
+	if unsupported, ok := errors.AsType[*ktls.UnsupportedError](err); ok {
+		message, detail = "kernel TLS is not available; serving without it: "+doctor.Cause(err)+". "+lookCloser, unsupported.Err
 	}
-	reasonLog.info(c.logger, message, ktls.KernelUnsupported.String(), zap.Error(err))
+	reasonLog.warn(c.logger, message, ktls.KernelUnsupported.String(), zap.Error(detail))
 }
+
+// lookCloser is what to do where kernel TLS is not available.
+const lookCloser = "Run caddy ktls check"
+
+// Accepted counts a connection that was accepted where the kernel has no kernel TLS.
+func (c *Connections) Accepted() { c.count.decided(ktls.Decision{State: ktls.KernelUnsupported}) }
 
 // Decided counts and logs the final state of a connection.
 func (c *Connections) Decided(conn *ktls.Conn, d ktls.Decision) {
@@ -49,7 +56,7 @@ func (c *Connections) Decided(conn *ktls.Conn, d ktls.Decision) {
 		}
 	case ktls.KernelUntrusted:
 		reasonLog.warn(c.logger, "the kernel can't be trusted with connections: it took a key and did not do what it said; "+
-			"serving without kernel TLS until the next reload. Run caddy ktls check", d.State.String(), remote, zap.Error(d.Err))
+			"serving without kernel TLS until the next reload. "+lookCloser, d.State.String(), remote, zap.Error(d.Err))
 	default:
 		reasonLog.info(c.logger, "connection can't be offloaded", d.State.String(), remote, zap.Error(d.Err))
 	}

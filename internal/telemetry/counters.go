@@ -19,6 +19,7 @@ type counters struct {
 	retired       prometheus.Counter
 	lost          prometheus.Counter
 	failed        prometheus.Counter
+	handshakes    [2]prometheus.Counter // in full, and resumed
 	sendfileBytes prometheus.Counter
 
 	responses   counterCache[fileserver.Reason]
@@ -34,12 +35,15 @@ type outcome struct {
 
 func countersOf(name string) *counters {
 	return &counters{
-		name:          name,
-		offloaded:     metrics.offloaded.WithLabelValues(name),
-		keyUpdates:    metrics.keyUpdates.WithLabelValues(name),
-		retired:       metrics.retired.WithLabelValues(name),
-		lost:          metrics.lost.WithLabelValues(name),
-		failed:        metrics.failed.WithLabelValues(name),
+		name:       name,
+		offloaded:  metrics.offloaded.WithLabelValues(name),
+		keyUpdates: metrics.keyUpdates.WithLabelValues(name),
+		retired:    metrics.retired.WithLabelValues(name),
+		lost:       metrics.lost.WithLabelValues(name),
+		failed:     metrics.failed.WithLabelValues(name),
+		handshakes: [2]prometheus.Counter{
+			metrics.handshakes.WithLabelValues(name, "no"), metrics.handshakes.WithLabelValues(name, "yes"),
+		},
 		sendfileBytes: metrics.sendfileBytes.WithLabelValues(name),
 	}
 }
@@ -79,6 +83,13 @@ func (c *counters) decided(d ktls.Decision) {
 	}).Inc()
 	if d.State == ktls.Offloaded {
 		c.offloaded.Inc()
+	}
+	switch {
+	case d.Version == 0:
+	case d.Resumed:
+		c.handshakes[1].Inc()
+	default:
+		c.handshakes[0].Inc()
 	}
 }
 

@@ -73,13 +73,13 @@ func (d *dashboard) variables(t *testing.T, labels map[string][]string) map[stri
 	for _, variable := range d.Templating.List {
 		types[variable.Name] = variable.Type
 		if variable.Type == "query" {
-			query := regexp.MustCompile(`^label_values\((\w+), (\w+)\)$`).FindStringSubmatch(variable.Definition)
-			if query == nil || !slices.Contains(labels[query[1]], query[2]) {
+			query := regexp.MustCompile(`^label_values\((\w+)(?:{.*})?, (\w+)\)$`).FindStringSubmatch(variable.Definition)
+			if query == nil || !hasLabel(labels, query[1], query[2]) {
 				t.Errorf("variable %s: %s", variable.Name, variable.Definition)
 			}
 		}
 	}
-	if types["datasource"] != "datasource" || types["server"] != "query" {
+	if types["datasource"] != "datasource" || types["instance"] != "query" || types["server"] != "query" {
 		t.Errorf("variables %v", types)
 	}
 	return types

@@ -9,10 +9,11 @@ import (
 )
 
 // metrics belong to the process, because connections outlive the configuration that they
-// were accepted under. All of them have the label server, the name of the HTTP server in
-// Caddy's configuration.
+// were accepted under. All but available and those of the kernel have the label
+// server, the name of the HTTP server in Caddy's configuration.
 var metrics = struct {
 	connections   *prometheus.CounterVec
+	handshakes    *prometheus.CounterVec
 	offloaded     *prometheus.GaugeVec
 	keyUpdates    *prometheus.CounterVec
 	retired       *prometheus.CounterVec
@@ -21,12 +22,19 @@ var metrics = struct {
 	failed        *prometheus.CounterVec
 	sendfileBytes *prometheus.CounterVec
 	copiedBytes   *prometheus.CounterVec
+	available     prometheus.Collector
 	kernel        kernelCollector
 }{
 	kernel: ktls.KernelStatistics,
+	available: prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Namespace: "caddy", Subsystem: "ktls", Name: "available",
+		Help: "Whether the kernel has kernel TLS and is trusted: 1, else 0. caddy ktls status says why.",
+	}, available),
 	connections: counter("connections_total",
 		"TLS connections by outcome (offloaded, or the reason why not), TLS version and cipher suite.",
 		"outcome", "version", "cipher"),
+	handshakes: counter("handshakes_total",
+		"TLS handshakes of the connections that are in connections_total, if they were complete.", "resumed"),
 	offloaded: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 		Namespace: "caddy", Subsystem: "ktls", Name: "offloaded_connections",
 		Help: "Open connections that are offloaded.",
@@ -51,8 +59,9 @@ func counter(name, help string, labels ...string) *prometheus.CounterVec {
 // Register adds the metrics to the registry of a configuration.
 func Register(registry *prometheus.Registry) error {
 	for _, c := range []prometheus.Collector{
-		metrics.connections, metrics.offloaded, metrics.keyUpdates, metrics.retired, metrics.lost,
-		metrics.responses, metrics.failed, metrics.sendfileBytes, metrics.copiedBytes, metrics.kernel,
+		metrics.connections, metrics.handshakes, metrics.offloaded, metrics.keyUpdates, metrics.retired, metrics.lost,
+		metrics.responses, metrics.failed, metrics.sendfileBytes, metrics.copiedBytes,
+		metrics.available, metrics.kernel,
 	} {
 		var already prometheus.AlreadyRegisteredError
 		if err := registry.Register(c); err != nil && !errors.As(err, &already) {
@@ -60,6 +69,13 @@ func Register(registry *prometheus.Registry) error {
 		}
 	}
 	return nil
+}
+
+func available() float64 {
+	if _, err := ktls.Probe(); err != nil {
+		return 0
+	}
+	return 1
 }
 
 // A kernelCollector collects what the kernel counts, for all processes of the network

@@ -46,6 +46,7 @@ func allMetrics(t testing.TB) []*dto.MetricFamily {
 func labelsOf(families []*dto.MetricFamily) map[string][]string {
 	labels := make(map[string][]string)
 	for _, family := range families {
+		labels[family.GetName()] = nil
 		for _, label := range family.GetMetric()[0].GetLabel() {
 			labels[family.GetName()] = append(labels[family.GetName()], label.GetName())
 		}

@@ -15,7 +15,13 @@ var (
 )
 
 // What our queries have of PromQL's words.
-var promQL = []string{"sum", "rate", "increase", "or", "vector"}
+var promQL = []string{"sum", "min", "rate", "increase", "or", "vector"}
+
+// hasLabel reports whether a metric has a label. Prometheus adds the label instance.
+func hasLabel(labels map[string][]string, metric, label string) bool {
+	known, ok := labels[metric]
+	return ok && (label == "instance" || slices.Contains(known, label))
+}
 
 // mistakesInQuery returns what a query has that the metrics don't, and the labels
 // that it keeps.
@@ -27,14 +33,13 @@ func mistakesInQuery(query string, labels map[string][]string) (mistakes, by []s
 		if slices.Contains(promQL, name) || strings.Trim(name, "0123456789") == "" {
 			continue
 		}
-		known, ok := labels[name]
-		if !ok {
+		if _, ok := labels[name]; !ok {
 			mistakes = append(mistakes, "no metric "+name)
 			continue
 		}
 		names = append(names, name)
 		for _, matcher := range matcherPattern.FindAllStringSubmatch(selector[2], -1) {
-			if !slices.Contains(known, matcher[1]) {
+			if !hasLabel(labels, name, matcher[1]) {
 				mistakes = append(mistakes, name+" has no label "+matcher[1])
 			}
 		}
@@ -47,7 +52,7 @@ func mistakesInQuery(query string, labels map[string][]string) (mistakes, by []s
 			label = strings.TrimSpace(label)
 			by = append(by, label)
 			for _, name := range names {
-				if !slices.Contains(labels[name], label) {
+				if !hasLabel(labels, name, label) {
 					mistakes = append(mistakes, name+" has no label "+label)
 				}
 			}
@@ -67,6 +72,7 @@ func TestMistakesInQuery(t *testing.T) {
 		{`sum(rate(c_total[5m]))`, true},
 		{`sum(rate(a_total[5m])) + d`, true},
 		{`rate(a_total{z="1"}[5m])`, true},
+		{`min by (instance) (b{instance=~"$i"})`, false},
 		{`sum by (x) (b)`, true},
 		{`vector(1)`, true},
 	} {

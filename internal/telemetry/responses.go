@@ -45,6 +45,11 @@ func (r *Responses) Done(req *http.Request, response *fileserver.Response) {
 	}
 }
 
+// Unsupported counts a response where the kernel has no kernel TLS.
+func (r *Responses) Unsupported() {
+	r.count.sending(fileserver.Reason(ktls.KernelUnsupported.String()))
+}
+
 // Placeholder returns the value of a placeholder of the handler. response is nil where
 // the kernel has no kernel TLS.
 func Placeholder(response *fileserver.Response, key string) (value any, known bool) {

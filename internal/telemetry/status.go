@@ -86,7 +86,15 @@ func (s *Status) write(to io.Writer) error {
 		_, failed := fmt.Fprintf(table, name+"\t"+format+"\n", values...)
 		err = errors.Join(err, failed)
 	}
-	row("kernel TLS", "%s", s.Kernel)
+	if s.Available {
+		row("kernel TLS", "available")
+	} else {
+		row("kernel TLS", "not available (%s): %s. %s", s.Reason, s.Cause, lookCloser)
+	}
+	if s.Error != "" {
+		row("error", "%s", s.Error)
+	}
+	row("module", "%s", s.Version)
 	if len(s.Servers) == 0 {
 		row("servers", "none with the directive ktls")
 	}

@@ -16,10 +16,17 @@ func TestStatusWrite(t *testing.T) {
 		status Status
 		want   string
 	}{
-		{"no server", Status{Kernel: "supported"}, `kernel TLS  supported
+		{"no server", Status{Available: true, Version: "v1"}, `kernel TLS  available
+module      v1
 servers     none with the directive ktls
 `},
-		{"two servers", Status{Kernel: "supported", Servers: []*ServerStatus{
+		{"no kernel TLS", Status{Reason: "kernel_unsupported", Cause: "the module tls is not loaded", Error: "setsockopt: no such file", Version: "v1"},
+			`kernel TLS  not available (kernel_unsupported): the module tls is not loaded. Run caddy ktls check
+error       setsockopt: no such file
+module      v1
+servers     none with the directive ktls
+`},
+		{"two servers", Status{Available: true, Version: "v1", Servers: []*ServerStatus{
 			{
 				Name: "srv0", OffloadedNow: 2,
 				Connections:   map[string]int64{"not_needed": 3, "offloaded": 1234, "cipher": 3},
@@ -28,7 +35,8 @@ servers     none with the directive ktls
 				KeyUpdates: 1, ConnectionsLost: 5,
 			},
 			{Name: "srv1"},
-		}}, `kernel TLS  supported
+		}}, `kernel TLS  available
+module       v1
 
 server           srv0
   connections    offloaded 1,234, cipher 3, not_needed 3; 2 offloaded now
@@ -75,8 +83,8 @@ func TestShowStatus(t *testing.T) {
 		json                  bool
 		want                  string // of the output, or of the error
 	}{
-		{"text", `{"kernel":"supported","servers":[{"name":"srv9"}]}`, address, false, "srv9"},
-		{"JSON", `{"kernel":"supported"}`, address, true, `{"kernel":"supported"}`},
+		{"text", `{"available":true,"servers":[{"name":"srv9"}]}`, address, false, "srv9"},
+		{"JSON", `{"available":true}`, address, true, `{"available":true}`},
 		{"without the module", "", address, false, "does not have the module"},
 		{"nonsense", "nonsense", address, false, "the answer of the admin endpoint"},
 		{"nobody there", "", "127.0.0.1:1", false, "is Caddy running"},
@@ -103,11 +111,14 @@ func TestServeStatus(t *testing.T) {
 	var status Status
 	decoder := json.NewDecoder(get.Body)
 	decoder.DisallowUnknownFields()
-	if err := decoder.Decode(&status); err != nil || status.Kernel == "" || status.Servers == nil || status.Ciphers == nil {
+	if err := decoder.Decode(&status); err != nil || status.Version == "" || status.Available == (status.Reason != "") || status.Servers == nil || status.Ciphers == nil {
 		t.Errorf("got %+v, %v", status, err)
 	}
 	post := httptest.NewRecorder()
-	if err := serveStatus(post, httptest.NewRequest(http.MethodPost, statusPath, nil)); err == nil || post.Header().Get("Allow") != http.MethodGet {
+	if err := serveStatus(post, httptest.NewRequest(http.MethodPost, statusPath, nil)); err == nil || post.Header().Get("Allow") != "GET, HEAD" {
 		t.Errorf("POST: %v", err)
+	}
+	if err := serveStatus(httptest.NewRecorder(), httptest.NewRequest(http.MethodHead, statusPath, nil)); err != nil {
+		t.Errorf("HEAD: %v", err)
 	}
 }
