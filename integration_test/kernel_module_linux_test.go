@@ -102,7 +102,7 @@ func TestModuleUnloaded(t *testing.T) {
 		harness.WantFile(t, client, other.URL("/g"), g)
 		client.CloseIdleConnections()
 	}
-	other.Expect(t, before, harness.Counts{})
+	other.Expect(t, before, harness.Unsupported(2, 2))
 	if len(other.Log.WithReason("kernel_unsupported")) == 0 {
 		t.Error("the log does not have the reason kernel_unsupported")
 	}
@@ -118,4 +118,18 @@ func TestModuleUnloaded(t *testing.T) {
 	c.Expect(t, before, harness.SentByKernel(f.Size))
 	results.Fault(t, kernelFailures, "the module tls is not loaded when a connection is to be moved", "delete_module(2); the kernel's modprobe loads it, Caddy has CAP_NET_ADMIN",
 		"module loaded by the kernel, connection offloaded; body whole")
+
+	// The other one looks again when it is reloaded.
+	before = other.Metrics(t)
+	other.WantFile(t, "/g", g)
+	other.Expect(t, before, harness.Unsupported(1, 1))
+	other.Reload(t, harness.FileSite)
+	before = other.Metrics(t)
+	other.WantFile(t, "/g", g)
+	other.Expect(t, before, harness.SentByKernel(g.Size))
+	if n := other.Metric(t, "caddy_ktls_available"); n != 1 {
+		t.Errorf("caddy_ktls_available is %v", n)
+	}
+	results.Fault(t, kernelFailures, "the module tls is loaded after Caddy has started without it", "then a reload of the same configuration",
+		"offloaded from then on")
 }

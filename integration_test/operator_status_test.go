@@ -16,7 +16,7 @@ func TestStatusCommand(t *testing.T) {
 	c.WantFile(t, "/f", f)
 	address := "unix/" + c.Socket
 	text, stderr, code := c.Command(t, "ktls", "status", "--address", address)
-	for _, part := range []string{"supported", "srv0", "offloaded 1", "sendfile 1"} {
+	for _, part := range []string{"kernel TLS", "available", "srv0", "offloaded 1", "sendfile 1"} {
 		if !strings.Contains(text, part) {
 			t.Errorf("status does not say %q:\n%s%s", part, text, stderr)
 		}

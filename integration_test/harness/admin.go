@@ -26,6 +26,8 @@ func (c *Caddy) Admin(t testing.TB, method, path, contentType, body string) []by
 	r, err := http.NewRequestWithContext(t.Context(), method, "http://127.0.0.1"+path, strings.NewReader(body))
 	testutil.Must(t, err)
 	r.Header.Set("Content-Type", contentType)
+	// Caddy loads a configuration even if it is the current one, as for caddy reload --force.
+	r.Header.Set("Cache-Control", "must-revalidate")
 	resp, err := transport.RoundTrip(r)
 	if err != nil {
 		t.Fatalf("admin endpoint: %v\n%s", err, c.Log.Tail())

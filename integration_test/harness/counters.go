@@ -21,7 +21,7 @@ const KernelTaken = "tls_tx"
 const AnyNumber = -1
 
 // ReadCounters reads the module's counters from Caddy's metrics. It leaves out gauges,
-// and what says how bodies too small to be offloaded are copied.
+// handshakes, and what says how bodies too small to be offloaded are copied.
 func ReadCounters(metrics io.Reader) (Counts, error) {
 	parser := expfmt.NewTextParser(model.UTF8Validation)
 	families, err := parser.TextToMetricFamilies(metrics)
@@ -31,7 +31,7 @@ func ReadCounters(metrics io.Reader) (Counts, error) {
 	all := make(Counts)
 	for name, family := range families {
 		name, ours := strings.CutPrefix(name, "caddy_ktls_")
-		if !ours || family.GetMetric()[0].Counter == nil || name == "copied_bytes_total" {
+		if !ours || family.GetMetric()[0].Counter == nil || name == "copied_bytes_total" || name == "handshakes_total" {
 			continue
 		}
 		name = strings.TrimSuffix(name, "_total")
@@ -74,6 +74,12 @@ func SentTimes(connections, responses, bytes int64) Counts {
 
 // Copied returns the changes by one connection that is not worth offloading.
 func Copied() Counts { return Counts{"connections:not_needed": 1} }
+
+// Unsupported returns the changes by connections and responses where the kernel has no
+// kernel TLS.
+func Unsupported(connections, responses int64) Counts {
+	return Counts{"connections:kernel_unsupported": connections, "responses:kernel_unsupported": responses}
+}
 
 // SentOrNot returns the changes by a file of a size on a connection of its own.
 func SentOrNot(size int64) Counts {

@@ -79,7 +79,7 @@ func Warm(t testing.TB, c *Caddy, client *http.Client, path string, f File) {
 // and must be resumed or not, as resumed says.
 func WantOffloaded(t testing.TB, c *Caddy, config *tls.Config, path string, f File, resumed bool) {
 	t.Helper()
-	before := c.Metrics(t)
+	before, handshakes := c.Metrics(t), c.handshakes(t, resumed)
 	client := c.Client(t, config)
 	resp := Get(t, client, c.URL(path))
 	client.CloseIdleConnections()
@@ -88,6 +88,20 @@ func WantOffloaded(t testing.TB, c *Caddy, config *tls.Config, path string, f Fi
 		t.Errorf("resumed: %v, want %v", resp.TLS.DidResume, resumed)
 	}
 	c.Expect(t, before, SentByKernel(f.Size))
+	if n := c.handshakes(t, resumed) - handshakes; n != 1 {
+		t.Errorf("%v handshakes are counted, resumed: %v", n, resumed)
+	}
+}
+
+// handshakes returns how many handshakes the metrics count, those that have resumed a
+// session or the others.
+func (c *Caddy) handshakes(t testing.TB, resumed bool) float64 {
+	t.Helper()
+	word := "no"
+	if resumed {
+		word = "yes"
+	}
+	return c.Metric(t, `caddy_ktls_handshakes_total\{resumed="`+word+`",server="\w+"\}`)
 }
 
 // Metric returns the sum of the values of a metric whose labels match.
