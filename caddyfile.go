@@ -54,7 +54,7 @@ func (w *ListenerWrapper) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 // nil.
 func parseBlock(d *caddyfile.Dispenser, handler *Handler, wrapper *ListenerWrapper) error {
 	if d.NextArg() {
-		return d.ArgErr()
+		return d.Errf("ktls takes no %q: the name by itself turns kernel TLS on, and where it is left out kernel TLS is off", d.Val())
 	}
 	seen := make(map[string]bool)
 	for nesting := d.Nesting(); d.NextBlock(nesting); {

@@ -40,8 +40,9 @@ func TestAdaptErrors(t *testing.T) {
 		caddyfile string
 		want      string
 	}{
-		{"argument", site("ktls on"), "wrong argument count or unexpected line ending after 'on', at Caddyfile:2"},
-		{"argument behind a matcher", site("ktls /large/* on"), "after 'on', at Caddyfile:2"},
+		{"argument", site("ktls on"), `ktls takes no "on": the name by itself turns kernel TLS on, and where it is left out kernel TLS is off, at Caddyfile:2`},
+		{"argument behind a matcher", site("ktls /large/* on"), `ktls takes no "on"`},
+		{"off", site("ktls off"), `ktls takes no "off": the name by itself turns kernel TLS on`},
 		{"unknown matcher", site("ktls @large"), "@large"},
 		{"unknown option", site("ktls {", "\tmax_size 1MiB", "}"), "unknown option max_size, at Caddyfile:3"},
 		{"duplicate min_size", site("ktls {", "\tmin_size 1MiB", "\tmin_size 1MiB", "}"),
@@ -64,7 +65,7 @@ func TestAdaptErrors(t *testing.T) {
 		{"offload with an empty value", site("ktls {", `	offload ""`, "}"), `not "", at Caddyfile:3`},
 		{"in route", site("route {", "\tktls", "}"),
 			"a listener wrapper; put ktls at the top of the site block, with a matcher if needed"},
-		{"wrapper with an argument", global("ktls handshake"), "after 'handshake', at Caddyfile:4"},
+		{"wrapper with an argument", global("ktls handshake"), `ktls takes no "handshake"`},
 		{"wrapper with an unknown option", global("ktls {", "\tmax_size 1MiB", "}"), "unknown option max_size, at Caddyfile:5"},
 		{"wrapper with min_size", global("ktls {", "\tmin_size 1MiB", "}"), "unknown option min_size, at Caddyfile:5"},
 		{"wrapper with an unknown value", global("ktls {", "\toffload always", "}"), `not "always", at Caddyfile:5`},

@@ -72,7 +72,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	}
 	server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
 	if !ok {
-		return errNoWrapper(nil)
+		return errNoWrapper(ctx, nil)
 	}
 	if err := checkHandler(ctx, server, h.Offload); err != nil {
 		return err

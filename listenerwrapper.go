@@ -86,6 +86,9 @@ func (w *ListenerWrapper) Provision(ctx caddy.Context) error {
 		server.RegisterConnState(fileserver.ConnState)
 		server.RegisterConnContext(fileserver.ConnContext)
 		w.connections.SelfTested(httpFaults)
+		if w.probed == nil && http3ByDefault(server) {
+			w.connections.HTTP3()
+		}
 	}
 	if err := telemetry.Register(ctx.GetMetricsRegistry()); err != nil {
 		return fmt.Errorf("ktls: registering metrics: %w", err)

@@ -1,7 +1,9 @@
 package caddyktls
 
 import (
+	"cmp"
 	"fmt"
+	"strings"
 	"sync"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -36,10 +38,21 @@ func (s *serverSet) add(server *caddyhttp.Server, all bool) (first bool, err err
 		s.servers[server] = known
 	}
 	if known.all != all {
-		return false, fmt.Errorf("ktls: the sites at %v share one server, but have different values of the option offload", server.Listen)
+		return false, fmt.Errorf("ktls: the sites at %s share one server, but have different values of the option offload:%s. Give them all the same",
+			strings.Join(server.Listen, ", "), offloadsOf(server))
 	}
 	known.wrappers++
 	return known.wrappers == 1, nil
+}
+
+// offloadsOf lists what the sites of a server give for the option offload.
+func offloadsOf(server *caddyhttp.Server) (list string) {
+	for _, s := range sites(server) {
+		for _, p := range s.ktls {
+			list += fmt.Sprintf("\n\t%s: offload %s", strings.Join(s.hosts, ", "), cmp.Or(p.offload, "large (the default)"))
+		}
+	}
+	return list
 }
 
 // remove undoes one call of add.

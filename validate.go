@@ -2,6 +2,7 @@ package caddyktls
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -46,16 +47,65 @@ func checkServer(ctx caddy.Context, server *caddyhttp.Server, offload string) er
 	if errs := server.Errors; errs != nil && slices.ContainsFunc(errs.Routes, hasHandler) {
 		logger.Warn("ktls has no effect in handle_errors: what is served there is copied. Leave it out there")
 	}
-	if protocols(server)["h3"] {
-		wrapper := "ktls"
-		if offloads[offload] != offloads[""] {
-			wrapper += " { offload " + offload + " }"
-		}
-		logger.Warn("HTTP/3 is on, and browsers move to it, but kernel TLS can't do it. To turn it off, put both " +
-			"protocols h1 h2 and listener_wrappers { " + wrapper + " } into the global servers block of this address. " +
-			"You may not want that: HTTP/3 is better on networks that lose packets, such as mobile ones")
+	if onlyUnixSockets(server) {
+		logger.Warn("ktls has no effect on a Unix socket: kernel TLS needs TCP. Leave it out, or bind an address")
 	}
+	checkPlaces(logger, server, offload)
 	return nil
+}
+
+// checkPlaces looks for handlers ktls that have no effect where they stand. It names the
+// site, and the place in the configuration as the admin endpoint takes it.
+func checkPlaces(logger *zap.Logger, server *caddyhttp.Server, offload string) {
+	found := false
+	for _, s := range sites(server) {
+		hosts := zap.Strings("hosts", s.hosts)
+		for i, p := range s.ktls {
+			found = true
+			at := zap.String("place", "apps/http/servers/"+server.Name()+"/"+p.path)
+			if slices.Contains(p.before, "ktls") {
+				logger.Warn("a second ktls has no effect: the first one that matches decides. Leave it out here, or give the first one a matcher", hosts, at)
+				continue
+			}
+			if j := slices.IndexFunc(p.before, func(name string) bool { return slices.Contains(altering, name) }); j >= 0 {
+				logger.Warn("ktls stands behind "+p.before[j]+", where it comes too late: put it in front", hosts, at, zap.String("handler", p.before[j]))
+			}
+			if i == 0 && !slices.ContainsFunc(s.handlers, func(name string) bool { return !slices.Contains(fileless, name) }) {
+				logger.Info("ktls may have nothing to do: no handler of the site sends files", hosts, at)
+			}
+		}
+	}
+	if !found && !offloads[offload] {
+		logger.Warn("the listener wrapper ktls has no effect: no site at this address has the directive ktls, " +
+			"which decides about the offload. Add it to the sites, or give the wrapper offload all")
+	}
+}
+
+var (
+	// altering are the handlers that ktls must stand in front of: they answer, or alter
+	// what others answer.
+	altering = []string{"file_server", "encode", "templates"}
+
+	// fileless are the handlers that never send a file, nor hand on to what is not
+	// known.
+	fileless = []string{
+		"acme_server", "authentication", "encode", "error", "headers", "ktls", "log_append", "map", "metrics",
+		"request_body", "rewrite", "static_response", "subroute", "templates", "tracing", "vars",
+	}
+)
+
+// http3ByDefault reports whether a server speaks HTTP/3 because nobody has named
+// protocols. Whoever names just the default ones can't be told apart.
+func http3ByDefault(server *caddyhttp.Server) bool {
+	return server.ListenProtocols == nil && slices.Equal(server.Protocols, []string{"h1", "h2", "h3"}) && !onlyUnixSockets(server)
+}
+
+// onlyUnixSockets reports whether a server has no other addresses.
+func onlyUnixSockets(server *caddyhttp.Server) bool {
+	return !slices.ContainsFunc(server.Listen, func(address string) bool {
+		parsed, err := caddy.ParseNetworkAddress(address)
+		return err != nil || !parsed.IsUnixNetwork()
+	})
 }
 
 // checkHandler looks for mistakes on the server of a handler.
@@ -69,26 +119,75 @@ func checkHandler(ctx caddy.Context, server *caddyhttp.Server, offload string) e
 	case onlyHTTP3(server):
 		return errOnlyHTTP3(server)
 	case !wrapped:
-		return errNoWrapper(server)
+		return errNoWrapper(ctx, server)
 	case offload != "" && offloads[offload] != got:
-		return fmt.Errorf("ktls: offload %s of a site at %s has no effect. Either a global servers block sets the "+
-			"listener wrappers of that address: put offload %[1]s into its listener_wrappers { ktls }. Or ktls stands "+
-			"inside handle, handle_errors or a named route: give offload at the top of the site block",
-			offload, strings.Join(server.Listen, ", "))
+		if nested(ctx, server) {
+			return fmt.Errorf("ktls: offload %s%s has no effect, because ktls stands inside handle, route, "+
+				"handle_errors or a named route: give offload at the top of the site block. See %s",
+				offload, whose(server), mistakesPage)
+		}
+		return fmt.Errorf("ktls: offload %s%s has no effect, because a global servers block sets the listener wrappers "+
+			"of that address. Put this into it:%s\nSee %s", offload, whose(server), wrapperBlock(offload), mistakesPage)
 	}
 	return nil
 }
 
-// errNoWrapper explains a handler whose server has no listener wrapper.
-func errNoWrapper(server *caddyhttp.Server) error {
-	var where string
-	if server != nil {
-		where = " of the server at " + strings.Join(server.Listen, ", ")
+// mistakesPage is where the documents say more about mistakes.
+const mistakesPage = "https://github.com/caddy-ktls/caddy-ktls/blob/main/docs/mistakes.md"
+
+// errNoWrapper explains a handler whose server has no listener wrapper. server may be
+// nil.
+func errNoWrapper(ctx caddy.Context, server *caddyhttp.Server) error {
+	const missing = "ktls: the listener wrapper ktls is missing from the configuration"
+	if server == nil {
+		return errors.New(missing + ", and there is no HTTP server around this handler. See " + mistakesPage)
 	}
-	return fmt.Errorf("ktls: the listener wrapper ktls is missing from the configuration%s. Either "+
-		"a global servers block sets the listener wrappers of that address, or matches it without naming any: "+
-		"put listener_wrappers { ktls } into it. Or ktls stands inside handle, route, handle_errors or a "+
-		"named route: put it at the top of the site block, with a matcher if needed", where)
+	if nested(ctx, server) {
+		return fmt.Errorf("%s%s, because ktls stands inside handle, route, handle_errors or a named route: "+
+			"put it at the top of the site block, with a matcher if needed. See %s", missing, whose(server), mistakesPage)
+	}
+	return fmt.Errorf("%s%s, because a global servers block sets the listener wrappers of that address, "+
+		"or matches it without naming any. Put this into it:%s\nIn JSON give the server the listener wrapper ktls. See %s",
+		missing, whose(server), wrapperBlock(""), mistakesPage)
+}
+
+// whose names the site of the handler that is being provisioned. Caddy provisions a
+// server's routes in order, and empties the JSON of each when it is done.
+func whose(server *caddyhttp.Server) string {
+	at := " at " + strings.Join(server.Listen, ", ")
+	for _, route := range server.Routes {
+		if route.HandlersRaw != nil {
+			return " of the site " + strings.Join(hosts(route), ", ") + at
+		}
+	}
+	return " of a site" + at
+}
+
+// wrapperBlock returns the lines for a servers block, as a Caddyfile has them.
+func wrapperBlock(offload string) string {
+	options := ""
+	if offload != "" {
+		options = " {\n\t\t\toffload " + offload + "\n\t\t}"
+	}
+	return "\n\tlistener_wrappers {\n\t\tktls" + options + "\n\t}"
+}
+
+// nested reports whether the handler that is being provisioned stands deeper than at the
+// top of a site block of a Caddyfile: then Caddy drops the site's listener wrapper. A site
+// with a host is a subroute of its own. A named route is in none.
+func nested(ctx caddy.Context, server *caddyhttp.Server) bool {
+	depth := 0
+	for _, module := range ctx.Modules() {
+		if _, ok := module.(*caddyhttp.Subroute); ok {
+			depth++
+		}
+	}
+	withHost, without := false, false
+	for _, route := range server.Routes {
+		host := hosts(route)[0] != "*"
+		withHost, without = withHost || host, without || !host
+	}
+	return depth > 1 || depth == 1 && !withHost || depth == 0 && withHost && !without
 }
 
 func errOnlyHTTP3(server *caddyhttp.Server) error {

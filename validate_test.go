@@ -11,12 +11,12 @@ import (
 	"github.com/caddy-ktls/caddy-ktls/internal/testutil/caddytest"
 )
 
-// missing are the parts of the error for a handler without listener wrapper.
-var missing = []string{
-	"the listener wrapper ktls is missing",
-	"global servers block", "listener_wrappers { ktls }",
-	"handle, route, handle_errors or a named route", "at the top of the site block",
-}
+// These are the parts of the error for a handler without listener wrapper: a servers block
+// has dropped it, or the directive is nested.
+var (
+	dropped = []string{"the listener wrapper ktls is missing", "because a global servers block", "\n\tlistener_wrappers {\n\t\tktls\n\t}\n"}
+	inside  = []string{"the listener wrapper ktls is missing", "because ktls stands inside", "at the top of the site block"}
+)
 
 func TestValidate(t *testing.T) {
 	tests := []struct {
@@ -38,7 +38,7 @@ func TestValidate(t *testing.T) {
 example.com {
 	ktls
 }
-`, append([]string{"of the server at :443"}, missing...)},
+`, append([]string{"of the site example.com at :443"}, dropped...)},
 		{"servers block that matches the address", `{
 	servers :8443 {
 		max_header_size 64KiB
@@ -48,7 +48,7 @@ example.com {
 example.com:8443 {
 	ktls
 }
-`, append([]string{"of the server at :8443"}, missing...)},
+`, append([]string{"of the site example.com at :8443"}, dropped...)},
 		{"servers block with other wrappers", `{
 	servers {
 		listener_wrappers {
@@ -61,7 +61,7 @@ example.com:8443 {
 example.com {
 	ktls
 }
-`, missing},
+`, dropped},
 		{"servers block with the wrapper", `{
 	servers {
 		listener_wrappers {
@@ -105,19 +105,19 @@ example.com {
 		ktls
 	}
 }
-`, missing},
+`, inside},
 		{"in handle_path", `example.com {
 	handle_path /large/* {
 		ktls
 	}
 }
-`, missing},
+`, inside},
 		{"in handle_errors", `example.com {
 	handle_errors {
 		ktls
 	}
 }
-`, missing},
+`, inside},
 		{"in a named route", `&(files) {
 	ktls
 	file_server
@@ -126,7 +126,7 @@ example.com {
 example.com {
 	invoke files
 }
-`, missing},
+`, inside},
 		{"at the top with a matcher", `example.com {
 	ktls /large/*
 	handle /large/* {

@@ -110,6 +110,19 @@ func (c *Connections) Distrusted() {
 		zap.String("protocol", "HTTP/1.1"), zap.Strings("behind", c.behind), zap.String("go", runtime.Version()))
 }
 
+var http3Logged sync.Once
+
+// HTTP3 logs, once in the life of the process, that a server speaks HTTP/3 as well.
+func (c *Connections) HTTP3() {
+	http3Logged.Do(func() {
+		c.logger.Info("HTTP/3 is on, as it is by default: browsers move to it, and kernel TLS can't do it. "+
+			"Whether to turn it off, and how: "+pages+"http3.md", zap.String("server", c.count.name))
+	})
+}
+
+// pages is where the documents are that messages name.
+const pages = "https://github.com/caddy-ktls/caddy-ktls/blob/main/docs/"
+
 var selfTestLogged sync.Once
 
 // SelfTested logs, once in the life of the process, what the self-test has found.
