@@ -7,8 +7,9 @@ GOLANGCI_LINT ?= github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.* ## /  make \1\t/p' Makefile | expand -t 21
 
+# With the flags of xcaddy.
 build: ## build bin/caddy, Caddy with this module
-	$(GO) build -o bin/caddy ./cmd/caddy
+	$(GO) build -o bin/caddy -tags nobadger,nomysql,nopgx -trimpath -ldflags '-w -s' ./cmd/caddy
 
 # What Caddy stores stays in bin/, apart from any other Caddy's files.
 run: build site/large.bin ## serve the folder site at https://localhost:8443
@@ -17,6 +18,7 @@ run: build site/large.bin ## serve the folder site at https://localhost:8443
 	@echo
 	@echo 'In another terminal try (the two hashes are to be the same):'
 	@echo '  curl -sk --http1.1 https://localhost:8443/large.bin | sha256sum; sha256sum site/large.bin'
+	@echo '  bin/caddy ktls status --address localhost:8444'
 	@echo '  curl -sk https://localhost:8443/metrics | grep ^caddy_ktls'
 	@echo
 	@XDG_DATA_HOME='$(CURDIR)/bin/data' XDG_CONFIG_HOME='$(CURDIR)/bin/data' \

@@ -25,12 +25,12 @@ func TestExamples(t *testing.T) {
 	}
 }
 
-// Each Caddyfile in README.md is one that `caddy fmt` leaves as it is and is
-// valid. JSON that follows it is what it is adapted to.
+// Each Caddyfile in README.md and the reference is one that `caddy fmt` leaves as it is
+// and is valid. JSON that follows it is what it is adapted to.
 func TestReadmeExamples(t *testing.T) {
 	caddyfile := ""
 	count := 0
-	for _, b := range testutil.ReadPage(t, "README.md").Blocks {
+	for _, b := range append(testutil.ReadPage(t, "README.md").Blocks, testutil.ReadPage(t, "docs/reference.md").Blocks...) {
 		switch b.Kind {
 		case "caddyfile":
 			caddyfile = b.Body

@@ -43,8 +43,7 @@ func (r *report) judgeKernel() {
 	}
 }
 
-// recommended is the first version for which kernel TLS is recommended, see Kernels in
-// README.md.
+// recommended is the first version for which kernel TLS is recommended, see README.md.
 var recommended = version{6, 6, 0}
 
 // A version is a kernel's version, such as 6.12.107.

@@ -42,11 +42,11 @@ func TestReasonsDocumented(t *testing.T) {
 	for _, reason := range fileserver.Reasons() {
 		responses = append(responses, string(reason))
 	}
-	var inReadme []string
-	for _, row := range rows(section(t, "README.md", "## Reasons")) {
-		inReadme = append(inReadme, backquoted(row[0])...)
+	var inPage []string
+	for _, row := range rows(testutil.ReadFile(t, "../../docs/reasons.md")) {
+		inPage = append(inPage, backquoted(row[0])...)
 	}
-	wantSame(t, "README.md", inReadme, slices.Concat(connections, responses, []string{"remainder", "retired"}))
+	wantSame(t, "docs/reasons.md", inPage, slices.Concat(connections, responses, []string{"remainder", "retired"}))
 
 	var labels [][]string
 	for _, row := range rows(section(t, "docs/metrics.md", "## Labels")) {
