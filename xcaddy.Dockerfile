@@ -2,14 +2,14 @@
 # and the official runtime image with the program exchanged.
 #
 #   docker build -f xcaddy.Dockerfile -t caddy-ktls .
-#   docker build -f xcaddy.Dockerfile -t caddy-ktls --build-arg KTLS_VERSION=v0.1.0 .
 #
-# The first takes the module from this folder, the second a released version.
+# This takes the module from this folder. With --build-arg KTLS_VERSION= and the name of a
+# release it takes that.
 #
 # A container has the kernel of its host, so the host needs the module tls, and a
 # container can't load it: on the host run `modprobe tls`, and once, for every
 # boot, `echo tls >/etc/modules-load.d/tls.conf`. Without it the sites work as in
-# stock Caddy.
+# stock Caddy. After it, a reload of Caddy is enough.
 
 ARG CADDY_VERSION=2.11.9
 
