@@ -2,14 +2,19 @@ GO ?= go
 # A version that builds with the Go of go.mod.
 GOLANGCI_LINT ?= github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
-.PHONY: help build run test browser docs race fake fuzz microbench lint cross bench bench-counted bench-check clean
+ACTIONLINT ?= github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
+NFPM ?= github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.48.0
+
+.PHONY: help build run test browser docs race fake fuzz microbench lint examples cross package bench bench-counted bench-check clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.* ## /  make \1\t/p' Makefile | expand -t 21
 
-# With the flags of xcaddy.
+# What xcaddy builds with.
+XCADDY_FLAGS := -tags nobadger,nomysql,nopgx -trimpath -ldflags '-w -s'
+
 build: ## build bin/caddy, Caddy with this module
-	$(GO) build -o bin/caddy -tags nobadger,nomysql,nopgx -trimpath -ldflags '-w -s' ./cmd/caddy
+	$(GO) build -o bin/caddy $(XCADDY_FLAGS) ./cmd/caddy
 
 # What Caddy stores stays in bin/, apart from any other Caddy's files.
 run: build site/large.bin ## serve the folder site at https://localhost:8443
@@ -82,6 +87,10 @@ lint: ## run gofmt and golangci-lint
 	$(GO) run $(GOLANGCI_LINT) run --build-tags fakekernel ./ktls ./fileserver ./integration_test/...
 	cd bench && $(GO) run $(GOLANGCI_LINT) run
 
+examples: ## check examples and workflows with the parsers of the programs that they are for
+	cd examples/check && $(GO) vet . && $(GO) test .
+	$(GO) run $(ACTIONLINT)
+
 # CGO off needs no compilers, and what isn't run need not be optimized.
 cross: ## build code and tests for other systems
 	@set -e; export CGO_ENABLED=0; for target in darwin/arm64 windows/amd64 freebsd/amd64 linux/arm64 linux/arm linux/386; do \
@@ -89,6 +98,20 @@ cross: ## build code and tests for other systems
 		$(GO) build '-gcflags=all=-N -l' ./...; \
 		$(GO) vet '-gcflags=all=-N -l' ./...; \
 	done
+
+VERSION ?= 0.0.0
+ARCHS ?= amd64 arm64
+
+package: ## build archives and Debian packages of VERSION in bin/package, for ARCHS
+	@rm -rf bin/package
+	@set -e; for arch in $(ARCHS); do \
+		dir=bin/package/$$arch; name=caddy-ktls_$(VERSION)_linux_$$arch; \
+		CGO_ENABLED=0 GOARCH=$$arch $(GO) build -o $$dir/caddy $(XCADDY_FLAGS) ./cmd/caddy; \
+		cp README.md CHANGELOG.md LICENSE examples/systemd/tls.conf $$dir; \
+		tar -C $$dir --owner=0 --group=0 -czf bin/package/$$name.tar.gz .; \
+		ARCH=$$arch VERSION=$(VERSION) $(GO) run $(NFPM) package -f packaging/nfpm.yaml -p deb -t bin/package/$$name.deb; \
+	done
+	cd bin/package && sha256sum *.tar.gz *.deb >SHA256SUMS
 
 # BENCH has flags, as in make bench BENCH='-sizes 1MiB'. bench/README.md has more.
 bench: ## measure against stock Caddy and nginx

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 
+	"go.yaml.in/yaml/v3"
+
 	"github.com/caddy-ktls/caddy-ktls/fileserver"
 	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 	"github.com/caddy-ktls/caddy-ktls/ktls"
@@ -122,6 +124,29 @@ func backquoted(text string) (words []string) {
 		}
 	}
 	return words
+}
+
+// The alerts ask for metrics and labels that there are.
+func TestAlerts(t *testing.T) {
+	var alerts struct {
+		Groups []struct {
+			Rules []struct{ Alert, Expr string }
+		}
+	}
+	if err := yaml.Unmarshal([]byte(testutil.ReadFile(t, "../../examples/alerts.yaml")), &alerts); err != nil {
+		t.Fatal(err)
+	}
+	labels := labelsOf(allMetrics(t))
+	for _, group := range alerts.Groups {
+		for _, rule := range group.Rules {
+			if mistakes, _ := mistakesInQuery(rule.Expr, labels); len(mistakes) > 0 {
+				t.Errorf("%s: %v", rule.Alert, mistakes)
+			}
+		}
+	}
+	if len(alerts.Groups) == 0 {
+		t.Error("no alerts")
+	}
 }
 
 // Queries and JSON in docs/metrics.md are right. TestDocs of integration_test/repo
