@@ -5,7 +5,7 @@ GOLANGCI_LINT ?= github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 ACTIONLINT ?= github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
 NFPM ?= github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.48.0
 
-.PHONY: help build run test browser docs race fake fuzz microbench lint examples cross package bench bench-counted bench-check clean
+.PHONY: help build run test browser docs long race fake fuzz microbench lint examples cross package bench bench-counted bench-check clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.* ## /  make \1\t/p' Makefile | expand -t 21
@@ -51,6 +51,10 @@ docs: ## write the documents of what tests find; takes an hour
 
 # What is built on package ktls, with the tests that offload by a fake kernel.
 FAKE := . ./fileserver ./integration_test
+
+long: ## run the tests' long forms, and compare over networks and from slow disks; takes a day
+	LONG=1 integration_test/run
+	cd bench && $(GO) run . counted -kernels 6.12 -workloads network,keep-alive,after-idle,disk,slow,distant $(BENCH)
 
 race: ## run the tests with the race detector, but those of fake
 	env -u KTLS_REQUIRED $(GO) test -race $(filter-out $(shell $(GO) list $(FAKE)),$(shell $(GO) list ./...))

@@ -114,7 +114,7 @@ func TestMistakes(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			for range 3 { // Caddy provisions servers in any order
-				err, log := validate(t, tt.caddyfile)
+				log, err := validate(t, tt.caddyfile)
 				wantError(t, err, tt.err)
 				wantServers(t, 0)
 				if tt.err == nil {
@@ -126,14 +126,14 @@ func TestMistakes(t *testing.T) {
 }
 
 // validate validates a Caddyfile, and returns the log too.
-func validate(t *testing.T, caddyfile string) (err error, log string) {
+func validate(t *testing.T, caddyfile string) (log string, err error) {
 	t.Helper()
 	config := caddytest.Config(t, caddyfile)
 	file := filepath.Join(t.TempDir(), "log")
 	config.Logging.Logs["default"].WriterRaw = json.RawMessage(fmt.Sprintf(`{"output":"file","filename":%q}`, file))
 	config.Logging.Logs["default"].EncoderRaw = json.RawMessage(`{"format":"json"}`)
 	err = caddy.Validate(config)
-	return err, testutil.ReadFile(t, file)
+	return testutil.ReadFile(t, file), err
 }
 
 // A site that sends no files, as far as can be seen, is told so.
@@ -148,7 +148,7 @@ func TestNoFiles(t *testing.T) {
 		{"handle /a/* {\n\t\tfile_server\n\t}\n\trespond hello", false},
 		{"reverse_proxy localhost:8080", false},
 	} {
-		err, log := validate(t, "example.com {\n\tktls\n\t"+tt.handlers+"\n}\n")
+		log, err := validate(t, "example.com {\n\tktls\n\t"+tt.handlers+"\n}\n")
 		if got := strings.Contains(log, "no handler of the site sends files"); err != nil || got != tt.want {
 			t.Errorf("%s: %v, %v, want %v", tt.handlers, err, got, tt.want)
 		}
