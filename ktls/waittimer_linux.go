@@ -32,12 +32,12 @@ type waitTimer struct {
 // try again after 100 ms on average.
 //
 // A client that reads 50 KB/s has a call wait for seconds, again and again. A timer that
-// began with the short pause took a fifth of the server's instructions for it (bench,
-// workload slow). So where much is under way, the pause is long from the beginning: an
-// acknowledgment of it wakes the poller.
+// began with the short pause took a fifth of the server's instructions for it, and one
+// that began with a second still some percent (bench, workload slow). So where much is
+// under way, the pause is the longest from the beginning: an acknowledgment of it wakes
+// the poller.
 const (
 	shortPause  = 50 * time.Millisecond
-	longPause   = time.Second
 	pauseFactor = 4
 	lastPause   = 10 * time.Second
 )
@@ -48,7 +48,7 @@ const muchUnderWay = 64 << 10
 // firstPause returns the pause for a call that begins to wait.
 func firstPause(fd int) time.Duration {
 	if n, err := unix.IoctlGetInt(fd, unix.SIOCOUTQ); err == nil && n >= muchUnderWay {
-		return longPause
+		return lastPause
 	}
 	return shortPause
 }

@@ -41,7 +41,7 @@ func TestFirstPause(t *testing.T) {
 	if _, err := server.Write(make([]byte, 2*muchUnderWay)); err != nil {
 		t.Fatal(err)
 	}
-	if got := pause(); got != longPause {
+	if got := pause(); got != lastPause {
 		t.Errorf("with much under way the pause is %v", got)
 	}
 }
