@@ -20,7 +20,7 @@ import (
 //
 // A connection that can't be offloaded is served as without this module. The log has the
 // reason: at level info the first time, at debug afterwards. Where the kernel has no
-// kernel TLS, nothing changes at all.
+// kernel TLS, a warning says so, and connections are counted; nothing else changes.
 //
 // The wrapper must stand behind the `tls` wrapper. By default every wrapper does. A
 // wrapper in front of `tls`, such as `proxy_protocol`, keeps connections from being
@@ -32,8 +32,8 @@ type ListenerWrapper struct {
 	// Which connections are offloaded, `large` or `all`. Default: `large`.
 	//
 	// `large`: a connection is offloaded when it has to carry a body that is worth
-	// it, which `min_size` of the handler decides. Any other connection costs what
-	// it costs without this module.
+	// it, which `min_size` of the handler decides. Any other connection costs little
+	// more than without this module.
 	//
 	// `all`: every connection is offloaded with its first write, whatever it
 	// carries.
