@@ -64,7 +64,10 @@ func (w *Window) next(part filerange.Segment, most int64) filerange.Segment {
 		return filerange.Segment{}
 	}
 	// Between strides, so that no request of the disk is for a few bytes of one.
-	end := min((w.end+most)/stride*stride, part.Offset+left)
+	end := (w.end + most) / stride * stride
+	if last := part.Offset + left; last-end < stride {
+		end = last // what follows would be a few bytes of a stride
+	}
 	return filerange.Segment{File: part.File, Offset: w.end, Len: end - w.end}
 }
 

@@ -38,6 +38,14 @@ func noWait(t *testing.T) func(<-chan struct{}) error {
 	}
 }
 
+// atOnce is how much of a part that begins with a stride is ready at once.
+func atOnce(part filerange.Segment, most int64) int64 {
+	if part.Len < most+stride {
+		return part.Len
+	}
+	return most
+}
+
 // What is in memory is ready, and all of it.
 func TestHot(t *testing.T) {
 	_, part := newFile(t)
@@ -46,7 +54,7 @@ func TestHot(t *testing.T) {
 		if !w.Ready(part) {
 			t.Fatalf("not ready at %d", part.Offset)
 		}
-		if got, want := w.Len(part), min(part.Len, mostAsked); got != want {
+		if got, want := w.Len(part), atOnce(part, mostAsked); got != want {
 			t.Errorf("%d bytes are ready at %d, want %d", got, part.Offset, want)
 		}
 		part = part.Rest(w.Len(part))
@@ -73,12 +81,12 @@ func TestCold(t *testing.T) {
 			}
 			var w Window
 			for part.Len > 0 {
-				want := min(part.Len, mostAsked)
+				want := atOnce(part, mostAsked)
 				if ready := w.Ready(part); ready != (part.Offset < tt.ready) {
 					t.Fatalf("at %d: ready is %v", part.Offset, ready)
 				} else if !ready {
 					testutil.Must(t, w.Load(part, noWait(t)))
-					want = min(part.Len, mostLoaded)
+					want = atOnce(part, mostLoaded)
 				}
 				if got := w.Len(part); got != want {
 					t.Errorf("%d bytes are ready at %d, want %d", got, part.Offset, want)

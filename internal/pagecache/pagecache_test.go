@@ -22,6 +22,8 @@ func TestNext(t *testing.T) {
 		{"still enough", 1 << 20, 1<<20 - mostLoaded, 5 << 20, 0, 0, 0},
 		{"no longer enough", 1 << 20, 1<<20 - mostLoaded + 1, 5 << 20, 0, 1 << 20, mostAsked},
 		{"between strides", 0, 521, 5 << 20, 0, 521, mostAsked - 521},
+		{"the end is a few bytes away", 0, 521, mostAsked, 0, 521, mostAsked},
+		{"the end is a stride away", 0, 0, mostAsked, stride, 0, mostAsked},
 		{"the end is known", 1 << 20, 1<<20 - 1000, 900, 100, 0, 0},
 		{"the end is not known", 1 << 20, 1<<20 - 1000, 900, 101, 1 << 20, 1},
 		{"further on", 1000, 5 << 20, 1 << 20, 0, 5 << 20, 1 << 20},
