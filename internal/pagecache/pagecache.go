@@ -71,12 +71,24 @@ func (w *Window) next(part filerange.Segment, most int64) filerange.Segment {
 	return filerange.Segment{File: part.File, Offset: w.end, Len: end - w.end}
 }
 
-// samples calls f with the offset of the last byte of each stride of a part, until f returns
+// lasts calls f with the offset of the last byte of each stride of a part, until f returns
 // false. Strides begin at multiples of their length.
-func samples(part filerange.Segment, f func(offset int64) bool) {
+func lasts(part filerange.Segment, f func(offset int64) bool) {
 	for at, end := part.Offset, part.Offset+part.Len; at < end; {
 		if at = min((at/stride+1)*stride, end); !f(at - 1) {
 			return
 		}
 	}
+}
+
+// firsts calls f with the offset of the first byte of each stride of a part, and of the
+// part's last byte, until f returns false.
+func firsts(part filerange.Segment, f func(offset int64) bool) {
+	end := part.Offset + part.Len
+	for at := part.Offset; at < end; at = (at/stride + 1) * stride {
+		if !f(at) {
+			return
+		}
+	}
+	f(end - 1)
 }

@@ -15,7 +15,10 @@ import (
 func resident(part filerange.Segment) (yes bool) {
 	yes = true
 	_ = control(part.File, func(fd int) {
-		samples(part, func(offset int64) bool {
+		// A byte that is not there may make the kernel read its page, or more from there on.
+		// At the end of a stride that would be a request of its own in the middle of those
+		// of load.
+		firsts(part, func(offset int64) bool {
 			switch err := peek(fd, offset, unix.RWF_NOWAIT); {
 			case errors.Is(err, unix.EAGAIN):
 				yes = false
@@ -48,7 +51,7 @@ func load(part filerange.Segment, wait func(<-chan struct{}) error) error {
 		if free != nil {
 			advise(fd, part.Offset, end)
 		}
-		samples(part, func(offset int64) bool {
+		lasts(part, func(offset int64) bool {
 			// This stride and the next one are what the kernel would read ahead by itself.
 			// It may have begun to read less than the whole: no more than the device takes
 			// in one request.

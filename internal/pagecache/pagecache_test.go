@@ -38,19 +38,28 @@ func TestNext(t *testing.T) {
 	}
 }
 
-// Each stride has a sample, its last byte.
+// Each stride has a sample: its first byte, or its last one.
 func TestSamples(t *testing.T) {
-	var got []int64
-	samples(filerange.Segment{Offset: 1000, Len: 2*stride + 10}, func(offset int64) bool {
-		got = append(got, offset)
-		return true
-	})
-	if want := []int64{stride - 1, 2*stride - 1, 1009 + 2*stride}; !slices.Equal(got, want) {
-		t.Errorf("%d, want %d", got, want)
-	}
-	calls := 0
-	samples(filerange.Segment{Len: 10 * stride}, func(int64) bool { calls++; return false })
-	if calls != 1 {
-		t.Errorf("%d calls", calls)
+	part := filerange.Segment{Offset: 1000, Len: 2*stride + 10}
+	for name, tt := range map[string]struct {
+		samples func(filerange.Segment, func(int64) bool)
+		want    []int64
+	}{
+		"firsts": {firsts, []int64{1000, stride, 2 * stride, 1009 + 2*stride}},
+		"lasts":  {lasts, []int64{stride - 1, 2*stride - 1, 1009 + 2*stride}},
+	} {
+		var got []int64
+		tt.samples(part, func(offset int64) bool {
+			got = append(got, offset)
+			return true
+		})
+		if !slices.Equal(got, tt.want) {
+			t.Errorf("%s: %d, want %d", name, got, tt.want)
+		}
+		calls := 0
+		tt.samples(filerange.Segment{Len: 10 * stride}, func(int64) bool { calls++; return false })
+		if calls != 1 {
+			t.Errorf("%s: %d calls", name, calls)
+		}
 	}
 }
