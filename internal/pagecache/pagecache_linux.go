@@ -10,11 +10,22 @@ import (
 )
 
 // resident reports whether a part of a file is in the page cache, as far as samples tell.
-// If the file system can't tell, it is not. If something fails, it is: sending the file
-// shows the error.
+// If the file system can't tell, or too many ask already, it is not. If something fails, it
+// is: sending the file shows the error.
 func resident(part filerange.Segment) (yes bool) {
 	yes = true
 	_ = control(part.File, func(fd int) {
+		d := deviceOf(fd)
+		if d == nil {
+			return
+		}
+		select {
+		case <-d.asking:
+			defer func() { d.asking <- struct{}{} }()
+		default:
+			yes = false
+			return
+		}
 		// A byte that is not there may make the kernel read its page, or more from there on.
 		// At the end of a stride that would be a request of its own in the middle of those
 		// of load.
@@ -64,35 +75,53 @@ func load(part filerange.Segment, wait func(<-chan struct{}) error) error {
 	return nil
 }
 
-// A device has places, so that a slow or hung disk takes no more threads. Each thread waits
-// for up to mostLoaded bytes.
+// A device has places, so that a slow or hung disk takes no more threads. Each thread that
+// loads waits for up to mostLoaded bytes.
+type device struct {
+	loading chan struct{} // something to receive for each place that is free
+	// asking has places for those who ask what is in memory. They have to wait too if the
+	// kernel then reads ahead, and the disk has too many requests already.
+	asking chan struct{}
+}
+
+// places is how many of each kind a device has.
 const places = 64
 
-// devices has the places of devices: a channel with something to receive for each that is
-// free.
-var devices sync.Map // uint64 to chan struct{}
+var devices sync.Map // uint64 to *device
+
+// deviceOf returns the device that a file is on, or nil if that can't be found out.
+func deviceOf(fd int) *device {
+	var status unix.Stat_t
+	if unix.Fstat(fd, &status) != nil {
+		return nil
+	}
+	known, ok := devices.Load(status.Dev)
+	if !ok {
+		fresh := &device{make(chan struct{}, places), make(chan struct{}, places)}
+		for range places {
+			fresh.loading <- struct{}{}
+			fresh.asking <- struct{}{}
+		}
+		known, _ = devices.LoadOrStore(status.Dev, fresh)
+	}
+	return known.(*device)
+}
 
 // placesFor returns the places of the device that a file is on. It returns nil for a file
 // system that can't tell what is in the page cache. Such a file system may ask servers, of
 // which one may answer sooner than others.
 func placesFor(part filerange.Segment) (free chan struct{}) {
 	_ = control(part.File, func(fd int) {
-		var status unix.Stat_t
-		if unknown(peek(fd, part.Offset, unix.RWF_NOWAIT)) || unix.Fstat(fd, &status) != nil {
-			return
+		if d := deviceOf(fd); d != nil && !unknown(peek(fd, beyond, unix.RWF_NOWAIT)) {
+			free = d.loading
 		}
-		known, ok := devices.Load(status.Dev)
-		if !ok {
-			fresh := make(chan struct{}, places)
-			for range places {
-				fresh <- struct{}{}
-			}
-			known, _ = devices.LoadOrStore(status.Dev, fresh)
-		}
-		free = known.(chan struct{})
 	})
 	return free
 }
+
+// beyond is an offset behind the end of any file. A read there needs no disk, and so never
+// waits for one.
+const beyond = 1 << 62
 
 // control calls f with the descriptor of a file, which stays open meanwhile.
 func control(file filerange.File, f func(fd int)) error {

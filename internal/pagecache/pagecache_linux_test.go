@@ -169,3 +169,31 @@ func TestPlaces(t *testing.T) {
 		free <- struct{}{}
 	}
 }
+
+// Whether a file system can tell what is in memory is found out behind the file's end.
+func TestBeyond(t *testing.T) {
+	f, part := newFile(t)
+	testutil.Must(t, peek(int(f.Fd()), beyond, unix.RWF_NOWAIT))
+	if placesFor(part) == nil {
+		t.Error("the device has no places")
+	}
+}
+
+// Who asks what is in memory waits for nobody who asks.
+func TestAsking(t *testing.T) {
+	f, part := newFile(t)
+	d := deviceOf(int(f.Fd()))
+	for range places {
+		<-d.asking
+	}
+	if new(Window).Ready(part) {
+		t.Error("ready, though nobody could ask")
+	}
+	testutil.Must(t, new(Window).Load(part, noWait(t)))
+	for range places {
+		d.asking <- struct{}{}
+	}
+	if !new(Window).Ready(part) || len(d.asking) != places {
+		t.Errorf("not ready, or %d places are free", len(d.asking))
+	}
+}
