@@ -135,12 +135,15 @@ func (p *prober) probeAgain() (Support, error) {
 	return r.support, r.err
 }
 
-// probeNow probes. Caller holds p.probing.
+// probeNow probes. It returns what is known then: a connection may meanwhile have shown
+// that the kernel can't be trusted. Caller holds p.probing.
 func (p *prober) probeNow() *probeResult {
 	before := p.result.Load()
 	support, err := p.run()
 	r := &probeResult{support: support, err: err, final: err == nil || errors.Is(err, errors.ErrUnsupported), at: time.Now()}
-	p.result.CompareAndSwap(before, r) // unless a connection has meanwhile shown that the kernel can't be trusted
+	if !p.result.CompareAndSwap(before, r) {
+		return p.result.Load()
+	}
 	return r
 }
 

@@ -202,7 +202,9 @@ func TestProber(t *testing.T) {
 		// A probe that was under way then does not make up for it.
 		other := &prober{}
 		other.run = func() (Support, error) { other.distrust(errInert); return all, nil }
-		_, _ = other.probe()
+		if _, err := other.probe(); !errors.Is(err, ErrUntrusted) {
+			t.Errorf("probe: %v", err)
+		}
 		if _, state := other.supported(); state != KernelUntrusted {
 			t.Errorf("trusted again: %v", state)
 		}

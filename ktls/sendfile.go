@@ -79,9 +79,12 @@ func (c *Conn) SendFile(header []byte, part filerange.Segment) (sent int64, err 
 		}
 		// If sendfile(2) waited for the disk, it would have a place of the limiter meanwhile.
 		if !pages.Ready(part) {
+			// The client gets what there is before.
+			c.kernel.cork(false)
 			if err := pages.Load(part, c.wait); err != nil {
 				return sent, c.fail(err)
 			}
+			c.kernel.cork(!oneRecord)
 		}
 		want := min(part.Len+part.Ahead, pages.Len(part), maxSendFile)
 		if len(first) > 0 {
