@@ -93,13 +93,20 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if r.TLS == nil {
 		return next.ServeHTTP(w, r)
 	}
+	repl, _ := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
 	var response *fileserver.Response
-	if !h.inert {
+	if h.inert {
+		if repl != nil {
+			if _, known := repl.Get("http.ktls.status"); known {
+				return next.ServeHTTP(w, r) // another handler of this kind came first
+			}
+		}
+	} else {
 		if w, response = fileserver.Wrap(w, r, &h.options); response == nil {
 			return next.ServeHTTP(w, r) // another handler of this kind came first
 		}
 	}
-	if repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
+	if repl != nil {
 		repl.Map(func(key string) (any, bool) { return telemetry.Placeholder(response, key) })
 	}
 	defer func() { // a handler may panic

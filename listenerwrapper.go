@@ -41,6 +41,7 @@ type ListenerWrapper struct {
 
 	ctx         caddy.Context
 	server      *caddyhttp.Server
+	first       bool // of the server's wrappers: the only one that does anything
 	connections *telemetry.Connections
 	probed      error              // of the probe, when this configuration was loaded
 	http        *fileserver.Server // nil until the server starts
@@ -70,19 +71,20 @@ func (w *ListenerWrapper) Provision(ctx caddy.Context) error {
 	if !ok {
 		return errors.New("ktls: the listener wrapper works in HTTP servers only")
 	}
-	first, err := wrappedServers.add(server, all)
-	if err != nil {
+	var err error
+	if w.first, err = wrappedServers.add(server, all); err != nil {
 		return err
 	}
 	w.server = server // Cleanup needs it after an error too
+	if !w.first {
+		return nil
+	}
 	w.connections = telemetry.NewConnections(ctx.Logger(), server.Name(), wrappersBehind(server))
-	if first {
-		if err := checkServer(ctx, server, w.Offload); err != nil {
-			return err
-		}
+	if err := checkServer(ctx, server, w.Offload); err != nil {
+		return err
 	}
 	// The operator may have loaded the kernel's module since the last configuration.
-	if _, w.probed = ktls.ProbeAgain(); first && !errors.Is(w.probed, errors.ErrUnsupported) {
+	if _, w.probed = ktls.ProbeAgain(); !errors.Is(w.probed, errors.ErrUnsupported) {
 		server.RegisterConnState(fileserver.ConnState)
 		server.RegisterConnContext(fileserver.ConnContext)
 		w.connections.SelfTested(httpFaults)
@@ -107,6 +109,9 @@ func (w *ListenerWrapper) Cleanup() error {
 // WrapListener implements caddy.ListenerWrapper. If the kernel has no kernel TLS,
 // connections are counted, and nothing else changes.
 func (w *ListenerWrapper) WrapListener(ln net.Listener) net.Listener {
+	if !w.first {
+		return ln // every site with the directive adds a wrapper; a second one would count again
+	}
 	if len(w.server.TLSConnPolicies) == 0 {
 		return ln // the site also has http:// addresses, and this is their server
 	}
