@@ -39,6 +39,7 @@ func wrappers(lines ...string) string {
 func TestMistakes(t *testing.T) {
 	quiet := servers(wrappers("ktls"))
 	const handshake = "example.com {\n\tktls {\n\t\toffload all\n\t}\n}\n"
+	const responder = "example.com {\n\treverse_proxy localhost:8080 {\n\t\thandle_response {\n\t\t\tktls\n\t\t\tfile_server\n\t\t}\n\t}\n}\n"
 	const site = "example.com {\n\tktls\n}\n"
 	tests := []struct {
 		name      string
@@ -76,6 +77,10 @@ func TestMistakes(t *testing.T) {
 			nil, [][]string{{onErrors}}},
 		{"handle_errors without ktls", quiet + "example.com {\n\tktls\n\thandle_errors {\n\t\trespond ktls\n\t}\n}\n", nil, nil},
 		{"named route", "&(files) {\n\tktls\n}\n\nexample.com {\n\tinvoke files\n}\n", inside, nil},
+		{"named route, site without host", "&(files) {\n\tktls\n}\n\nhttps:// {\n\tinvoke files\n}\n", inside, nil},
+		{"named route, with the wrapper", quiet + "&(files) {\n\tktls\n\tfile_server\n}\n\nexample.com {\n\tinvoke files\n}\n", nil, nil},
+		{"handle_response", responder, inside, nil},
+		{"handle_response, with the wrapper", quiet + responder, nil, nil},
 		{"servers block without the wrapper", servers("max_header_size 8KiB") + site, dropped, nil},
 
 		{"ktls before tls", servers(wrappers("ktls", "tls")) + site, []string{beforeTLS}, nil},
@@ -142,6 +147,8 @@ func TestNoFiles(t *testing.T) {
 		handlers string
 		want     bool
 	}{
+		{"file_server /a/*\n}\n\nb.example.com {\n\trespond hello", false},
+		{"respond hello\n}\n\nb.example.com {\n\tfile_server", true},
 		{"respond hello", true},
 		{"header A b\n\thandle {\n\t\trespond hello\n\t}", true},
 		{"file_server", false},
@@ -152,6 +159,12 @@ func TestNoFiles(t *testing.T) {
 		if got := strings.Contains(log, "no handler of the site sends files"); err != nil || got != tt.want {
 			t.Errorf("%s: %v, %v, want %v", tt.handlers, err, got, tt.want)
 		}
+	}
+
+	// Without a host and with a matcher, what sends files is in a route of its own.
+	log, err := validate(t, "https:// {\n\tktls /a/*\n\tfile_server\n}\n")
+	if err != nil || strings.Contains(log, "no handler of the site sends files") {
+		t.Errorf("%v, %s", err, log)
 	}
 }
 
@@ -210,4 +223,10 @@ func TestMistakesJSON(t *testing.T) {
 		"listener_wrappers": [{ "wrapper" : "ktls" }],
 		"routes": [{"handle": [{ "handler" : "ktls", "offload": "always" }]}]}}}`)}
 	wantError(t, caddy.Validate(config), []string{`large or all, not "always"`})
+
+	// A handler right in a route with a host comes from no Caddyfile.
+	config = caddytest.Config(t, "example.com\n")
+	config.AppsRaw = caddy.ModuleMap{"http": json.RawMessage(`{"servers": {"s": {"listen": [":443"],
+		"routes": [{"match": [{"host": ["example.com"]}], "handle": [{"handler": "ktls"}]}]}}}`)}
+	wantError(t, caddy.Validate(config), []string{"of the site example.com at :443", "In JSON give the server the listener wrapper ktls"})
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
@@ -14,6 +15,21 @@ type site struct {
 	hosts    []string
 	handlers []string // names of all handlers in it
 	ktls     []place
+}
+
+// shares reports whether a request may come to both routes, as far as their hosts say. A
+// site without a host is several routes.
+func (s site) shares(other site) bool {
+	isPattern := func(host string) bool { return strings.ContainsAny(host, "*{") }
+	return slices.ContainsFunc(s.hosts, isPattern) || slices.ContainsFunc(other.hosts, isPattern) ||
+		slices.ContainsFunc(s.hosts, func(host string) bool {
+			return slices.ContainsFunc(other.hosts, func(o string) bool { return strings.EqualFold(host, o) })
+		})
+}
+
+// mayHaveFiles reports whether a route may send files.
+func (s site) mayHaveFiles() bool {
+	return slices.ContainsFunc(s.handlers, func(name string) bool { return !slices.Contains(fileless, name) })
 }
 
 // A place is where the handler ktls stands.

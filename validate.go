@@ -57,11 +57,10 @@ func checkServer(ctx caddy.Context, server *caddyhttp.Server, offload string) er
 // checkPlaces looks for handlers ktls that have no effect where they stand. It names the
 // site, and the place in the configuration as the admin endpoint takes it.
 func checkPlaces(logger *zap.Logger, server *caddyhttp.Server, offload string) {
-	found := false
-	for _, s := range sites(server) {
+	all := sites(server)
+	for _, s := range all {
 		hosts := zap.Strings("hosts", s.hosts)
 		for i, p := range s.ktls {
-			found = true
 			at := zap.String("place", "apps/http/servers/"+server.Name()+"/"+p.path)
 			if slices.Contains(p.before, "ktls") {
 				logger.Warn("a second ktls has no effect: the first one that matches decides. Leave it out here, or give the first one a matcher", hosts, at)
@@ -70,12 +69,12 @@ func checkPlaces(logger *zap.Logger, server *caddyhttp.Server, offload string) {
 			if j := slices.IndexFunc(p.before, func(name string) bool { return slices.Contains(altering, name) }); j >= 0 {
 				logger.Warn("ktls stands behind "+p.before[j]+", where it comes too late: put it in front", hosts, at, zap.String("handler", p.before[j]))
 			}
-			if i == 0 && !slices.ContainsFunc(s.handlers, func(name string) bool { return !slices.Contains(fileless, name) }) {
+			if i == 0 && !slices.ContainsFunc(all, func(other site) bool { return s.shares(other) && other.mayHaveFiles() }) {
 				logger.Info("ktls may have nothing to do: no handler of the site sends files", hosts, at)
 			}
 		}
 	}
-	if !found && !offloads[offload] {
+	if !offloads[offload] && !slices.ContainsFunc(server.Routes, hasHandler) && !namedHandler(server) {
 		logger.Warn("the listener wrapper ktls has no effect: no site at this address has the directive ktls, " +
 			"which decides about the offload. Add it to the sites, or give the wrapper offload all")
 	}
@@ -123,7 +122,7 @@ func checkHandler(ctx caddy.Context, server *caddyhttp.Server, offload string) e
 	case offload != "" && offloads[offload] != got:
 		if nested(ctx, server) {
 			return fmt.Errorf("ktls: offload %s%s has no effect, because ktls stands inside handle, route, "+
-				"handle_errors or a named route: give offload at the top of the site block. See %s",
+				"handle_response, handle_errors or a named route: give offload at the top of the site block. See %s",
 				offload, whose(server), mistakesPage)
 		}
 		return fmt.Errorf("ktls: offload %s%s has no effect, because a global servers block sets the listener wrappers "+
@@ -143,8 +142,8 @@ func errNoWrapper(ctx caddy.Context, server *caddyhttp.Server) error {
 		return errors.New(missing + ", and there is no HTTP server around this handler. See " + mistakesPage)
 	}
 	if nested(ctx, server) {
-		return fmt.Errorf("%s%s, because ktls stands inside handle, route, handle_errors or a named route: "+
-			"put it at the top of the site block, with a matcher if needed. See %s", missing, whose(server), mistakesPage)
+		return fmt.Errorf("%s%s, because ktls stands inside handle, route, handle_response, handle_errors or a named route: "+
+			"put it at the top of the site block, with a matcher if needed. In JSON give the server the listener wrapper ktls. See %s", missing, whose(server), mistakesPage)
 	}
 	return fmt.Errorf("%s%s, because a global servers block sets the listener wrappers of that address, "+
 		"or matches it without naming any. Put this into it:%s\nIn JSON give the server the listener wrapper ktls. See %s",
@@ -174,20 +173,23 @@ func wrapperBlock(offload string) string {
 
 // nested reports whether the handler that is being provisioned stands deeper than at the
 // top of a site block of a Caddyfile: then Caddy drops the site's listener wrapper. A site
-// with a host is a subroute of its own. A named route is in none.
+// with a host is a subroute of its own.
 func nested(ctx caddy.Context, server *caddyhttp.Server) bool {
+	// Caddy provisions handle_errors and the named routes after the sites, see whose.
+	if !slices.ContainsFunc(server.Routes, func(route caddyhttp.Route) bool { return route.HandlersRaw != nil }) {
+		return true
+	}
 	depth := 0
 	for _, module := range ctx.Modules() {
-		if _, ok := module.(*caddyhttp.Subroute); ok {
+		switch module.(type) {
+		case *Handler:
+		case *caddyhttp.Subroute:
 			depth++
+		case caddyhttp.MiddlewareHandler:
+			return true // handle_response of reverse_proxy, or of intercept
 		}
 	}
-	withHost, without := false, false
-	for _, route := range server.Routes {
-		host := hosts(route)[0] != "*"
-		withHost, without = withHost || host, without || !host
-	}
-	return depth > 1 || depth == 1 && !withHost || depth == 0 && withHost && !without
+	return depth > 1 || depth == 1 && !slices.ContainsFunc(server.Routes, func(route caddyhttp.Route) bool { return hosts(route)[0] != "*" })
 }
 
 func errOnlyHTTP3(server *caddyhttp.Server) error {
@@ -239,6 +241,17 @@ func hosts(route caddyhttp.Route) (hosts []string) {
 		return []string{"*"}
 	}
 	return hosts
+}
+
+// namedHandler reports whether the handler ktls is in a named route of a server. The
+// sites may invoke it.
+func namedHandler(server *caddyhttp.Server) bool {
+	for _, route := range server.NamedRoutes {
+		if hasHandler(*route) {
+			return true
+		}
+	}
+	return false
 }
 
 // hasHandler reports whether the handler ktls is anywhere in a route that has not been
