@@ -24,6 +24,7 @@ func TestAlerts(t *testing.T) {
 		caddy_ktls_available{instance="a"} 1x120
 		caddy_ktls_connections_total{instance="a",server="s",outcome="offloaded"} 0+100x120
 		caddy_ktls_copied_bytes_total{instance="a",server="s",reason="small"} 0+1000x120
+		caddy_ktls_copied_bytes_total{instance="a",server="s",reason="not_offloadable"} 0+1000x120
 		caddy_ktls_connections_lost_total{instance="a",server="s"} 0+1x120
 		caddy_ktls_connections_retired_total{instance="a",server="s"} 0+1x120`
 	cases := map[string]string{
