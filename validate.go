@@ -126,7 +126,7 @@ func checkHandler(ctx caddy.Context, server *caddyhttp.Server, offload string) e
 				offload, whose(server), mistakesPage)
 		}
 		return fmt.Errorf("ktls: offload %s%s has no effect, because a global servers block sets the listener wrappers "+
-			"of that address. Put this into it:%s\nSee %s", offload, whose(server), wrapperBlock(offload), mistakesPage)
+			"of that address. Change them to this, and give all sites there the same offload:%s\nSee %s", offload, whose(server), wrapperBlock(offload), mistakesPage)
 	}
 	return nil
 }
