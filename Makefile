@@ -3,7 +3,7 @@ GO ?= go
 GOLANGCI_LINT ?= github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
 ACTIONLINT ?= github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
-NFPM ?= github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.48.0
+NFPM ?= github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.45.1
 
 .PHONY: help build run test browser docs long race fake fuzz microbench lint examples cross package bench bench-counted bench-check clean
 
