@@ -89,3 +89,53 @@ func (s *site) find(handlers []any, path string, before []string) []string {
 	}
 	return passed
 }
+
+// hosts returns the hosts that a route of a server is for, or "*" for all hosts.
+func hosts(route caddyhttp.Route) (hosts []string) {
+	for _, set := range route.MatcherSets {
+		for _, matcher := range set {
+			if host, ok := matcher.(*caddyhttp.MatchHost); ok {
+				hosts = append(hosts, *host...)
+			}
+		}
+	}
+	if hosts == nil {
+		return []string{"*"}
+	}
+	return hosts
+}
+
+// namedHandler reports whether the handler ktls is in a named route of a server. The
+// sites may invoke it.
+func namedHandler(server *caddyhttp.Server) bool {
+	for _, route := range server.NamedRoutes {
+		if hasHandler(*route) {
+			return true
+		}
+	}
+	return false
+}
+
+// hasHandler reports whether the handler ktls is anywhere in a route that has not been
+// provisioned yet.
+func hasHandler(route caddyhttp.Route) bool {
+	var find func(v any) bool
+	find = func(v any) bool {
+		switch v := v.(type) {
+		case []any:
+			return slices.ContainsFunc(v, find)
+		case map[string]any:
+			for _, member := range v {
+				if find(member) {
+					return true
+				}
+			}
+			return v["handler"] == "ktls"
+		}
+		return false
+	}
+	return slices.ContainsFunc(route.HandlersRaw, func(raw json.RawMessage) bool {
+		var handler any
+		return json.Unmarshal(raw, &handler) == nil && find(handler)
+	})
+}

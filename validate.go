@@ -1,7 +1,6 @@
 package caddyktls
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -92,20 +91,6 @@ var (
 		"request_body", "rewrite", "static_response", "subroute", "templates", "tracing", "vars",
 	}
 )
-
-// http3ByDefault reports whether a server speaks HTTP/3 because nobody has named
-// protocols. Whoever names just the default ones can't be told apart.
-func http3ByDefault(server *caddyhttp.Server) bool {
-	return server.ListenProtocols == nil && slices.Equal(server.Protocols, []string{"h1", "h2", "h3"}) && !onlyUnixSockets(server)
-}
-
-// onlyUnixSockets reports whether a server has no other addresses.
-func onlyUnixSockets(server *caddyhttp.Server) bool {
-	return !slices.ContainsFunc(server.Listen, func(address string) bool {
-		parsed, err := caddy.ParseNetworkAddress(address)
-		return err != nil || !parsed.IsUnixNetwork()
-	})
-}
 
 // checkHandler looks for mistakes on the server of a handler.
 func checkHandler(ctx caddy.Context, server *caddyhttp.Server, offload string) error {
@@ -226,104 +211,4 @@ func warnPlain(ctx caddy.Context, server *caddyhttp.Server) {
 		ctx.Logger().Warn("ktls has no effect on http://: give the site an https:// address, or leave ktls out",
 			zap.Strings("listen", server.Listen), zap.Strings("hosts", slices.Compact(plain)))
 	}
-}
-
-// hosts returns the hosts that a route of a server is for, or "*" for all hosts.
-func hosts(route caddyhttp.Route) (hosts []string) {
-	for _, set := range route.MatcherSets {
-		for _, matcher := range set {
-			if host, ok := matcher.(*caddyhttp.MatchHost); ok {
-				hosts = append(hosts, *host...)
-			}
-		}
-	}
-	if hosts == nil {
-		return []string{"*"}
-	}
-	return hosts
-}
-
-// namedHandler reports whether the handler ktls is in a named route of a server. The
-// sites may invoke it.
-func namedHandler(server *caddyhttp.Server) bool {
-	for _, route := range server.NamedRoutes {
-		if hasHandler(*route) {
-			return true
-		}
-	}
-	return false
-}
-
-// hasHandler reports whether the handler ktls is anywhere in a route that has not been
-// provisioned yet.
-func hasHandler(route caddyhttp.Route) bool {
-	var find func(v any) bool
-	find = func(v any) bool {
-		switch v := v.(type) {
-		case []any:
-			return slices.ContainsFunc(v, find)
-		case map[string]any:
-			for _, member := range v {
-				if find(member) {
-					return true
-				}
-			}
-			return v["handler"] == "ktls"
-		}
-		return false
-	}
-	return slices.ContainsFunc(route.HandlersRaw, func(raw json.RawMessage) bool {
-		var handler any
-		return json.Unmarshal(raw, &handler) == nil && find(handler)
-	})
-}
-
-// wrapperNames returns the names of a server's listener wrappers, in order. It works
-// while the wrappers are being provisioned.
-func wrapperNames(server *caddyhttp.Server) []string {
-	var names []string
-	for _, raw := range server.ListenerWrappersRaw {
-		var module struct {
-			Wrapper string `json:"wrapper"`
-		}
-		_ = json.Unmarshal(raw, &module) // Caddy reports errors
-		names = append(names, module.Wrapper)
-	}
-	return names
-}
-
-// wrappersBehind returns the names of the listener wrappers that stand behind ktls.
-func wrappersBehind(server *caddyhttp.Server) []string {
-	names := wrapperNames(server)
-	if i := slices.Index(names, "ktls"); i >= 0 {
-		return names[i+1:]
-	}
-	return nil
-}
-
-// protocols returns the protocols that a server with TLS speaks at any of its
-// addresses.
-func protocols(server *caddyhttp.Server) map[string]bool {
-	all := make(map[string]bool)
-	for i, address := range server.Listen {
-		names := server.Protocols
-		if server.ListenProtocols != nil && server.ListenProtocols[i] != nil {
-			names = server.ListenProtocols[i]
-		}
-		parsed, err := caddy.ParseNetworkAddress(address)
-		for _, name := range names {
-			if name == "h3" && err == nil && parsed.IsUnixNetwork() {
-				continue // Caddy has no HTTP/3 there
-			}
-			all[name] = true
-		}
-	}
-	return all
-}
-
-// onlyHTTP3 reports whether a server speaks neither HTTP/1.1 nor HTTP/2, so that it has
-// no TCP listener.
-func onlyHTTP3(server *caddyhttp.Server) bool {
-	names := protocols(server)
-	return !names["h1"] && !names["h2"] && !names["h2c"]
 }
