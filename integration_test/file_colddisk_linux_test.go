@@ -44,6 +44,7 @@ func (th *throttle) set(t testing.TB, requests string) {
 // too, and few threads wait.
 func TestColdDisk(t *testing.T) {
 	harness.OnKernel(t, "6.12")
+	harness.RequireRealKernel(t, "the disk is limited by a control group of the virtual machine")
 	harness.RequireKernelTLS(t)
 	const cold, connections, size = 150, 3, 256 << 10
 	c := harness.NewCaddy(t)

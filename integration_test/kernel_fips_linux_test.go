@@ -72,6 +72,7 @@ func TestFIPSKernel(t *testing.T) {
 // of the record number needs.
 func TestFIPSGo(t *testing.T) {
 	harness.OnKernel(t, "6.12")
+	harness.RequireRealKernel(t, "the check looks at the kernel's module")
 	harness.RequireKernelTLS(t)
 	t.Run("on", func(t *testing.T) { testFIPSGo(t, "on", true) })
 	t.Run("only", func(t *testing.T) { testFIPSGo(t, "only", false) })
