@@ -186,5 +186,7 @@ func TestHTTP2Load(t *testing.T) {
 			t.Error(line)
 		}
 	}
-	c.Expect(t, before, harness.SentTimes(clients, requests, requests*f.Size))
+	want := harness.SentTimes(clients, requests, requests*f.Size)
+	want["connections_lost"] = harness.AnyNumber // h2load does not wait for the server's goodbye
+	c.Expect(t, before, want)
 }
