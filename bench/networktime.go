@@ -50,21 +50,12 @@ func (b *bench) measureNetwork(ctx context.Context, s *server, step step, sample
 		c.Size = size
 		return timedBody(ctx, client, s.url(c), b.site.file(size), c.major())
 	}
+	offloads := 1 // connections that are offloaded while it is measured
 	switch step.Workload {
 	case network:
 		if _, _, err := visit(connectSize); err != nil {
 			return err
 		}
-		w, err := newWitness(ctx, s)
-		if err != nil {
-			return err
-		}
-		first, whole, err := visit(step.Size)
-		if err != nil {
-			return err
-		}
-		sample.Values["first-ms"], sample.Values["whole-ms"] = milliseconds(first), milliseconds(whole)
-		return w.check(ctx, step.Case, 1, step.Size)
 	case afterIdle:
 		if _, _, err := visit(step.Size); err != nil {
 			return err
@@ -72,20 +63,19 @@ func (b *bench) measureNetwork(ctx context.Context, s *server, step step, sample
 		if err := sleep(ctx, idleTime); err != nil {
 			return err
 		}
-		w, err := newWitness(ctx, s)
-		if err != nil {
-			return err
-		}
+		offloads = 0
+	}
+	w, err := newWitness(ctx, s)
+	if err != nil {
+		return err
+	}
+	if step.Workload != keepAlive {
 		first, whole, err := visit(step.Size)
 		if err != nil {
 			return err
 		}
 		sample.Values["first-ms"], sample.Values["whole-ms"] = milliseconds(first), milliseconds(whole)
-		return w.check(ctx, step.Case, 0, step.Size)
-	}
-	w, err := newWitness(ctx, s)
-	if err != nil {
-		return err
+		return w.check(ctx, step.Case, offloads, step.Size)
 	}
 	var sent int64
 	var times []float64
@@ -110,7 +100,7 @@ func (b *bench) measureNetwork(ctx context.Context, s *server, step step, sample
 		}
 	}
 	sample.Values["late"] = float64(late)
-	return w.check(ctx, step.Case, 1, sent)
+	return w.check(ctx, step.Case, offloads, sent)
 }
 
 func milliseconds(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1e6 }
