@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/caddy-ktls/caddy-ktls/internal/telemetry"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
@@ -117,7 +118,7 @@ func checkHandler(ctx caddy.Context, server *caddyhttp.Server, offload string) e
 }
 
 // mistakesPage is where the documents say more about mistakes.
-const mistakesPage = "https://github.com/caddy-ktls/caddy-ktls/blob/main/docs/mistakes.md"
+const mistakesPage = telemetry.Pages + "mistakes.md"
 
 // errNoWrapper explains a handler whose server has no listener wrapper. server may be
 // nil.

@@ -52,21 +52,18 @@ type probeResult struct {
 // retryProbe is how long a result that is not about the kernel holds.
 const retryProbe = 10 * time.Second
 
-func (p *prober) probe() (Support, error) {
-	p.probing.Lock()
-	defer p.probing.Unlock()
-	r := p.result.Load()
-	if r == nil || !r.holds() {
-		r = p.probeNow()
-	}
-	return r.support, r.err
-}
+func (p *prober) probe() (Support, error) { return p.probeUnless((*probeResult).holds) }
 
 func (p *prober) probeAgain() (Support, error) {
+	return p.probeUnless(func(r *probeResult) bool { return r.support.Any() })
+}
+
+// probeUnless probes, unless there is a result that is good enough.
+func (p *prober) probeUnless(good func(*probeResult) bool) (Support, error) {
 	p.probing.Lock()
 	defer p.probing.Unlock()
 	r := p.result.Load()
-	if r == nil || !r.support.Any() {
+	if r == nil || !good(r) {
 		r = p.probeNow()
 	}
 	return r.support, r.err

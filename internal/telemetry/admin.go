@@ -135,12 +135,12 @@ func (s *Status) unavailable(err error) {
 	if errors.Is(err, ktls.ErrUntrusted) {
 		state = ktls.KernelUntrusted
 	}
-	s.Reason, s.Cause, s.Error = state.String(), doctor.Cause(err), err.Error()
-	if unsupported, ok := errors.AsType[*ktls.UnsupportedError](err); ok && state == ktls.KernelUnsupported {
-		s.Error = ""
-		if unsupported.Err != nil {
-			s.Error = unsupported.Err.Error()
-		}
+	s.Reason, s.Cause = state.String(), doctor.Cause(err)
+	if state == ktls.KernelUnsupported {
+		err = detail(err)
+	}
+	if err != nil {
+		s.Error = err.Error()
 	}
 }
 

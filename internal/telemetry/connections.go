@@ -32,11 +32,20 @@ func NewConnections(logger *zap.Logger, server string, behind []string) *Connect
 // Unavailable logs that the kernel has no kernel TLS, or that it could not be tried. err
 // is what [ktls.Probe] has returned.
 func (c *Connections) Unavailable(err error) {
-	message, detail := "kernel TLS could not be tried; serving without it until a later try succeeds", err
-	if unsupported, ok := errors.AsType[*ktls.UnsupportedError](err); ok {
-		message, detail = "kernel TLS is not available; serving without it: "+doctor.Cause(err)+". "+lookCloser, unsupported.Err
+	message := "kernel TLS could not be tried; serving without it until a later try succeeds"
+	if _, ok := errors.AsType[*ktls.UnsupportedError](err); ok {
+		message = "kernel TLS is not available; serving without it: " + doctor.Cause(err) + ". " + lookCloser
 	}
-	reasonLog.warn(c.logger, message, ktls.KernelUnsupported.String(), zap.Error(detail))
+	reasonLog.warn(c.logger, message, ktls.KernelUnsupported.String(), zap.Error(detail(err)))
+}
+
+// detail returns what an error of [ktls.Probe] says besides its cause: the error of the
+// system call, or nil if there was none.
+func detail(err error) error {
+	if unsupported, ok := errors.AsType[*ktls.UnsupportedError](err); ok {
+		return unsupported.Err
+	}
+	return err
 }
 
 // lookCloser is what to do where kernel TLS is not available.
@@ -116,12 +125,12 @@ var http3Logged sync.Once
 func (c *Connections) HTTP3() {
 	http3Logged.Do(func() {
 		c.logger.Info("HTTP/3 is on, as it is by default: browsers move to it, and kernel TLS can't do it. "+
-			"Whether to turn it off, and how: "+pages+"http3.md", zap.String("server", c.count.name))
+			"Whether to turn it off, and how: "+Pages+"http3.md", zap.String("server", c.count.name))
 	})
 }
 
-// pages is where the documents are that messages name.
-const pages = "https://github.com/caddy-ktls/caddy-ktls/blob/main/docs/"
+// Pages is where the documents are that messages name.
+const Pages = "https://github.com/caddy-ktls/caddy-ktls/blob/main/docs/"
 
 var selfTestLogged sync.Once
 
