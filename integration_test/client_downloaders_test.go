@@ -57,12 +57,14 @@ func TestWget(t *testing.T) {
 	d := newDownloader(t, harness.Huge)
 	args := []string{"--no-verbose", "--no-proxy", "--tries=1", "--continue", "--ca-certificate", d.RootFile(), "--directory-prefix", d.folder, d.URL("/f")}
 	cmd := exec.CommandContext(t.Context(), wget, append([]string{"--limit-rate=100k"}, args...)...)
-	var complaints bytes.Buffer
-	cmd.Stderr = &complaints
+	complaints, err := os.Create(filepath.Join(t.TempDir(), "complaints"))
+	testutil.Must(t, err)
+	defer complaints.Close()
+	cmd.Stderr = complaints
 	testutil.Must(t, cmd.Start())
 	testutil.Eventually(t, "wget has received something", func() error {
 		if len(d.got()) == 0 {
-			return fmt.Errorf("it has not: %s", &complaints)
+			return fmt.Errorf("it has not: %s", testutil.ReadFile(t, complaints.Name()))
 		}
 		return nil
 	})
