@@ -115,6 +115,9 @@ func (b *body) tellSent(sent filerange.Sent) {
 	}
 }
 
+// tellGone reports a file of which nothing was sent, because the client went away before.
+func (b *body) tellGone() { b.tell(reasonOf(ktls.Closing)) }
+
 func (b *body) failed(err error) {
 	if b.options.Failed != nil {
 		b.options.Failed(b.request, err)

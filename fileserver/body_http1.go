@@ -70,7 +70,9 @@ func (b *http1Body) readFrom(r io.Reader) (total int64, err error) {
 		return 0, io.ErrUnexpectedEOF
 	}
 	if !b.started && file.Len > httpBuffer {
-		total, err = b.start(r, file.Len)
+		if total, err = b.start(r, file.Len); err != nil {
+			b.tellGone()
+		}
 		file = file.Rest(total)
 	}
 	if err == nil && b.mode == sending && file.Len > httpBuffer {

@@ -113,6 +113,9 @@ func (b *http2Body) readFrom(r io.Reader) (total int64, err error) {
 		b.progress.next += total
 		switch {
 		case err != nil:
+			if isFile {
+				b.tellGone()
+			}
 			return total, err
 		case b.mode == copying:
 			n, err := b.copyAndTell(r, isFile)

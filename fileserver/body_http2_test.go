@@ -172,13 +172,8 @@ func TestPushed(t *testing.T) {
 		}
 		http.ServeFile(w, r, name)
 	})
-	conn := s.dial(t, "h2")
-	_, err := io.WriteString(conn, http2.ClientPreface)
-	testutil.Must(t, err)
-	framer := http2.NewFramer(conn, conn)
-	testutil.Must(t, framer.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 1 << 30}))
+	framer := s.askHTTP2(t, 1<<30)
 	testutil.Must(t, framer.WriteWindowUpdate(0, 1<<30))
-	testutil.Must(t, framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: requestBlock(t), EndHeaders: true, EndStream: true}))
 	bodies := map[uint32][]byte{}
 	for ended := 0; ended < 2; {
 		frame, err := framer.ReadFrame()

@@ -158,6 +158,19 @@ func (s *site) dial(t testing.TB, protos ...string) *tls.Conn {
 	return conn
 }
 
+// askHTTP2 asks for / on stream 1 of a new connection, whose streams begin with a window
+// of so many bytes.
+func (s *site) askHTTP2(t testing.TB, window uint32) *http2.Framer {
+	t.Helper()
+	conn := s.dial(t, "h2")
+	_, err := io.WriteString(conn, http2.ClientPreface)
+	testutil.Must(t, err)
+	framer := http2.NewFramer(conn, conn)
+	testutil.Must(t, framer.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: window}))
+	testutil.Must(t, framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: requestBlock(t), EndHeaders: true, EndStream: true}))
+	return framer
+}
+
 // requestBlock returns the header block of a request for /, for the first frame of a
 // connection over HTTP/2.
 func requestBlock(t testing.TB) []byte {
