@@ -7,12 +7,15 @@
 package caddyktls
 
 import (
+	"io"
+
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	"github.com/spf13/cobra"
 
 	"github.com/caddy-ktls/caddy-ktls/fileserver"
+	"github.com/caddy-ktls/caddy-ktls/internal/benchmark"
 	"github.com/caddy-ktls/caddy-ktls/internal/doctor"
 	"github.com/caddy-ktls/caddy-ktls/internal/telemetry"
 )
@@ -31,15 +34,18 @@ func init() {
 		Short: "Commands about kernel TLS",
 		Long: `
 The directive ktls offloads TLS connections to the Linux kernel (kernel TLS).
-These commands tell whether that works on a machine, and what a running Caddy has
-offloaded.`,
+These commands tell whether that works on a machine, whether it pays there, and
+what a running Caddy has offloaded.`,
 		CobraFunc: func(cmd *cobra.Command) {
 			cmd.Args = cobra.NoArgs // any other word is not a command
 			cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
-			cmd.AddCommand(doctor.Command(httpFaults), telemetry.StatusCommand())
+			cmd.AddCommand(doctor.Command(httpFaults), telemetry.StatusCommand(), benchmark.Command(check))
 		},
 	})
 }
+
+// check writes what `caddy ktls check` says.
+func check(w io.Writer) (verdict string, err error) { return doctor.Check(w, httpFaults) }
 
 // httpFaults runs the self-test of package fileserver. It returns the faults as package
 // doctor takes them.

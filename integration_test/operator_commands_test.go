@@ -23,7 +23,7 @@ var notRun = map[string]string{
 	"modprobe tls":       "needs a machine that boots; where the tests run, the module is loaded",
 	"ktls [<matcher>] {": "is no command, but the syntax",
 	"stock Caddy     page cache ──copy──▶ Caddy encrypts ──copy──▶ network":                 "is a picture",
-	"$ caddy ktls check        # before there is a configuration: does the kernel have it?": "TestCheck and TestStatusCommand run the two",
+	"$ caddy ktls check        # before there is a configuration: does the kernel have it?": "TestCheck, TestStatusCommand and TestBench run the three",
 	"go install github.com/caddyserver/xcaddy/cmd/xcaddy@latest":                            "loads programs from the network; TestXcaddy builds as xcaddy does",
 
 	// docs/
@@ -39,6 +39,7 @@ var notRun = map[string]string{
 	"ethtool -k eth0 | grep tls-hw-tx-offload":                                 "needs ethtool and a network card",
 	"ethtool -K eth0 tls-hw-tx-offload on":                                     "needs ethtool and a network card",
 	"curl -s localhost:2019/metrics | grep ^caddy_ktls":                        "TestMetricsCommand",
+	"caddy ktls bench": "takes minutes in an emulated machine; TestBench",
 }
 
 // commands returns the blocks of commands in all pages, by their first line.

@@ -24,7 +24,8 @@ type sendCall struct {
 	file    filePart
 	frames  frameRun
 
-	corked  bool // TCP_CORK is set
+	calls   SystemCalls // made since systemCalls was last told
+	corked  bool        // TCP_CORK is set
 	waiting waitTimer
 
 	try func(fd uintptr) bool // tryOnce: a method value is a closure too
@@ -77,6 +78,7 @@ func (c *sendCall) run(wait bool, name string, do func(*sendCall)) error {
 	c.do, c.name, c.wait, c.err = do, name, wait, nil
 	writeErr := c.socket.conn.Write(c.try)
 	c.waiting.end()
+	c.tellCalls()
 	switch {
 	case writeErr != nil:
 		return writeErr
@@ -85,6 +87,18 @@ func (c *sendCall) run(wait bool, name string, do func(*sendCall)) error {
 	default:
 		return os.NewSyscallError(c.name, c.err)
 	}
+}
+
+// tellCalls adds to systemCalls what this run has called. All processors share these, so
+// each call does not.
+func (c *sendCall) tellCalls() {
+	if c.calls.Sendfile > 0 {
+		systemCalls.sendfile.Add(c.calls.Sendfile)
+	}
+	if c.calls.Sendmsg > 0 {
+		systemCalls.sendmsg.Add(c.calls.Sendmsg)
+	}
+	c.calls = SystemCalls{}
 }
 
 // tryOnce runs the call. It returns false if the call has to be tried again when there is
@@ -119,6 +133,7 @@ func (c *sendCall) push() {
 
 func (c *sendCall) sendmsg() {
 	var n int
+	c.calls.Sendmsg++
 	n, c.err = unix.SendmsgN(c.fd, c.message.left, c.message.control, nil, c.message.flags)
 	c.message.left = c.message.left[max(n, 0):]
 }
@@ -149,6 +164,7 @@ func (c *sendCall) sendOpened(fd uintptr) {
 
 func (c *sendCall) sendSpliced() int64 {
 	var n int
+	c.calls.Sendfile++
 	n, c.err = unix.Sendfile(c.fd, c.file.fd, &c.file.offset, int(c.file.n))
 	return int64(max(n, 0))
 }

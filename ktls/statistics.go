@@ -5,7 +5,20 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync/atomic"
 )
+
+// SystemCalls says how often a process has called what sends.
+type SystemCalls struct{ Sendfile, Sendmsg int64 }
+
+var systemCalls struct{ sendfile, sendmsg atomic.Int64 }
+
+// CountedSystemCalls returns how often this process has called sendfile(2) and sendmsg(2)
+// for offloaded connections. The kernel's own counters (proc_pid_io(5)) have no sendmsg,
+// and each sendfile twice.
+func CountedSystemCalls() SystemCalls {
+	return SystemCalls{Sendfile: systemCalls.sendfile.Load(), Sendmsg: systemCalls.sendmsg.Load()}
+}
 
 // KernelStatistics returns the kernel's TLS counters by their names, such as TlsCurrTxSw.
 // They are those of the network namespace that the process is in (Linux,

@@ -47,6 +47,9 @@ func StartProcess(t testing.TB, cmd *exec.Cmd, logFile string, end func(*os.Proc
 // PID returns the number of the process.
 func (p *Process) PID() int { return p.cmd.Process.Pid }
 
+// ExitCode returns the exit code of a process that has ended.
+func (p *Process) ExitCode() int { return p.cmd.ProcessState.ExitCode() }
+
 // Signal sends a signal.
 func (p *Process) Signal(t testing.TB, signal os.Signal) {
 	t.Helper()

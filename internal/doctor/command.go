@@ -2,6 +2,7 @@ package doctor
 
 import (
 	"errors"
+	"io"
 
 	"github.com/spf13/cobra"
 )
@@ -71,4 +72,10 @@ The exit code is 0 if kernel TLS works, else 1.
 		return nil
 	}
 	return cmd
+}
+
+// Check writes what the command says as text, and returns the verdict.
+func Check(w io.Writer, selfTest func() []HTTPFault) (verdict string, err error) {
+	r := newReport(findFacts(selfTest))
+	return r.Verdict, r.writeText(w)
 }

@@ -46,7 +46,7 @@ func serveStatus(w http.ResponseWriter, r *http.Request) error {
 			Err:        fmt.Errorf("%s %s: only GET and HEAD are possible", r.Method, statusPath),
 		}
 	}
-	status, err := currentStatus()
+	status, err := CurrentStatus()
 	if err != nil {
 		return err
 	}
@@ -87,9 +87,9 @@ type ServerStatus struct {
 	ResponsesFailed    int64            `json:"responses_failed"`    // not sent whole
 }
 
-// currentStatus reads the metrics.
-func currentStatus() (*Status, error) {
-	status := &Status{Ciphers: []string{}, Servers: []*ServerStatus{}, Version: moduleVersion()}
+// CurrentStatus returns the Status of this process.
+func CurrentStatus() (*Status, error) {
+	status := &Status{Ciphers: []string{}, Servers: []*ServerStatus{}, Version: ModuleVersion()}
 	support, err := ktls.Probe()
 	if err != nil {
 		status.unavailable(err)
@@ -144,8 +144,8 @@ func (s *Status) unavailable(err error) {
 	}
 }
 
-// moduleVersion returns this module's version, as Go has built it in.
-func moduleVersion() string {
+// ModuleVersion returns the version of this module, as Go has built it in.
+func ModuleVersion() string {
 	const path = "github.com/caddy-ktls/caddy-ktls"
 	build, ok := debug.ReadBuildInfo()
 	if !ok {

@@ -27,7 +27,7 @@ func insert(t testing.TB) (http.ResponseWriter, *fileserver.Response) {
 // statusOf returns what is counted for a server.
 func statusOf(t testing.TB, name string) ServerStatus {
 	t.Helper()
-	status, err := currentStatus()
+	status, err := CurrentStatus()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,200 @@
+package benchmark
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+	"time"
+)
+
+// A report is what was measured, and what it means.
+type report struct {
+	Machine     machine           `json:"machine"`
+	Size        int64             `json:"size"` // of the file, in bytes
+	OwnFile     bool              `json:"own_file"`
+	Connections int               `json:"connections"`
+	TLS         string            `json:"tls"` // version and cipher
+	Protocols   []*protocolReport `json:"protocols"`
+	Verdict     string            `json:"verdict"`
+}
+
+// A protocolReport has what was measured over one protocol.
+type protocolReport struct {
+	Protocol string    `json:"protocol"`
+	Rounds   int       `json:"rounds"` // that are complete
+	Rows     []row     `json:"rows"`
+	outcome  outcome   // what the rounds say
+	saved    float64   // CPU time, as a part of stock's, in the median of the rounds
+	slower   float64   // throughput that is lost in each round, as such a part; 0 if not
+	turns    [][2]turn // of each round: stock, ktls
+}
+
+// A row compares the sides in one respect.
+type row struct {
+	Name  string `json:"name"`
+	Unit  string `json:"unit"`
+	Stock spread `json:"stock"`
+	KTLS  spread `json:"ktls"`
+	// Ratio is that of ktls to stock in each round.
+	Ratio spread `json:"ratio"`
+}
+
+// A spread is the median of the rounds, with the least and the greatest.
+type spread struct {
+	Median float64 `json:"median"`
+	Least  float64 `json:"least"`
+	Most   float64 `json:"most"`
+}
+
+// spreadOf returns the spread of values, of which there is one at least.
+func spreadOf(values []float64) spread {
+	sorted := slices.Sorted(slices.Values(values))
+	n := len(sorted)
+	return spread{(sorted[(n-1)/2] + sorted[n/2]) / 2, sorted[0], sorted[n-1]}
+}
+
+const (
+	mebi = 1 << 20
+	gibi = 1 << 30
+)
+
+// The rows that decide on the verdict.
+const (
+	rowCPU        = 0
+	rowThroughput = 3
+)
+
+// The values of a turn that are compared.
+var values = []struct {
+	name, unit string
+	of         func(turn) float64
+}{
+	rowCPU:        {"CPU time of the server", "s/GiB", func(t turn) float64 { return perByte(t.used.User+t.used.Kernel, t) }},
+	1:             {"CPU time in user space", "s/GiB", func(t turn) float64 { return perByte(t.used.User, t) }},
+	2:             {"CPU time in the kernel", "s/GiB", func(t turn) float64 { return perByte(t.used.Kernel, t) }},
+	rowThroughput: {"throughput", "MiB/s", func(t turn) float64 { return float64(t.got.Bytes) / mebi / t.got.Time.Seconds() }},
+	4:             {"reads, writes and sends", "per MiB", func(t turn) float64 { return float64(t.used.Calls) * mebi / float64(t.got.Bytes) }},
+	5:             {"first byte, median", "ms", func(t turn) float64 { return percentile(t.got.FirstBytes, 50) }},
+	6:             {"first byte, 99th percentile", "ms", func(t turn) float64 { return percentile(t.got.FirstBytes, 99) }},
+}
+
+// perByte returns seconds for a GiB of bodies.
+func perByte(d time.Duration, t turn) float64 { return d.Seconds() * gibi / float64(t.got.Bytes) }
+
+// percentile returns the value in milliseconds that so many percent do not exceed.
+func percentile(times []time.Duration, percent int) float64 {
+	sorted := slices.Sorted(slices.Values(times))
+	i := max(0, (len(sorted)*percent+99)/100-1)
+	return float64(sorted[i]) / float64(time.Millisecond)
+}
+
+func newReport(o *options) *report {
+	return &report{Machine: thisMachine(), Size: o.size, OwnFile: o.file != "", Connections: o.connections, Protocols: []*protocolReport{}}
+}
+
+func (r *report) protocol(name string) *protocolReport {
+	p := &protocolReport{Protocol: name, Rows: []row{}}
+	r.Protocols = append(r.Protocols, p)
+	return p
+}
+
+// add adds a round, and evaluates all.
+func (p *protocolReport) add(stock, ktls turn) {
+	p.turns = append(p.turns, [2]turn{stock, ktls})
+	p.Rounds = len(p.turns)
+	p.Rows = p.Rows[:0]
+	for _, v := range values {
+		var sides [2][]float64
+		var ratios []float64
+		for _, both := range p.turns {
+			for i, t := range both {
+				sides[i] = append(sides[i], v.of(t))
+			}
+			ratios = append(ratios, v.of(both[1])/v.of(both[0]))
+		}
+		p.Rows = append(p.Rows, row{v.name, v.unit, spreadOf(sides[0]), spreadOf(sides[1]), spreadOf(ratios)})
+	}
+	p.judge(p.Rows[rowCPU].Ratio, p.Rows[rowThroughput].Ratio)
+}
+
+// An outcome is what the rounds say of a protocol.
+type outcome int
+
+const (
+	unknown      outcome = iota // too few rounds
+	pays                        // each round took less CPU time
+	noDifference                // some took less, some more
+	costs                       // each round took more CPU time
+)
+
+// judge decides by the ratios of CPU time and of throughput. Five rounds that agree by
+// chance are one case of 16.
+func (p *protocolReport) judge(cpu, throughput spread) {
+	p.saved, p.slower = 1-cpu.Median, 0
+	switch {
+	case p.Rounds < rounds:
+		p.outcome = unknown
+	case cpu.Most < 1:
+		p.outcome = pays
+	case cpu.Least > 1:
+		p.outcome = costs
+	default:
+		p.outcome = noDifference
+	}
+	if throughput.Most < 1 {
+		p.slower = 1 - throughput.Median
+	}
+}
+
+// judge writes the verdict on all protocols.
+func (r *report) judge() {
+	of := func(o outcome, text func(*protocolReport) string) (texts []string) {
+		for _, p := range slices.Backward(r.Protocols) {
+			if p.outcome == o {
+				texts = append(texts, text(p))
+			}
+		}
+		return texts
+	}
+	name := func(p *protocolReport) string { return "over " + p.Protocol }
+	saved := of(pays, func(p *protocolReport) string {
+		text := fmt.Sprintf("%s less CPU time over %s", percent(p.saved), p.Protocol)
+		if p.slower > 0 {
+			text += fmt.Sprintf(" (with %s less throughput)", percent(p.slower))
+		}
+		return text
+	})
+	same, more, few := of(noDifference, name), of(costs, name), of(unknown, name)
+	all := len(r.Protocols)
+	var parts []string
+	if len(saved) > 0 {
+		parts = append(parts, "pays here: "+strings.Join(saved, ", "))
+	}
+	if len(same) > 0 {
+		parts = append(parts, "makes no difference here"+unlessAll(same, all)+" (within the spread)")
+	}
+	if len(more) > 0 {
+		text := "does not pay here" + unlessAll(more, all)
+		if len(more) == all {
+			text += ": leave it out"
+		}
+		parts = append(parts, text)
+	}
+	if len(few) > 0 || all == 0 {
+		parts = append(parts, "too few rounds for a verdict"+unlessAll(few, all))
+	}
+	r.Verdict = strings.Join(parts, "; ")
+}
+
+// unlessAll names protocols, unless they are all.
+func unlessAll(names []string, all int) string {
+	if len(names) == all {
+		return ""
+	}
+	return " " + strings.Join(names, " and ")
+}
+
+func percent(part float64) string {
+	return fmt.Sprintf("%.0f %%", math.Max(1, 100*part))
+}
