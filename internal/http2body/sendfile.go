@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"github.com/caddy-ktls/caddy-ktls/internal/filerange"
-	"github.com/caddy-ktls/caddy-ktls/internal/pagecache"
 )
 
 const (
@@ -30,11 +29,10 @@ var ErrShort = errors.New("http2body: the file has become shorter")
 // Load waits until the beginning of a segment of a file can be read without waiting for a
 // disk.
 func (s *Stream) Load(part filerange.Segment) error {
-	var pages pagecache.Window
-	if pages.Ready(part) {
+	if s.pages.Ready(part) {
 		return nil
 	}
-	return pages.Load(part, s.waitFor)
+	return s.pages.Load(part, s.waitFor)
 }
 
 // SendFile sends a segment of a file. The caller must just have checked that the file is
@@ -47,22 +45,21 @@ func (s *Stream) SendFile(part filerange.Segment) (sent filerange.Sent, err erro
 	defer s.cork(false)
 	begun := time.Now()
 	checked := begun // the caller has just checked
-	var pages pagecache.Window
 	for part.Len+part.Ahead > 0 {
 		if part.Len == 0 && time.Since(begun) > aheadTime {
 			break
 		}
 		// The whole connection would wait for a disk with the stream that has the turn.
-		if !pages.Ready(part) {
+		if !s.pages.Ready(part) {
 			if part.Len == 0 {
 				break
 			}
 			s.cork(false)
-			if err := pages.Load(part, s.waitFor); err != nil {
+			if err := s.pages.Load(part, s.waitFor); err != nil {
 				return sent, err
 			}
 		}
-		k, err := s.takeTurn(part.Len, min(part.Len+part.Ahead, pages.Len(part), turnFrames*FilePayload))
+		k, err := s.takeTurn(part.Len, min(part.Len+part.Ahead, s.pages.Len(part), turnFrames*FilePayload))
 		if err != nil {
 			return sent, err
 		}

@@ -6,6 +6,8 @@ import (
 	"net/http"
 
 	"golang.org/x/net/http2"
+
+	"github.com/caddy-ktls/caddy-ktls/internal/pagecache"
 )
 
 // A Stream is an HTTP/2 stream that a client has opened. Its methods are for one
@@ -18,6 +20,7 @@ type Stream struct {
 	held   []byte              // bytes of the body that Write has kept
 	waited bool                // wait was called since waited was last set to false
 	corked bool                // TCP holds back what does not fill a segment
+	pages  pagecache.Window    // of the file that is sent
 	wake   chan struct{}       // made before the handler gets the stream
 
 	sharedState

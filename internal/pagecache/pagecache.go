@@ -17,10 +17,11 @@ const (
 )
 
 // A Window is what is known to be in the page cache of a file that is sent from its
-// beginning to its end. The zero value knows nothing.
+// beginning to its end. What does not follow begins it anew. The zero value knows nothing.
 type Window struct {
-	end  int64 // the file's offset up to which everything is there
-	cold bool  // something had to be loaded
+	file      filerange.File
+	from, end int64 // the file's offsets between which everything is there
+	cold      bool  // something had to be loaded
 }
 
 // Ready reports whether the beginning of a part can be sent without waiting for a disk. It
@@ -57,7 +58,9 @@ func (w *Window) Len(part filerange.Segment) int64 { return w.end - part.Offset 
 // next returns what of a part has to be asked for, most bytes at most. If enough is known,
 // its length is 0.
 func (w *Window) next(part filerange.Segment, most int64) filerange.Segment {
-	w.end = max(w.end, part.Offset)
+	if part.File != w.file || part.Offset < w.from || part.Offset > w.end {
+		*w = Window{file: part.File, from: part.Offset, end: part.Offset}
+	}
 	known := w.end - part.Offset
 	left := part.Len + part.Ahead
 	if known >= min(left, mostLoaded) {

@@ -1,6 +1,7 @@
 package pagecache
 
 import (
+	"os"
 	"slices"
 	"testing"
 
@@ -35,6 +36,34 @@ func TestNext(t *testing.T) {
 				t.Errorf("%d bytes from %d on, and %d ahead; want %d from %d on", got.Len, got.Offset, got.Ahead, tt.wantLen, tt.wantFrom)
 			}
 		})
+	}
+}
+
+// What does not follow what is known is asked for.
+func TestNextBegun(t *testing.T) {
+	one, other := new(os.File), new(os.File)
+	w := Window{file: one, from: 1 << 20, end: 2 << 20, cold: true}
+	for _, tt := range []struct {
+		name   string
+		file   *os.File
+		offset int64
+		asked  bool
+	}{
+		{"in the middle", one, 1<<20 + 1, false},
+		{"at the end", one, 2 << 20, true},
+		{"behind the end", one, 2<<20 + 1, true},
+		{"before the beginning", one, 1<<20 - 1, true},
+		{"of another file", other, 1<<20 + 1, true},
+	} {
+		w := w
+		got := w.next(filerange.Segment{File: tt.file, Offset: tt.offset, Len: 1 << 20}, mostAsked)
+		if asked := got.Len > 0; asked != tt.asked || asked && got.Offset != tt.offset {
+			t.Errorf("%s: %d bytes from %d on", tt.name, got.Len, got.Offset)
+		}
+		// If it begins anew, nothing had to be loaded yet.
+		if w.cold != (tt.name == "in the middle" || tt.name == "at the end") {
+			t.Errorf("%s: cold is %v", tt.name, w.cold)
+		}
 	}
 }
 
