@@ -98,13 +98,14 @@ func (b *bench) measureMemory(ctx context.Context, s *server, step step, sample 
 	fills, writeBacks := (last.fills-first.fills)*line/bytes, (last.writeBacks-first.writeBacks)*line/bytes
 	sample.Values = map[string]float64{
 		"traffic-B/B": fills + writeBacks, "fills-B/B": fills, "writebacks-B/B": writeBacks,
+		"traffic-spared-B/B": fills + writeBacks - (last.overwritten-first.overwritten)*line/bytes,
 		"guest-instr/KiB": (last.instructions - first.instructions) / bytes * 1024,
 	}
 	return nil
 }
 
 // A snapshot has what the plugin has counted so far.
-type snapshot struct{ fills, writeBacks, instructions, accesses float64 }
+type snapshot struct{ fills, overwritten, writeBacks, instructions, accesses float64 }
 
 // tell gives the plugin a command and returns the line that it answers.
 func (c *cacheModel) tell(ctx context.Context, word string) (s snapshot, err error) {
@@ -125,7 +126,7 @@ func (c *cacheModel) tell(ctx context.Context, word string) (s snapshot, err err
 }
 
 func parseSnapshot(line string) (s snapshot, err error) {
-	if _, err := fmt.Sscanf(line, "%g %g %g %g", &s.fills, &s.writeBacks, &s.instructions, &s.accesses); err != nil {
+	if _, err := fmt.Sscanf(line, "%g %g %g %g %g", &s.fills, &s.overwritten, &s.writeBacks, &s.instructions, &s.accesses); err != nil {
 		return s, fmt.Errorf("the plugin has answered %q", line)
 	}
 	return s, nil

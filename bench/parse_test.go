@@ -132,8 +132,8 @@ func TestParseCPU(t *testing.T) {
 }
 
 func TestParseSnapshot(t *testing.T) {
-	s, err := parseSnapshot("10 20 30 40 off\n")
-	if s != (snapshot{10, 20, 30, 40}) || err != nil {
+	s, err := parseSnapshot("10 5 20 30 40 off\n")
+	if s != (snapshot{10, 5, 20, 30, 40}) || err != nil {
 		t.Error(s, err)
 	}
 	if _, err := parseSnapshot("10 twenty\n"); err == nil {

@@ -51,6 +51,7 @@ var units = []unit{
 	{"border-B/B", "Bytes copied by system calls per byte of body"},
 	{"syscalls/MiB", "System calls per MiB of body, but those of Go's scheduler"},
 	{"traffic-B/B", "Memory traffic of the whole machine per byte of body"},
+	{"traffic-spared-B/B", "The same, if no line is read into the cache that is then overwritten as a whole, before it is read"},
 	{"fills-B/B", "Memory traffic: bytes read into the cache, per byte of body"},
 	{"writebacks-B/B", "Memory traffic: bytes written back from the cache, per byte of body"},
 	{"guest-instr/KiB", "Instructions of the whole machine per KiB of body"},

@@ -2,7 +2,10 @@
  * memtraffic counts the memory traffic of a virtual machine with one CPU, as a
  * plugin of QEMU's software emulation (TCG). It models one cache over every
  * memory access of the guest, the kernel's included, and counts the lines that
- * are filled from memory and the dirty ones that are written back.
+ * are filled from memory and the dirty ones that are written back. A line is
+ * filled before something is stored into it, also if all of it is overwritten
+ * then. Real CPUs do without that fill for some instructions, so it counts how
+ * many such fills there were.
  * Accesses to devices and the fetching of instructions are left out.
  *
  *     make
@@ -14,11 +17,12 @@
  * "off", which is how it begins, stops it, and any other text does neither.
  * The file is removed then, and one line appended to the file out, in decimal:
  *
- *     fills write-backs instructions accesses text
+ *     fills overwritten write-backs instructions accesses text
  *
  * These are sums over the time of counting so far. Wait for the line before
- * the next command. Fills and write-backs are lines of 64 bytes. kib is the
- * size of the cache in KiB.
+ * the next command. Fills and write-backs are lines of 64 bytes. Overwritten
+ * are those of the fills whose line was then overwritten as a whole, before
+ * something was loaded from it. kib is the size of the cache in KiB.
  *
  * Instructions count by translated blocks: the rest of a block that an
  * exception leaves counts too. Several CPUs are refused, because how they
@@ -97,7 +101,6 @@ enum {
 	PAGE = 4096,
 	WAYS = 16,
 	HOST_LINE = 64,
-	LONGEST_ACCESS = 32, /* TCG splits what is longer */
 };
 
 #define inline_always static inline __attribute__((always_inline))
@@ -121,7 +124,7 @@ static struct {
 
 /* Written by the CPU's thread alone. */
 static struct counters {
-	uint64_t fills, writebacks, accesses;
+	uint64_t fills, overwritten, writebacks, accesses;
 } counters;
 static bool counting;
 
@@ -134,6 +137,39 @@ inline_always void increment(uint64_t *counter)
 static unsigned long long read_counter(const uint64_t *counter)
 {
 	return __atomic_load_n(counter, __ATOMIC_RELAXED);
+}
+
+/*
+ * Lines that a store has filled, with a bit for each byte that was stored since. As in
+ * a CPU only a few are open at once: those whose numbers have other last bits.
+ */
+enum { OPEN_LINES = 64 };
+#define NO_LINE UINT32_MAX
+static struct {
+	uint32_t number;
+	uint64_t stored;
+} open_lines[OPEN_LINES];
+
+static void open_lines_new(void)
+{
+	for (int i = 0; i < OPEN_LINES; i++)
+		open_lines[i].number = NO_LINE;
+}
+
+/* line_use notes that the bytes of a mask were used. */
+inline_always void line_use(uint32_t number, uint64_t mask, bool store, bool filled)
+{
+	__typeof__(open_lines[0]) *line = &open_lines[number % OPEN_LINES];
+	if (store && filled)
+		line->number = number, line->stored = 0;
+	if (line->number != number)
+		return;
+	line->stored |= mask;
+	bool whole = line->stored == UINT64_MAX;
+	if (store && whole)
+		increment(&counters.overwritten);
+	if (!store || whole)
+		line->number = NO_LINE;
 }
 
 /*
@@ -151,6 +187,7 @@ static bool cache_new(uint32_t kib)
 	for (uint32_t s = 0; s < kib; s++)
 		for (int way = 0; way < WAYS; way++)
 			cache.set[s].line[way] = EMPTY;
+	open_lines_new();
 	return true;
 }
 
@@ -161,13 +198,16 @@ inline_always uint32_t cache_index(uint32_t number)
 	return (unsigned __int128)(cache.reciprocal * folded) * cache.sets >> 64;
 }
 
-/* set_use moves the line to the front, and the others on by one, up to its old place. */
-inline_always void set_use(struct set *set, uint32_t number, bool store)
+/*
+ * set_use moves the line to the front, and the others on by one, up to its old place. It
+ * returns whether the line was filled.
+ */
+inline_always bool set_use(struct set *set, uint32_t number, bool store)
 {
 	uint32_t clean = number << 1, first = set->line[0];
 	if ((first & ~UINT32_C(1)) == clean) {
 		set->line[0] = first | store;
-		return;
+		return false;
 	}
 	set->line[0] = clean | store;
 	uint32_t moved = first;
@@ -176,19 +216,22 @@ inline_always void set_use(struct set *set, uint32_t number, bool store)
 		set->line[way] = moved;
 		if ((next & ~UINT32_C(1)) == clean) {
 			set->line[0] |= next;
-			return;
+			return false;
 		}
 		moved = next;
 	}
 	increment(&counters.fills);
 	if (moved & 1)
 		increment(&counters.writebacks);
+	return true;
 }
 
-inline_always void cache_use(uint64_t address, bool store)
+/* cache_use uses so many bytes of one line. */
+inline_always void cache_use(uint64_t address, unsigned int length, bool store)
 {
 	uint32_t number = address >> LINE_SHIFT & UINT32_MAX >> 1;
-	set_use(&cache.set[cache_index(number)], number, store);
+	bool filled = set_use(&cache.set[cache_index(number)], number, store);
+	line_use(number, UINT64_MAX >> (LINE - length) << address % LINE, store, filled);
 }
 
 /* What QEMU calls. */
@@ -209,12 +252,11 @@ inline_always void on_access(qemu_plugin_meminfo_t info, uint64_t vaddr, bool st
 		return;
 	uint64_t address = qemu_plugin_hwaddr_phys_addr(place);
 	increment(&counters.accesses);
-	cache_use(address, store);
-
-	if (__builtin_expect(address % LINE <= LINE - LONGEST_ACCESS, 1))
-		return;
 	unsigned int length = 1u << qemu_plugin_mem_size_shift(info);
-	if (__builtin_expect(address % LINE + length <= LINE, 1))
+	unsigned int beyond = address % LINE + length <= LINE ? 0 : address % LINE + length - LINE;
+	cache_use(address, length - beyond, store);
+
+	if (__builtin_expect(!beyond, 1))
 		return;
 	uint64_t last = address + length - 1;
 	if (address % PAGE + length > PAGE) {
@@ -223,7 +265,7 @@ inline_always void on_access(qemu_plugin_meminfo_t info, uint64_t vaddr, bool st
 			return;
 		last = qemu_plugin_hwaddr_phys_addr(place);
 	}
-	cache_use(last, store);
+	cache_use(last - last % LINE, beyond, store);
 }
 
 static void on_load(unsigned int cpu, qemu_plugin_meminfo_t info, uint64_t vaddr, void *unused)
@@ -284,8 +326,8 @@ static void execute(const char *text)
 		complain("open", out_path);
 		return;
 	}
-	fprintf(out, "%llu %llu %llu %llu %s\n", read_counter(&counters.fills), read_counter(&counters.writebacks),
-		(unsigned long long)executed, read_counter(&counters.accesses), text);
+	fprintf(out, "%llu %llu %llu %llu %llu %s\n", read_counter(&counters.fills),
+		read_counter(&counters.overwritten), read_counter(&counters.writebacks), (unsigned long long)executed, read_counter(&counters.accesses), text);
 	bool failed = ferror(out);
 	if (fclose(out) || failed)
 		complain("write", out_path);

@@ -123,6 +123,45 @@ static void test_straddling(void)
 	expect_counts("a device", 5, 0, 6);
 }
 
+static void test_overwritten(void)
+{
+	uint64_t from = 16 * PAGE;
+	reset(64);
+	run(from, 4 * LINE, true, 4);
+	expect("lines overwritten in order", counters.overwritten, 4);
+	run(from, 4 * LINE, true, 4);
+	expect("lines that were there", counters.overwritten, 4);
+
+	from = 17 * PAGE;
+	run(from, LINE - 8, true, 3);
+	on_load(0, 3, from + 8, NULL);
+	run(from + LINE - 8, 8, true, 3);
+	expect("a line that is read before", counters.overwritten, 4);
+
+	from = 18 * PAGE;
+	on_load(0, 3, from, NULL);
+	run(from, LINE, true, 3);
+	expect("a line that a load has filled", counters.overwritten, 4);
+
+	from = 19 * PAGE;
+	for (int i = 0; i < LINE / 8; i++)
+		for (int line = 0; line < OPEN_LINES; line++)
+			on_store(0, 3, from + line * LINE + i * 8, NULL);
+	expect("as many as can be open", counters.overwritten, 4 + OPEN_LINES);
+
+	from = 21 * PAGE;
+	on_store(0, 5, from + LINE - 16, NULL);
+	run(from, LINE - 16, true, 4);
+	run(from + LINE + 16, LINE - 16, true, 4);
+	expect("two lines that a store straddles", counters.overwritten, 4 + OPEN_LINES + 2);
+
+	from = 22 * PAGE;
+	run(from, LINE / 2, true, 3);
+	on_store(0, 3, from + OPEN_LINES * LINE, NULL);
+	run(from + LINE / 2, LINE / 2, true, 3);
+	expect("a line whose place another one takes", counters.overwritten, 4 + OPEN_LINES + 2);
+}
+
 /* The same against the plainest of caches: times of last use, for any number of sets. */
 static void test_against_model(uint32_t kib)
 {
@@ -239,11 +278,12 @@ static void test_commands(void)
 		if (!fgets(line, sizeof line, f))
 			abort();
 	fclose(f);
-	unsigned long long v[4];
+	unsigned long long v[5];
 	char rest[32] = "";
-	sscanf(line, "%llu %llu %llu %llu %31[^\n]", &v[0], &v[1], &v[2], &v[3], rest);
+	sscanf(line, "%llu %llu %llu %llu %llu %31[^\n]", &v[0], &v[1], &v[2], &v[3], &v[4], rest);
 	expect("fills in the output", v[0], 4);
-	expect("accesses in the output", v[3], 32);
+	expect("overwritten lines in the output", v[1], 4);
+	expect("accesses in the output", v[4], 32);
 	expect("the text in the output", strcmp(rest, "one two"), 0);
 	unlink(out);
 	rmdir(folder);
@@ -253,6 +293,7 @@ int main(void)
 {
 	test_streams();
 	test_straddling();
+	test_overwritten();
 	for (uint32_t kib = 1; kib <= 40; kib++)
 		test_against_model(kib);
 	test_arguments();
