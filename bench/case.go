@@ -50,7 +50,7 @@ const (
 	http2 = "http2"
 )
 
-// The servers. The first four are the same program.
+// The servers. The first four are the same program. The last two are none, see floor.go.
 const (
 	plain = "plain" // Caddy over http://, the floor
 	stock = "stock" // Caddy over https://
@@ -60,6 +60,9 @@ const (
 	ktlsAll   = "ktls-all"
 	nginx     = "nginx"      // nginx over https://
 	nginxKTLS = "nginx-ktls" // nginx over https:// with OpenSSL's kernel TLS
+
+	floorSendfile = "floor"       // a socket with a key, by sendfile(2)
+	floorWrite    = "floor-write" // the same by read(2) and write(2)
 )
 
 var (
@@ -67,7 +70,7 @@ var (
 	networkWorkloads = []string{network, keepAlive, afterIdle} // only if they are asked for
 	allWorkloads     = slices.Concat(usualWorkloads, networkWorkloads)
 	allProtocols     = []string{http1, http2}
-	allServers       = []string{plain, stock, ktls, ktlsAll, nginx, nginxKTLS}
+	allServers       = []string{plain, stock, ktls, ktlsAll, nginx, nginxKTLS, floorSendfile, floorWrite}
 )
 
 // cipherSuites are the names that TLS has for the ciphers of -ciphers.
@@ -110,9 +113,14 @@ type Sample struct {
 // offloaded says whether the kernel has to encrypt the case's connections. Over HTTP/2
 // the module offloads a connection for any large body, over HTTP/1.1 for files only.
 func (c Case) offloaded() bool {
-	return c.Server == nginxKTLS || c.Server == ktlsAll || c.bySendfile() ||
+	return c.floor() || c.Server == nginxKTLS || c.Server == ktlsAll || c.bySendfile() ||
 		c.Server == ktls && c.Protocol == http2 && c.Size >= switchSize
 }
+
+// floor says whether nothing but the kernel is measured.
+func (c Case) floor() bool { return isFloor(c.Server) }
+
+func isFloor(server string) bool { return server == floorSendfile || server == floorWrite }
 
 // bySendfile says whether the module has to send the bodies by sendfile(2).
 func (c Case) bySendfile() bool {

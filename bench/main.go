@@ -58,6 +58,11 @@ func command(ctx context.Context, arguments []string) error {
 			return errors.New("guest: the file with the job is needed")
 		}
 		return runGuest(ctx, arguments[0])
+	case "floor":
+		if len(arguments) != 1 {
+			return errors.New("floor: the port is needed")
+		}
+		return runFloor(ctx, arguments[0])
 	case "report":
 		return rewrite(arguments)
 	}

@@ -21,7 +21,11 @@ func (b *bench) load(ctx context.Context, s *server, c Case, requests int, begin
 	if err := begin(); err != nil {
 		return loadResult{}, err
 	}
-	r, err := l.run(ctx)
+	run := l.run
+	if c.floor() {
+		run = func(ctx context.Context) (loadResult, error) { return l.runFloor(ctx, s, b.site) }
+	}
+	r, err := run(ctx)
 	if err != nil {
 		return r, err
 	}
@@ -99,6 +103,9 @@ func (b *bench) measureTransfer(ctx context.Context, s *server, step step, sampl
 // marginal returns the CPU time of a request or, if c's cost is not given per
 // request, of a byte of body.
 func (b *bench) marginal(c Case, r cost) (float64, error) {
+	if c.floor() {
+		return r.cpu / float64(r.bytes), nil
+	}
 	connects := b.connectCost[b.connectKey(c)]
 	if len(connects) == 0 {
 		return 0, errors.New("the cost of a connection was not measured")
@@ -137,7 +144,7 @@ func (b *bench) measureNative(ctx context.Context, s *server, step step, sample 
 		bytes int64
 	}
 	probed := make(chan probe, 1)
-	if step.tlsCipher() == "" || step.Cipher == allCiphers[0] {
+	if !step.floor() && (step.tlsCipher() == "" || step.Cipher == allCiphers[0]) {
 		go func() {
 			times, bytes := firstBytes(probing, s, step.Case, b.roots)
 			probed <- probe{times, bytes}

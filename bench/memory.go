@@ -99,7 +99,7 @@ func (b *bench) measureMemory(ctx context.Context, s *server, step step, sample 
 	sample.Values = map[string]float64{
 		"traffic-B/B": fills + writeBacks, "fills-B/B": fills, "writebacks-B/B": writeBacks,
 		"traffic-spared-B/B": fills + writeBacks - (last.overwritten-first.overwritten)*line/bytes,
-		"guest-instr/KiB": (last.instructions - first.instructions) / bytes * 1024,
+		"guest-instr/KiB":    (last.instructions - first.instructions) / bytes * 1024,
 	}
 	return nil
 }

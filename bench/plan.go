@@ -66,6 +66,8 @@ func (p *Parameters) starts(server string) bool {
 func (p *Parameters) serversOf(c Case) []string {
 	return slices.DeleteFunc(slices.Clone(p.Servers), func(server string) bool {
 		switch {
+		case isFloor(server):
+			return c.Workload != transfer || c.perRequest()
 		case c.Network != "":
 			return server != stock && server != ktls
 		case c.Workload == proxy:
@@ -282,7 +284,7 @@ func (p *Parameters) estimate(s step) float64 {
 		seconds = 0.2 * float64(s.Connections)
 	case s.Workload == syscalls:
 		seconds += 5 // strace
-	case s.Server == plain:
+	case s.Server == plain || s.floor():
 		seconds /= 3
 	}
 	if s.proxied() {

@@ -46,6 +46,8 @@ func findNginx() string {
 
 func (s *server) caddy() bool { return s.name == plain || s.name == stock || s.module() }
 
+func (s *server) nginx() bool { return s.name == nginx || s.name == nginxKTLS }
+
 // module says whether the server has the directive ktls.
 func (s *server) module() bool { return s.name == ktls || s.name == ktlsAll }
 
@@ -66,10 +68,13 @@ func (s *server) url(c Case) string {
 
 // config is the server's whole configuration.
 func (s *server) config(site site, certificates string) string {
-	if !s.caddy() {
+	switch {
+	case s.caddy():
+		return s.caddyfile(site, certificates)
+	case s.nginx():
 		return s.nginxConfig(site, certificates)
 	}
-	return s.caddyfile(site, certificates)
+	return "" // a floor needs none
 }
 
 // caddyfile differs between the sites in nothing but the directive ktls, the
@@ -166,11 +171,14 @@ func (s *server) start(ctx context.Context, programs programs, site site, certif
 	}
 	defer log.Close()
 	var cmd *exec.Cmd
-	if s.caddy() {
+	switch {
+	case s.caddy():
 		cmd = exec.CommandContext(ctx, programs.caddy, "run", "--adapter", "caddyfile", "--config", config)
 		cmd.Env = append(os.Environ(), "HOME="+s.dir, "XDG_DATA_HOME="+s.dir, "XDG_CONFIG_HOME="+s.dir)
-	} else {
+	case s.nginx():
 		cmd = exec.CommandContext(ctx, programs.nginx, "-p", s.dir, "-c", config, "-e", "stderr")
+	default:
+		cmd = exec.CommandContext(ctx, "/proc/self/exe", "floor", fmt.Sprint(s.port))
 	}
 	cmd.Stdout, cmd.Stderr = log, log
 	// Ctrl-C in a terminal is for this program, which ends the servers then.
