@@ -161,6 +161,7 @@ func TestBench(t *testing.T) {
 }
 
 func TestBenchOwnFile(t *testing.T) {
+	harness.OnKernel(t, "6.12")
 	harness.RequireKernelTLS(t)
 	b := newBenched(t)
 	own := b.Root.AddFile(t, "{a} file", 200_000)
@@ -187,6 +188,7 @@ func TestBenchOwnFile(t *testing.T) {
 
 // Ctrl-C prints what there is. The signal goes to all processes of a terminal.
 func TestBenchInterrupted(t *testing.T) {
+	harness.OnKernel(t, "6.12")
 	harness.RequireKernelTLS(t)
 	b := newBenched(t)
 	p, log := b.start(t, "--time", "1h", "--size", "1MiB")
@@ -206,6 +208,7 @@ func TestBenchInterrupted(t *testing.T) {
 
 // If the command is killed, its parts end.
 func TestBenchKilled(t *testing.T) {
+	harness.OnKernel(t, "6.12")
 	harness.RequireKernelTLS(t)
 	b := newBenched(t)
 	p, _ := b.start(t, "--time", "1h", "--size", "1MiB")
@@ -224,6 +227,7 @@ func TestBenchKilled(t *testing.T) {
 
 // If a part dies, the command fails and says so.
 func TestBenchPartDies(t *testing.T) {
+	harness.OnKernel(t, "6.12")
 	harness.RequireKernelTLS(t)
 	b := newBenched(t)
 	p, log := b.start(t, "--time", "1h", "--size", "1MiB")
