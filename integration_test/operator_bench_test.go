@@ -208,7 +208,7 @@ func TestBenchInterrupted(t *testing.T) {
 
 // If the command is killed, its parts end.
 func TestBenchKilled(t *testing.T) {
-	harness.OnKernel(t, "6.12")
+	harness.OnKernel(t, "7.2")
 	harness.RequireKernelTLS(t)
 	b := newBenched(t)
 	p, _ := b.start(t, "--time", "1h", "--size", "1MiB")
@@ -227,7 +227,7 @@ func TestBenchKilled(t *testing.T) {
 
 // If a part dies, the command fails and says so.
 func TestBenchPartDies(t *testing.T) {
-	harness.OnKernel(t, "6.12")
+	harness.OnKernel(t, "7.2")
 	harness.RequireKernelTLS(t)
 	b := newBenched(t)
 	p, log := b.start(t, "--time", "1h", "--size", "1MiB")
