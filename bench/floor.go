@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -62,7 +63,7 @@ func runFloor(ctx context.Context, port string) error {
 		}
 		go func() {
 			defer conn.Close()
-			if err := sendFloor(conn.(*net.TCPConn)); err != nil && err != io.EOF {
+			if err := sendFloor(conn.(*net.TCPConn)); err != nil && !errors.Is(err, io.EOF) {
 				fmt.Fprintln(os.Stderr, "floor:", err)
 			}
 		}()
