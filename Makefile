@@ -57,7 +57,7 @@ long: ## run the tests' long forms, and compare over networks and from slow disk
 	cd bench && $(GO) run . counted -kernels 6.12 -workloads network,keep-alive,after-idle,disk,slow,distant $(BENCH)
 
 race: ## run the tests with the race detector, but those of fake
-	env -u KTLS_REQUIRED $(GO) test -race $(filter-out $(shell $(GO) list $(FAKE)),$(shell $(GO) list ./...))
+	env -u KTLS_REQUIRED $(GO) test -race -short $(filter-out $(shell $(GO) list $(FAKE)),$(shell $(GO) list ./...))
 	env -u KTLS_REQUIRED $(GO) test -race -run WithoutKernelTLS ./integration_test
 
 fake: ## run tests with a fake kernel and the race detector

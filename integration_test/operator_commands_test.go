@@ -24,7 +24,7 @@ var notRun = map[string]string{
 	"ktls [<matcher>] {": "is no command, but the syntax",
 	"stock Caddy     page cache ──copy──▶ Caddy encrypts ──copy──▶ network":                 "is a picture",
 	"$ caddy ktls check        # before there is a configuration: does the kernel have it?": "TestCheck, TestStatusCommand and TestBench run the three",
-	"go install github.com/caddyserver/xcaddy/cmd/xcaddy@latest":                            "loads programs from the network; TestXcaddy builds as xcaddy does",
+	"go install github.com/caddyserver/xcaddy/cmd/xcaddy@latest":                            "builds, and loads programs from the network: TestXcaddy",
 
 	// docs/
 	"dpkg-divert --divert /usr/bin/caddy.default --rename /usr/bin/caddy": "needs the package caddy, and systemd",

@@ -1,7 +1,14 @@
 package repo_test
 
 import (
+	"archive/zip"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -10,36 +17,111 @@ import (
 	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
-// What xcaddy does with `--with github.com/caddy-ktls/caddy-ktls=.`, and so the
-// builder in xcaddy.Dockerfile: a main module of its own, whose only link to
-// this one is a replacement.
+const (
+	thisModule    = "github.com/caddy-ktls/caddy-ktls"
+	xcaddyVersion = "v0.4.5"
+)
+
+// xcaddy, by the commands of README.md and docs/install.md, builds a Caddy that has
+// this module: a release of it, or the code of a checkout. A folder stands in for the
+// proxy that has the releases: one, or none.
 func TestXcaddy(t *testing.T) {
 	if testing.Short() {
-		t.Skip("builds Caddy, and fetches modules that are missing")
+		t.Skip("builds Caddy twice, and fetches modules that are missing")
 	}
-	const module = "github.com/caddy-ktls/caddy-ktls"
-	const caddyModule = "github.com/caddyserver/caddy/v2"
-	tree, err := os.Getwd()
-	if err != nil {
-		t.Fatal(err)
+	goEnv := func(name string) string { return strings.TrimSpace(output(t, goCommand(t, ".", "env", name))) }
+	caddyVersion := output(t, goCommand(t, ".", "list", "-m", "-f", "{{.Version}}", "github.com/caddyserver/caddy/v2"))
+	bin, cache, proxies := t.TempDir(), goEnv("GOMODCACHE"), goEnv("GOPROXY")
+	t.Setenv("CADDY_VERSION", strings.TrimSpace(caddyVersion))
+	t.Setenv("GOBIN", bin)
+	t.Setenv("GONOSUMDB", thisModule)
+	t.Setenv("GOWORK", "off")
+	t.Setenv("PATH", bin+string(os.PathListSeparator)+os.Getenv("PATH"))
+	output(t, goCommand(t, ".", "install", "github.com/caddyserver/xcaddy/cmd/xcaddy@"+xcaddyVersion))
+	forget(t, cache)
+	t.Cleanup(func() { forget(t, cache) })
+
+	for _, test := range []struct {
+		name, page, command string
+		release             string
+		want                string // the version in the list of Caddy's modules
+	}{
+		// That version will never be released, so no module cache has another one of it.
+		{"release", "README.md", "xcaddy build --with " + thisModule, "v0.1.0-test", "v0.1.0-test"},
+		// Go's version of a module that a replacement alone provides.
+		{"checkout", "docs/install.md", "xcaddy build --with " + thisModule + "=.", "", "v0.0.0-00010101000000-000000000000"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			if !strings.Contains(testutil.ReadFile(t, test.page), test.command) {
+				t.Errorf("%s does not have the command %s", test.page, test.command)
+			}
+			t.Setenv("GOPROXY", "file://"+publish(t, test.release)+","+proxies)
+			caddy := filepath.Join(t.TempDir(), "caddy.exe")
+			args := append(strings.Fields(test.command), "--output", caddy)
+			output(t, exec.CommandContext(t.Context(), args[0], args[1:]...))
+
+			modules := strings.Split(output(t, exec.CommandContext(t.Context(), caddy, "list-modules", "--versions")), "\n")
+			for _, name := range []string{"caddy.listeners.ktls", "http.handlers.ktls"} {
+				if want := name + " " + test.want; !slices.Contains(modules, want) {
+					t.Errorf("caddy list-modules --versions does not list %s, but\n%s", want, strings.Join(modules, "\n"))
+				}
+			}
+		})
 	}
-	dir := t.TempDir()
-	testutil.WriteFile(t, filepath.Join(dir, "main.go"), []byte(testutil.ReadFile(t, "cmd/caddy/main.go")))
-	caddyVersion := strings.TrimSpace(output(t, goCommand(t, ".", "list", "-m", "-f", "{{.Version}}", caddyModule)))
+}
 
-	run := func(args ...string) { output(t, goCommand(t, dir, args...)) }
-	run("mod", "init", "caddy")
-	run("mod", "edit", "-require", caddyModule+"@"+caddyVersion,
-		"-require", module+"@v0.0.0", "-replace", module+"="+tree)
-	run("mod", "tidy")
-	run("build", "-o", "caddy.exe", ".")
-
-	cmd := goCommand(t, dir)
-	cmd.Path, cmd.Args = filepath.Join(dir, "caddy.exe"), []string{"caddy", "list-modules"}
-	modules := strings.Split(output(t, cmd), "\n")
-	for _, name := range []string{"caddy.listeners.ktls", "http.handlers.ktls", "http.handlers.file_server"} {
-		if !slices.Contains(modules, name) {
-			t.Errorf("caddy list-modules does not list %s", name)
+// publish makes a folder that Go takes for a proxy, and returns its name. The proxy knows
+// of one version of this module, which is this tree, or of none.
+func publish(t testing.TB, version string) string {
+	t.Helper()
+	folder := t.TempDir()
+	at := filepath.Join(folder, filepath.FromSlash(thisModule), "@v")
+	testutil.Must(t, os.MkdirAll(at, 0o755))
+	write := func(name, content string) { testutil.WriteFile(t, filepath.Join(at, name), []byte(content)) }
+	write("list", version)
+	if version == "" {
+		return folder
+	}
+	write(version+".info", fmt.Sprintf(`{"Version": %q}`, version))
+	write(version+".mod", testutil.ReadFile(t, "go.mod"))
+	var archive bytes.Buffer
+	w := zip.NewWriter(&archive)
+	testutil.Must(t, filepath.WalkDir(".", func(name string, entry fs.DirEntry, err error) error {
+		switch {
+		case err != nil || name == ".":
+			return err
+		case entry.IsDir():
+			// What is hidden or built is not in a release, and other modules are none of it.
+			_, noModule := os.Stat(filepath.Join(name, "go.mod"))
+			if noModule == nil || name[0] == '.' || name == "bin" || name == "site" {
+				return fs.SkipDir
+			}
+			return nil
+		case !entry.Type().IsRegular() || name[0] == '.':
+			return nil
 		}
+		file, err := w.Create(thisModule + "@" + version + "/" + filepath.ToSlash(name))
+		if err == nil {
+			_, err = io.WriteString(file, testutil.ReadFile(t, name))
+		}
+		return err
+	}))
+	testutil.Must(t, w.Close())
+	write(version+".zip", archive.String())
+	return folder
+}
+
+// forget removes what the module cache has of this module.
+func forget(t testing.TB, cache string) {
+	t.Helper()
+	module := filepath.FromSlash(thisModule)
+	extracted, err := filepath.Glob(filepath.Join(cache, module+"@*"))
+	testutil.Must(t, err)
+	for _, name := range append(extracted, filepath.Join(cache, "cache", "download", module)) {
+		// The folders in it are read-only.
+		_ = filepath.WalkDir(name, func(name string, _ fs.DirEntry, err error) error {
+			return errors.Join(err, os.Chmod(name, 0o755))
+		})
+		testutil.Must(t, os.RemoveAll(name))
 	}
 }
