@@ -131,8 +131,10 @@ var (
 // Links to files, and to headings in them, lead somewhere, and the index has
 // every page.
 func TestDocsLinks(t *testing.T) {
-	pages := append(docsPages(t), "README.md", "CONTRIBUTING.md", "examples/README.md")
-	for _, page := range pages {
+	others, err := filepath.Glob("*.md")
+	testutil.Must(t, err)
+	others = append(others, "bench/README.md", "examples/README.md", "integration_test/vm/README.md")
+	for _, page := range append(docsPages(t), others...) {
 		for _, match := range linkTarget.FindAllStringSubmatch(testutil.ReadFile(t, page), -1) {
 			if strings.Contains(match[1], "://") {
 				continue
