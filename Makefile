@@ -14,6 +14,7 @@ help: ## list the targets
 XCADDY_FLAGS := -tags nobadger,nomysql,nopgx -trimpath -ldflags '-w -s'
 
 build: ## build bin/caddy, Caddy with this module
+	@[ -e bin/caddy ] || echo 'The first build downloads up to 300 MB and takes some minutes.'
 	$(GO) build -o bin/caddy $(XCADDY_FLAGS) ./cmd/caddy
 
 # What Caddy stores stays in bin/, apart from any other Caddy's files.
