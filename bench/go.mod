@@ -2,6 +2,8 @@ module github.com/caddy-ktls/caddy-ktls/bench
 
 go 1.26.0
 
+toolchain go1.26.8
+
 require (
 	golang.org/x/perf v0.0.0-20260908200009-22c9c6c9d4da
 	golang.org/x/sys v0.49.0

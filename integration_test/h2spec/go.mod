@@ -3,6 +3,8 @@ module github.com/caddy-ktls/caddy-ktls/integration_test/h2spec
 
 go 1.26.0
 
+toolchain go1.26.8
+
 tool github.com/summerwind/h2spec/cmd/h2spec
 
 require (

@@ -4,6 +4,8 @@ module github.com/caddy-ktls/caddy-ktls/integration_test/l4
 
 go 1.26.0
 
+toolchain go1.26.8
+
 require (
 	github.com/caddy-ktls/caddy-ktls v0.0.0
 	github.com/caddyserver/caddy/v2 v2.11.9

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
 // Package ktls can be used by any Go server, so it needs no more than the
@@ -38,6 +40,26 @@ func TestFakeKernelIsForTests(t *testing.T) {
 		packages := strings.Fields(output(t, cmd))
 		if got := slices.Contains(packages, fake); got != test.want || len(packages) < 100 {
 			t.Errorf("go list %v has %d packages, the fake kernel among them: %v, want %v", test.flags, len(packages), got, test.want)
+		}
+	}
+}
+
+// An older Go fetches one toolchain for all modules that tests build, and the documents
+// name that one.
+func TestToolchain(t *testing.T) {
+	_, toolchain, ok := strings.Cut(testutil.ReadFile(t, "go.mod"), "\ntoolchain ")
+	if toolchain, _, _ = strings.Cut(toolchain, "\n"); !ok {
+		t.Fatal("go.mod names no toolchain")
+	}
+	for name, want := range map[string]string{
+		"bench/go.mod":                   "\ntoolchain " + toolchain + "\n",
+		"integration_test/h2spec/go.mod": "\ntoolchain " + toolchain + "\n",
+		"integration_test/l4/go.mod":     "\ntoolchain " + toolchain + "\n",
+		"README.md":                      "`GOTOOLCHAIN=" + toolchain + "`",
+		"docs/install.md":                "`GOTOOLCHAIN=" + toolchain + "`",
+	} {
+		if !strings.Contains(testutil.ReadFile(t, name), want) {
+			t.Errorf("%s does not have %q", name, want)
 		}
 	}
 }
