@@ -10,12 +10,12 @@ NFPM ?= github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.45.1
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.* ## /  make \1\t/p' Makefile | expand -t 21
 
-# What xcaddy builds with.
+# What xcaddy builds with, and it sets CGO_ENABLED=0.
 XCADDY_FLAGS := -tags nobadger,nomysql,nopgx -trimpath -ldflags '-w -s'
 
 build: ## build bin/caddy, Caddy with this module
 	@[ -e bin/caddy ] || echo 'The first build downloads up to 300 MB and takes some minutes.'
-	$(GO) build -o bin/caddy $(XCADDY_FLAGS) ./cmd/caddy
+	CGO_ENABLED=0 $(GO) build -o bin/caddy $(XCADDY_FLAGS) ./cmd/caddy
 
 # What Caddy stores stays in bin/, apart from any other Caddy's files.
 run: build site/large.bin ## serve the folder site at https://localhost:8443
