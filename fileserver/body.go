@@ -115,10 +115,11 @@ func (b *body) tellSent(sent filerange.Sent) {
 	}
 }
 
-// tellGone reports a file of which nothing was sent, because the client went away before.
-func (b *body) tellGone() { b.tell(reasonOf(ktls.Closing)) }
-
+// failed reports that a file was not sent whole. Perhaps nothing of it was sent.
 func (b *body) failed(err error) {
+	if !b.told {
+		b.tell(ReasonNone)
+	}
 	if b.options.Failed != nil {
 		b.options.Failed(b.request, err)
 	}

@@ -1,6 +1,7 @@
 package fileserver
 
 import (
+	"bufio"
 	"fmt"
 	"io"
 	"net"
@@ -14,8 +15,8 @@ import (
 	"github.com/caddy-ktls/caddy-ktls/ktls"
 )
 
-// A response whose client goes away before anything of the file was sent is counted as
-// that.
+// A response whose client goes away before anything of the file was sent is counted as one
+// that was not sent whole, also on a connection that was offloaded before.
 func TestClientGoneBeforeFile(t *testing.T) {
 	testutil.RequireKernelTLS(t, ktls.Probe)
 	name, _ := randomFile(t, 100_000)
@@ -26,37 +27,48 @@ func TestClientGoneBeforeFile(t *testing.T) {
 		t.Cleanup(func() { f.Close() })
 		return f
 	}
-	wantClosing := func(t *testing.T, s *site) {
+	wantFailed := func(t *testing.T, s *site) {
 		t.Helper()
 		<-s.handled
-		select {
-		case reason := <-s.reports:
-			if reason != reasonOf(ktls.Closing) {
-				t.Errorf("the reason is %q", reason)
-			}
-		default:
-			t.Error("nothing is counted")
+		if len(s.reports) != 1 || len(s.failed) != 1 {
+			t.Fatalf("%d responses and %d failures are counted", len(s.reports), len(s.failed))
 		}
-		if n := s.sent.Load(); n != 0 {
-			t.Errorf("%d bytes by sendfile", n)
+		if reason, err := <-s.reports, <-s.failed; reason != ReasonNone || err == nil {
+			t.Errorf("the reason is %q, the error %v", reason, err)
 		}
 	}
-	t.Run("HTTP/1.1", func(t *testing.T) {
-		s := newSite(t, 0, 0, func(w http.ResponseWriter, r *http.Request) {
-			w.Header().Set("Content-Length", "100000")
-			<-r.Context().Done()
-			if n, err := io.Copy(w, open(t)); err == nil {
-				t.Errorf("%d bytes written to nobody", n)
+	for _, offloaded := range []bool{false, true} {
+		t.Run(fmt.Sprintf("HTTP/1.1, offloaded before: %v", offloaded), func(t *testing.T) {
+			s := newSite(t, 0, 0, func(w http.ResponseWriter, r *http.Request) {
+				w.Header().Set("Content-Length", "100000")
+				if r.URL.Path == "/whole" {
+					_, _ = io.Copy(w, open(t))
+					return
+				}
+				<-r.Context().Done()
+				if n, err := io.Copy(w, open(t)); err == nil {
+					t.Errorf("%d bytes written to nobody", n)
+				}
+			})
+			conn := s.dial(t, "http/1.1")
+			if offloaded {
+				_, err := fmt.Fprint(conn, "GET /whole HTTP/1.1\r\nHost: example.com\r\n\r\n")
+				testutil.Must(t, err)
+				resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+				testutil.Must(t, err)
+				_, err = io.Copy(io.Discard, resp.Body)
+				testutil.Must(t, err)
+				<-s.handled
+				<-s.reports
 			}
+			_, err := fmt.Fprint(conn, "GET / HTTP/1.1\r\nHost: example.com\r\n\r\n")
+			testutil.Must(t, err)
+			tcp := conn.NetConn().(*net.TCPConn)
+			testutil.Must(t, tcp.SetLinger(0)) // with a reset
+			testutil.Must(t, tcp.Close())
+			wantFailed(t, s)
 		})
-		conn := s.dial(t, "http/1.1")
-		_, err := fmt.Fprint(conn, "GET / HTTP/1.1\r\nHost: example.com\r\n\r\n")
-		testutil.Must(t, err)
-		tcp := conn.NetConn().(*net.TCPConn)
-		testutil.Must(t, tcp.SetLinger(0)) // with a reset
-		testutil.Must(t, tcp.Close())
-		wantClosing(t, s)
-	})
+	}
 	t.Run("HTTP/2", func(t *testing.T) {
 		s, _ := newHTTP2Site(t, func(w http.ResponseWriter, _ *http.Request) {
 			if n, err := io.Copy(w, open(t)); err == nil {
@@ -70,6 +82,6 @@ func TestClientGoneBeforeFile(t *testing.T) {
 			_, begun = frame.(*http2.HeadersFrame)
 		}
 		testutil.Must(t, framer.WriteRSTStream(1, http2.ErrCodeCancel))
-		wantClosing(t, s)
+		wantFailed(t, s)
 	})
 }

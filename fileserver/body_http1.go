@@ -71,7 +71,7 @@ func (b *http1Body) readFrom(r io.Reader) (total int64, err error) {
 	}
 	if !b.started && file.Len > httpBuffer {
 		if total, err = b.start(r, file.Len); err != nil {
-			b.tellGone()
+			b.failed(err)
 		}
 		file = file.Rest(total)
 	}

@@ -114,7 +114,7 @@ func (b *http2Body) readFrom(r io.Reader) (total int64, err error) {
 		switch {
 		case err != nil:
 			if isFile {
-				b.tellGone()
+				b.failed(err)
 			}
 			return total, err
 		case b.mode == copying:
