@@ -12,8 +12,8 @@ import (
 	"github.com/caddy-ktls/caddy-ktls/internal/testutil"
 )
 
-// Every connection is in the kernel from its first response on, and may be idle for
-// long. The log would be long too.
+// Every connection is in the kernel from its first response on, and may be idle, or not
+// read from, for long. The log would be long too.
 const loadSite = `
 {
 	servers {
@@ -24,6 +24,7 @@ const loadSite = `
 		}
 		timeouts {
 			idle 1h
+			write_idle 1h
 		}
 	}
 	log {
