@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 )
@@ -23,6 +24,7 @@ type child struct {
 	ask     *json.Encoder
 	answers *json.Decoder
 	log     tail
+	ended   sync.Once
 }
 
 // An answer is what a child answers with.
@@ -31,14 +33,11 @@ type answer[T any] struct {
 	Value T      `json:"value"`
 }
 
-// start runs this binary with the hidden command `caddy ktls bench NAME`. What it keeps,
-// it keeps in dir.
-func start(name, dir string) (*child, error) {
-	self, err := os.Executable()
-	if err != nil {
-		return nil, err
-	}
-	c := &child{name: name, cmd: exec.Command(self, "ktls", "bench", name)}
+// start runs this binary with the hidden command `caddy ktls bench COMMAND`. What it
+// keeps, it keeps in dir.
+func start(name, command, dir string) (*child, error) {
+	// Unlike the path of the binary, this is the same one also if that was replaced.
+	c := &child{name: name, cmd: exec.Command("/proc/self/exe", "ktls", "bench", command)}
 	c.cmd.Dir = dir
 	c.cmd.Env = append(os.Environ(), "HOME="+dir, "XDG_DATA_HOME="+dir, "XDG_CONFIG_HOME="+dir)
 	c.cmd.Stderr = &c.log
@@ -51,8 +50,12 @@ func start(name, dir string) (*child, error) {
 	return c, nil
 }
 
-// ask asks a child, and waits for its answer.
-func ask[T any](c *child, question any) (T, error) {
+// ask asks a child, and waits for its answer: no longer than limit, unless that is 0.
+func ask[T any](c *child, question any, limit time.Duration) (T, error) {
+	if limit > 0 {
+		timer := time.AfterFunc(limit, c.end)
+		defer timer.Stop()
+	}
 	var a answer[T]
 	err := c.ask.Encode(question)
 	if err == nil {
@@ -60,20 +63,53 @@ func ask[T any](c *child, question any) (T, error) {
 	}
 	switch {
 	case err != nil:
+		c.end() // then its log is complete
 		return a.Value, fmt.Errorf("the %s has ended: %w\n%s", c.name, err, c.log.text())
 	case a.Error != "":
-		return a.Value, fmt.Errorf("%s: %s", c.name, a.Error)
+		return a.Value, fmt.Errorf("the %s: %s", c.name, a.Error)
 	}
 	return a.Value, nil
 }
 
-// end makes the process end, at once if it is told to.
-func (c *child) end(now bool) {
-	_ = c.stdin.Close()
-	if now {
+// end ends the process, and returns when it has ended.
+func (c *child) end() {
+	c.ended.Do(func() {
+		_ = c.stdin.Close()
 		_ = c.cmd.Process.Kill()
+		_ = c.cmd.Wait()
+	})
+}
+
+// Children are the processes of a measurement. None starts after they were ended.
+type children struct {
+	mu    sync.Mutex
+	all   []*child
+	ended bool
+}
+
+var errEnded = errors.New("interrupted")
+
+func (c *children) start(name, command, dir string) (*child, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ended {
+		return nil, errEnded
 	}
-	_ = c.cmd.Wait()
+	one, err := start(name, command, dir)
+	if err == nil {
+		c.all = append(c.all, one)
+	}
+	return one, err
+}
+
+// end ends all of them, and returns when they have ended.
+func (c *children) end() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.ended = true
+	for _, one := range c.all {
+		one.end()
+	}
 }
 
 // A tail keeps the end of a log.
@@ -104,8 +140,6 @@ func hidden[Q, A any](name string, answerTo func(Q) (A, error)) *cobra.Command {
 	return &cobra.Command{
 		Use: name, Short: "Is a part of bench", Hidden: true, Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			// Ctrl-C reaches the whole group of processes. The command ends its parts.
-			signal.Ignore(os.Interrupt, syscall.SIGTERM)
 			questions, answers := json.NewDecoder(cmd.InOrStdin()), json.NewEncoder(cmd.OutOrStdout())
 			for {
 				var q Q
@@ -115,6 +149,8 @@ func hidden[Q, A any](name string, answerTo func(Q) (A, error)) *cobra.Command {
 				case err != nil:
 					return err
 				}
+				// Ctrl-C reaches the whole group of processes. The command ends its parts.
+				signal.Ignore(os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 				var a answer[A]
 				var err error
 				if a.Value, err = answerTo(q); err != nil {

@@ -2,10 +2,10 @@ package benchmark
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -39,23 +39,51 @@ type download struct {
 	TLS        string          `json:"tls"` // version and cipher
 }
 
-// clientCommand returns the client. It keeps its connections between orders.
-func clientCommand() *cobra.Command {
-	all := map[string][]*worker{}
-	return hidden("client", func(o order) (download, error) {
-		key := o.Address + " " + o.Protocol
-		for len(all[key]) < o.Connections {
-			w, err := newWorker(o)
-			if err != nil {
-				return download{}, err
-			}
-			all[key] = append(all[key], w)
-		}
-		return work(all[key], o.Time)
-	})
+// A client keeps its connections to both servers while the protocol stays the same.
+type client struct {
+	protocol string
+	workers  map[string][]*worker // by the address of the server
+	file     *os.File
+	size     int64
 }
 
-// work has all workers download for so long.
+func clientCommand() *cobra.Command {
+	c := new(client)
+	return hidden("client", c.download)
+}
+
+// download does what an order says.
+func (c *client) download(o order) (download, error) {
+	if c.protocol != o.Protocol {
+		for _, workers := range c.workers {
+			for _, w := range workers {
+				w.client.CloseIdleConnections()
+			}
+		}
+		c.protocol, c.workers = o.Protocol, map[string][]*worker{}
+	}
+	if c.file == nil {
+		file, err := os.Open(o.File)
+		if err != nil {
+			return download{}, err
+		}
+		info, err := file.Stat()
+		if err != nil {
+			return download{}, err
+		}
+		c.file, c.size = file, info.Size()
+	}
+	for len(c.workers[o.Address]) < o.Connections {
+		w, err := c.newWorker(o)
+		if err != nil {
+			return download{}, err
+		}
+		c.workers[o.Address] = append(c.workers[o.Address], w)
+	}
+	return work(c.workers[o.Address], o.Time)
+}
+
+// work has all workers download for so long. The error is that of the first who has one.
 func work(workers []*worker, duration time.Duration) (sum download, err error) {
 	begun := time.Now()
 	var wait sync.WaitGroup
@@ -70,13 +98,15 @@ func work(workers []*worker, duration time.Duration) (sum download, err error) {
 	wait.Wait()
 	sum.Time = time.Since(begun)
 	for _, w := range workers {
+		if w.err != nil {
+			return sum, w.err
+		}
 		sum.Bytes += w.got.Bytes
 		sum.Responses += w.got.Responses
 		sum.FirstBytes = append(sum.FirstBytes, w.got.FirstBytes...)
 		sum.TLS = w.got.TLS
-		err = errors.Join(err, w.err)
 	}
-	return sum, err
+	return sum, nil
 }
 
 // A worker downloads over a connection of its own.
@@ -87,31 +117,23 @@ type worker struct {
 	file   *os.File
 	size   int64
 
-	body, want [64 << 10]byte
+	body, want [32 << 10]byte
 	got        download
 	err        error
 }
 
-func newWorker(o order) (*worker, error) {
+func (c *client) newWorker(o order) (*worker, error) {
 	pem, err := os.ReadFile(o.Root)
 	if err != nil {
 		return nil, err
 	}
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(pem)
-	file, err := os.Open(o.File)
-	if err != nil {
-		return nil, err
-	}
-	info, err := file.Stat()
-	if err != nil {
-		return nil, err
-	}
 	_, port, err := net.SplitHostPort(o.Address)
 	if err != nil {
 		return nil, err
 	}
-	w := &worker{url: "https://localhost:" + port + "/" + fileName, proto: "HTTP/1.1", file: file, size: info.Size()}
+	w := &worker{url: "https://localhost:" + port + "/" + fileName, proto: "HTTP/1.1", file: c.file, size: c.size}
 	protocols := new(http.Protocols)
 	if o.Protocol == http2 {
 		w.proto = "HTTP/2.0"
@@ -129,12 +151,22 @@ func newWorker(o order) (*worker, error) {
 	return w, nil
 }
 
-// get downloads the file once, and compares.
+var errStalled = fmt.Errorf("the server has sent nothing for %v", patience)
+
+// get downloads the file once, and compares. It fails if nothing comes for long.
 func (w *worker) get() error {
-	begun := time.Now()
-	resp, err := w.client.Get(w.url)
+	ctx, cancel := context.WithCancelCause(context.Background())
+	defer cancel(nil)
+	stalled := time.AfterFunc(patience, func() { cancel(errStalled) })
+	defer stalled.Stop()
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, w.url, nil)
 	if err != nil {
 		return err
+	}
+	begun := time.Now()
+	resp, err := w.client.Do(r)
+	if err != nil {
+		return cmp.Or(context.Cause(ctx), err)
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK || resp.Proto != w.proto || resp.ContentLength != w.size {
@@ -145,6 +177,7 @@ func (w *worker) get() error {
 	var at int64
 	for at < w.size {
 		n, err := resp.Body.Read(w.body[:])
+		stalled.Reset(patience)
 		if at == 0 && n > 0 {
 			w.got.FirstBytes = append(w.got.FirstBytes, time.Since(begun))
 		}
@@ -155,7 +188,7 @@ func (w *worker) get() error {
 			return fmt.Errorf("the body differs from the file between bytes %d and %d", at, at+int64(n))
 		}
 		if at += int64(n); err != nil && at < w.size {
-			return fmt.Errorf("after %d of %d bytes: %w", at, w.size, err)
+			return fmt.Errorf("after %d of %d bytes: %w", at, w.size, cmp.Or(context.Cause(ctx), err))
 		}
 	}
 	if _, err := io.Copy(io.Discard, resp.Body); err != nil {

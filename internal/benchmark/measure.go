@@ -2,7 +2,6 @@ package benchmark
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -15,8 +14,6 @@ const (
 	rounds = 5
 	// warmUp is how long each side serves before it is measured.
 	warmUp = time.Second
-	// patience limits the wait for the servers' certificates.
-	patience = time.Minute
 )
 
 var sides = []string{stock, moved}
@@ -26,27 +23,30 @@ type bench struct {
 	options  *options
 	progress *progress
 	file     string // path of what is served
+	children children
 	servers  map[string]*server
 	client   *child
 }
 
 // measure measures until ctx is done. It then returns a report of what was measured, and
-// the error of what was not.
+// an error.
 func measure(ctx context.Context, o *options, p *progress) (*report, error) {
 	defer p.end()
 	r := newReport(o)
 	dir, err := os.MkdirTemp("", "caddy-ktls-bench-")
 	if err != nil {
-		return r, err
+		return r, fmt.Errorf("making a folder for temporary files (TMPDIR names another place): %w", err)
 	}
 	defer os.RemoveAll(dir)
+	if dir, err = filepath.Abs(dir); err != nil {
+		return r, err
+	}
 	b := &bench{options: o, progress: p, servers: map[string]*server{}}
-	defer b.end(false)
+	defer b.children.end()
+	defer context.AfterFunc(ctx, b.children.end)()
 	if err := b.setUp(ctx, dir); err != nil {
 		return r, err
 	}
-	stop := context.AfterFunc(ctx, func() { b.end(true) })
-	defer stop()
 	for _, protocol := range o.protocols {
 		if err := b.compare(ctx, r, r.protocol(protocol)); err != nil {
 			return r, err
@@ -57,7 +57,8 @@ func measure(ctx context.Context, o *options, p *progress) (*report, error) {
 
 // setUp makes the file, and starts the processes.
 func (b *bench) setUp(ctx context.Context, dir string) (err error) {
-	root := filepath.Join(dir, "root")
+	b.progress.show("preparing")
+	root := filepath.Join(dir, rootName)
 	if err := os.Mkdir(root, 0o700); err != nil {
 		return err
 	}
@@ -71,29 +72,17 @@ func (b *bench) setUp(ctx context.Context, dir string) (err error) {
 			return err
 		}
 	} else if err := makeFile(ctx, b.file, b.options.size); err != nil {
-		return err
+		return fmt.Errorf("making the file that is served (--size makes a smaller one, TMPDIR names another place): %w", err)
 	}
-	if b.client, err = start("client", dir); err != nil {
+	if b.client, err = b.children.start("client", "client", dir); err != nil {
 		return err
 	}
 	for _, side := range sides {
-		if b.servers[side], err = startServer(side, dir, b.options); err != nil {
+		if b.servers[side], err = startServer(&b.children, side, dir, b.options); err != nil {
 			return err
 		}
 	}
-	return ctx.Err()
-}
-
-// end ends the processes.
-func (b *bench) end(now bool) {
-	if b.client != nil {
-		b.client.end(now)
-	}
-	for _, s := range b.servers {
-		if s != nil {
-			s.end(now)
-		}
-	}
+	return nil
 }
 
 // makeFile makes a file of n random bytes.
@@ -120,10 +109,7 @@ func makeFile(ctx context.Context, name string, n int64) error {
 // compare measures both sides over one protocol.
 func (b *bench) compare(ctx context.Context, r *report, p *protocolReport) error {
 	for _, side := range sides {
-		b.progress.show("warming up", p.Protocol, side)
-		if err := b.begin(ctx, side, p.Protocol); err != nil {
-			return err
-		}
+		b.progress.show("warming up, " + p.Protocol)
 		if _, err := b.turn(side, p.Protocol, warmUp); err != nil {
 			return err
 		}
@@ -132,7 +118,7 @@ func (b *bench) compare(ctx context.Context, r *report, p *protocolReport) error
 		var both [2]turn
 		for i := range sides {
 			i = (i + round) % 2
-			b.progress.show(fmt.Sprintf("round %d of %d", round+1, rounds), p.Protocol, sides[i])
+			b.progress.show(fmt.Sprintf("round %d of %d, %s, %s", round+1, rounds, p.Protocol, sides[i]))
 			var err error
 			if both[i], err = b.turn(sides[i], p.Protocol, b.options.time/rounds); err != nil {
 				return err
@@ -144,17 +130,6 @@ func (b *bench) compare(ctx context.Context, r *report, p *protocolReport) error
 	return ctx.Err()
 }
 
-// begin makes the client's connections, as soon as the server has its certificate.
-func (b *bench) begin(ctx context.Context, side, protocol string) error {
-	for deadline := time.Now().Add(patience); ; {
-		_, err := b.turn(side, protocol, 0)
-		if err == nil || ctx.Err() != nil || time.Now().After(deadline) {
-			return errors.Join(err, ctx.Err())
-		}
-		time.Sleep(50 * time.Millisecond)
-	}
-}
-
 // A turn is what was measured of one side at one time.
 type turn struct {
 	used usage
@@ -163,6 +138,7 @@ type turn struct {
 
 // turn has the client download from one side for so long.
 func (b *bench) turn(side, protocol string, duration time.Duration) (t turn, err error) {
+	defer b.progress.turn()
 	s := b.servers[side]
 	before, err := s.usage()
 	if err != nil {
@@ -171,9 +147,10 @@ func (b *bench) turn(side, protocol string, duration time.Duration) (t turn, err
 	t.got, err = ask[download](b.client, order{
 		Address: s.address, Root: s.root, Protocol: protocol, File: b.file,
 		Connections: b.options.connections, Time: duration,
-	})
+	}, 0)
 	if err != nil {
-		return t, err
+		// If the server has ended, its log says why.
+		return t, fmt.Errorf("downloading from the %s: %w\n%s", s.name, err, s.log.text())
 	}
 	after, err := s.usage()
 	if err != nil {

@@ -12,24 +12,31 @@ import (
 // A progress is a line on a terminal that says how long it may still take.
 type progress struct {
 	to    io.Writer // nil if nobody looks
-	total time.Duration
-	begun time.Time
+	turns int       // that are left
+	left  time.Duration
+	begun time.Time // of the turn
 }
 
 func newProgress(to io.Writer, o *options) *progress {
-	p := &progress{total: time.Duration(len(o.protocols)) * 2 * (o.time + warmUp), begun: time.Now()}
+	n := len(o.protocols) * len(sides)
+	p := &progress{turns: n * (rounds + 1), left: time.Duration(n) * (o.time + warmUp), begun: time.Now()}
 	if f, ok := to.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
 		p.to = f
 	}
 	return p
 }
 
-func (p *progress) show(what, protocol, side string) {
-	if p.to == nil {
-		return
+func (p *progress) show(what string) {
+	if p.to != nil {
+		fmt.Fprintf(p.to, "\r\x1b[K%s: about %v left", what, p.left.Round(time.Second))
 	}
-	left := max(0, p.total-time.Since(p.begun)).Round(time.Second)
-	fmt.Fprintf(p.to, "\r\x1b[K%s, %s, %s: about %v left", protocol, what, side, left)
+}
+
+// turn notes that a turn is over. The others take as long at least.
+func (p *progress) turn() {
+	p.turns--
+	p.left = max(p.left*time.Duration(p.turns)/time.Duration(p.turns+1), time.Since(p.begun)*time.Duration(p.turns))
+	p.begun = time.Now()
 }
 
 // end removes the line.

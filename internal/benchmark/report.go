@@ -2,7 +2,6 @@ package benchmark
 
 import (
 	"fmt"
-	"math"
 	"slices"
 	"strings"
 	"time"
@@ -21,13 +20,14 @@ type report struct {
 
 // A protocolReport has what was measured over one protocol.
 type protocolReport struct {
-	Protocol string    `json:"protocol"`
-	Rounds   int       `json:"rounds"` // that are complete
-	Rows     []row     `json:"rows"`
-	outcome  outcome   // what the rounds say
-	saved    float64   // CPU time, as a part of stock's, in the median of the rounds
-	slower   float64   // throughput that is lost in each round, as such a part; 0 if not
-	turns    [][2]turn // of each round: stock, ktls
+	Protocol string  `json:"protocol"`
+	Rounds   int     `json:"rounds"` // that are complete
+	Rows     []row   `json:"rows"`
+	outcome  outcome // what the rounds say
+	saved    float64 // CPU time, as a part of stock's, in the median of the rounds
+	slower   float64 // throughput that is lost in each round, as such a part; 0 if not
+	// measured has the values of each round, in the order of values: stock, ktls.
+	measured [][][2]float64
 }
 
 // A row compares the sides in one respect.
@@ -36,7 +36,7 @@ type row struct {
 	Unit  string `json:"unit"`
 	Stock spread `json:"stock"`
 	KTLS  spread `json:"ktls"`
-	// Ratio is that of ktls to stock in each round.
+	// Ratio is that of ktls to stock in each round. It is zero if stock has a zero.
 	Ratio spread `json:"ratio"`
 }
 
@@ -101,19 +101,27 @@ func (r *report) protocol(name string) *protocolReport {
 
 // add adds a round, and evaluates all.
 func (p *protocolReport) add(stock, ktls turn) {
-	p.turns = append(p.turns, [2]turn{stock, ktls})
-	p.Rounds = len(p.turns)
-	p.Rows = p.Rows[:0]
+	var round [][2]float64
 	for _, v := range values {
+		round = append(round, [2]float64{v.of(stock), v.of(ktls)})
+	}
+	p.measured = append(p.measured, round)
+	p.Rounds = len(p.measured)
+	p.Rows = p.Rows[:0]
+	for i, v := range values {
 		var sides [2][]float64
 		var ratios []float64
-		for _, both := range p.turns {
-			for i, t := range both {
-				sides[i] = append(sides[i], v.of(t))
+		for _, round := range p.measured {
+			sides[0], sides[1] = append(sides[0], round[i][0]), append(sides[1], round[i][1])
+			if round[i][0] != 0 {
+				ratios = append(ratios, round[i][1]/round[i][0])
 			}
-			ratios = append(ratios, v.of(both[1])/v.of(both[0]))
 		}
-		p.Rows = append(p.Rows, row{v.name, v.unit, spreadOf(sides[0]), spreadOf(sides[1]), spreadOf(ratios)})
+		r := row{Name: v.name, Unit: v.unit, Stock: spreadOf(sides[0]), KTLS: spreadOf(sides[1])}
+		if len(ratios) == p.Rounds {
+			r.Ratio = spreadOf(ratios)
+		}
+		p.Rows = append(p.Rows, r)
 	}
 	p.judge(p.Rows[rowCPU].Ratio, p.Rows[rowThroughput].Ratio)
 }
@@ -128,6 +136,9 @@ const (
 	costs                       // each round took more CPU time
 )
 
+// least is what a verdict needs at least: a part of the CPU time of stock.
+const least = 0.01
+
 // judge decides by the ratios of CPU time and of throughput. Five rounds that agree by
 // chance are one case of 16.
 func (p *protocolReport) judge(cpu, throughput spread) {
@@ -135,66 +146,60 @@ func (p *protocolReport) judge(cpu, throughput spread) {
 	switch {
 	case p.Rounds < rounds:
 		p.outcome = unknown
-	case cpu.Most < 1:
+	case cpu.Most < 1 && p.saved >= least:
 		p.outcome = pays
-	case cpu.Least > 1:
+	case cpu.Least > 1 && p.saved <= -least:
 		p.outcome = costs
 	default:
 		p.outcome = noDifference
 	}
-	if throughput.Most < 1 {
+	if throughput.Most < 1-least {
 		p.slower = 1 - throughput.Median
 	}
 }
 
 // judge writes the verdict on all protocols.
 func (r *report) judge() {
-	of := func(o outcome, text func(*protocolReport) string) (texts []string) {
-		for _, p := range slices.Backward(r.Protocols) {
-			if p.outcome == o {
-				texts = append(texts, text(p))
-			}
-		}
-		return texts
-	}
-	name := func(p *protocolReport) string { return "over " + p.Protocol }
-	saved := of(pays, func(p *protocolReport) string {
-		text := fmt.Sprintf("%s less CPU time over %s", percent(p.saved), p.Protocol)
-		if p.slower > 0 {
-			text += fmt.Sprintf(" (with %s less throughput)", percent(p.slower))
-		}
-		return text
-	})
-	same, more, few := of(noDifference, name), of(costs, name), of(unknown, name)
-	all := len(r.Protocols)
 	var parts []string
-	if len(saved) > 0 {
-		parts = append(parts, "pays here: "+strings.Join(saved, ", "))
-	}
-	if len(same) > 0 {
-		parts = append(parts, "makes no difference here"+unlessAll(same, all)+" (within the spread)")
-	}
-	if len(more) > 0 {
-		text := "does not pay here" + unlessAll(more, all)
-		if len(more) == all {
-			text += ": leave it out"
+	say := func(o outcome, text string) {
+		var names []string
+		alike := true // the protocols need not be named
+		for _, p := range slices.Backward(r.Protocols) {
+			if p.outcome != o {
+				alike = false
+				continue
+			}
+			name := "over " + p.Protocol
+			if o == pays {
+				name = percent(p.saved) + " less CPU time " + name
+			}
+			if p.slower > 0 && o != unknown {
+				name += " (with " + percent(p.slower) + " less throughput)"
+			}
+			names = append(names, name)
+			alike = alike && o != pays && p.slower == 0
 		}
-		parts = append(parts, text)
+		switch {
+		case o == pays && len(names) > 0:
+			text += ": " + strings.Join(names, ", ")
+		case len(names) > 0 && !alike:
+			text += " " + strings.Join(names, " and ")
+		}
+		if len(names) > 0 {
+			parts = append(parts, text)
+		}
 	}
-	if len(few) > 0 || all == 0 {
-		parts = append(parts, "too few rounds for a verdict"+unlessAll(few, all))
+	say(pays, "pays here")
+	say(noDifference, "makes no difference here (within the spread)")
+	say(costs, "does not pay here")
+	say(unknown, "too few rounds for a verdict")
+	if len(parts) == 0 {
+		parts = append(parts, "nothing was measured")
 	}
 	r.Verdict = strings.Join(parts, "; ")
-}
-
-// unlessAll names protocols, unless they are all.
-func unlessAll(names []string, all int) string {
-	if len(names) == all {
-		return ""
+	if r.Verdict == "does not pay here" {
+		r.Verdict += ": leave it out"
 	}
-	return " " + strings.Join(names, " and ")
 }
 
-func percent(part float64) string {
-	return fmt.Sprintf("%.0f %%", math.Max(1, 100*part))
-}
+func percent(part float64) string { return fmt.Sprintf("%.0f %%", 100*part) }

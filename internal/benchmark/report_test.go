@@ -26,6 +26,8 @@ func TestVerdict(t *testing.T) {
 	better := [][4]float64{{1, .6, 2, 2}, {1, .7, 2, 1}, {1, .9, 2, 3}, {2, 1.4, 2, 2}, {1, .75, 2, 2}}
 	slower := [][4]float64{{1, .6, 1, 2}, {1, .7, 1, 2}, {1, .9, 1, 2}, {2, 1.4, 1, 2}, {1, .75, 1, 2}}
 	either := [][4]float64{{1, .6, 2, 2}, {1, .7, 2, 1}, {1, 1.1, 2, 3}, {2, 1.4, 2, 2}, {1, .75, 2, 2}}
+	barely := [][4]float64{{1, .999, 2, 2}, {1, .999, 2, 1}, {1, .98, 2, 3}, {1, .995, 2, 2}, {1, .999, 2, 2}}
+	lost := [][4]float64{{1, .6, 1, 2}, {1, 1.1, 1, 2}, {1, 1, 1, 2}, {1, 1, 1, 2}, {1, 1, 1, 2}}
 	worse := [][4]float64{{1, 1.2, 2, 2}, {1, 1.3, 2, 1}, {1, 1.1, 2, 3}, {2, 2.2, 2, 2}, {1, 1.01, 2, 2}}
 	for _, tt := range []struct {
 		http1, http2 [][4]float64
@@ -33,13 +35,17 @@ func TestVerdict(t *testing.T) {
 	}{
 		{better, better, "pays here: 30 % less CPU time over HTTP/2, 30 % less CPU time over HTTP/1.1"},
 		{slower, better, "pays here: 30 % less CPU time over HTTP/2, 30 % less CPU time over HTTP/1.1 (with 50 % less throughput)"},
-		{either, better, "pays here: 30 % less CPU time over HTTP/2; makes no difference here over HTTP/1.1 (within the spread)"},
+		{either, better, "pays here: 30 % less CPU time over HTTP/2; makes no difference here (within the spread) over HTTP/1.1"},
 		{either, either, "makes no difference here (within the spread)"},
+		{barely, barely, "makes no difference here (within the spread)"},
+		{lost, either, "makes no difference here (within the spread) over HTTP/2 and over HTTP/1.1 (with 50 % less throughput)"},
 		{worse, worse, "does not pay here: leave it out"},
+		{worse, nil, "does not pay here: leave it out"},
 		{worse, better, "pays here: 30 % less CPU time over HTTP/2; does not pay here over HTTP/1.1"},
-		{worse, either, "makes no difference here over HTTP/2 (within the spread); does not pay here over HTTP/1.1"},
+		{worse, either, "makes no difference here (within the spread) over HTTP/2; does not pay here over HTTP/1.1"},
 		{better, better[:4], "pays here: 30 % less CPU time over HTTP/1.1; too few rounds for a verdict over HTTP/2"},
 		{better[:1], nil, "too few rounds for a verdict"},
+		{nil, nil, "nothing was measured"},
 	} {
 		r := newReport(&options{})
 		for _, p := range []struct {
@@ -107,6 +113,24 @@ first byte, 99th percentile, ms   40.0 (40.0 to 40.0)     40.0 (40.0 to 40.0)   
 	}
 }
 
+// A value that is zero, as the shortest times are where the kernel counts in ticks, harms
+// no form. Calls that are not counted have no line.
+func TestZeros(t *testing.T) {
+	r := newReport(&options{})
+	p := r.protocol(http1)
+	for range rounds {
+		stock, ktls := turns(1, 1, 1, 1)
+		stock.used.User, ktls.used.User, stock.used.Calls, ktls.used.Calls = 0, time.Second, 0, 0
+		p.add(stock, ktls)
+	}
+	var text, object strings.Builder
+	testutil.Must(t, r.writeText(&text))
+	testutil.Must(t, r.writeJSON(&object))
+	if s := text.String(); strings.Contains(s, "Inf") || strings.Contains(s, "NaN") || strings.Contains(s, "sends") || !strings.Contains(s, "user space") {
+		t.Error(s)
+	}
+}
+
 // What a user gets wrong is named, with what to do.
 func TestOptions(t *testing.T) {
 	small := testutil.TempFile(t, []byte("small"))
@@ -125,7 +149,7 @@ func TestOptions(t *testing.T) {
 		{nil, "10EB", "default", "--size is too large"},
 		{func(o *options) { o.file = small }, "64MiB", "default", "--file: " + small + " has 5 bytes; it must have 128KiB at least"},
 		{func(o *options) { o.file = t.TempDir() }, "64MiB", "default", "--file: "},
-		{func(o *options) { o.file = small + "x" }, "64MiB", "default", "--file: stat "},
+		{func(o *options) { o.file = small + "x" }, "64MiB", "default", "--file: open "},
 		{func(o *options) { o.time = 0 }, "64MiB", "default", "--time must be between 1s and 1h: 0s"},
 		{func(o *options) { o.connections = 0 }, "64MiB", "default", "--connections must be between 1 and 1000: 0"},
 		{nil, "64MiB", "rot13", `--cipher must be default, aes128, aes256 or chacha20: "rot13"`},

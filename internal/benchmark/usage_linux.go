@@ -5,10 +5,12 @@ import (
 
 	"github.com/prometheus/procfs"
 	"golang.org/x/sys/unix"
+
+	"github.com/caddy-ktls/caddy-ktls/ktls"
 )
 
-// processUsage returns what the kernel knows of this process: its CPU time, and its
-// system calls that read or write (proc_pid_io(5)).
+// processUsage returns the CPU time of this process, and its system calls that read, write
+// or send (proc_pid_io(5)), or 0 if they are not known.
 func processUsage() (u usage, err error) {
 	var r unix.Rusage
 	if err := unix.Getrusage(unix.RUSAGE_SELF, &r); err != nil {
@@ -18,12 +20,13 @@ func processUsage() (u usage, err error) {
 	if err != nil {
 		return u, err
 	}
-	io, err := self.IO()
-	if err != nil {
-		return u, err
-	}
 	u.User, u.Kernel = time.Duration(r.Utime.Nano()), time.Duration(r.Stime.Nano())
-	u.Calls = int64(io.SyscR + io.SyscW)
+	// Some kernels don't count them (CONFIG_TASK_IO_ACCOUNTING).
+	if io, err := self.IO(); err == nil {
+		// A sendfile is a read and a write there, and a sendmsg is neither.
+		calls := ktls.CountedSystemCalls()
+		u.Calls = int64(io.SyscR+io.SyscW) + calls.Sendmsg - calls.Sendfile
+	}
 	return u, nil
 }
 

@@ -29,6 +29,9 @@ func (r *report) writeText(w io.Writer) error {
 	var text strings.Builder
 	fmt.Fprintf(&text, "%s\n%s\n", r.what(), r.Machine.text())
 	for _, p := range r.Protocols {
+		if p.Rounds == 0 {
+			continue
+		}
 		fmt.Fprintln(&text)
 		table := tabwriter.NewWriter(&text, 0, 0, 2, ' ', 0)
 		for _, cells := range p.table() {
@@ -48,6 +51,9 @@ func (r *report) writeMarkdown(w io.Writer) error {
 	var text strings.Builder
 	fmt.Fprintf(&text, "**caddy ktls bench: %s**\n\n%s\n\n%s\n", r.Verdict, r.what(), r.Machine.text())
 	for _, p := range r.Protocols {
+		if p.Rounds == 0 {
+			continue
+		}
 		fmt.Fprintln(&text)
 		for i, cells := range p.table() {
 			fmt.Fprintf(&text, "| %s |\n", strings.Join(cells, " | "))
@@ -71,13 +77,17 @@ func (r *report) what() string {
 	if r.Connections == 1 {
 		connections = "connection"
 	}
-	return fmt.Sprintf("%s, %d %s, %s", file, r.Connections, connections, cmp.Or(r.TLS, "no response"))
+	what := fmt.Sprintf("%s, %d %s", file, r.Connections, connections)
+	if r.TLS != "" {
+		what += ", " + r.TLS
+	}
+	return what
 }
 
 func (m *machine) text() string {
 	aes := strings.Join(m.AES, " ")
 	return fmt.Sprintf("%s, %d processors (%s), features: %s; Linux %s; Caddy %s, %s, ktls %s; %s",
-		cmp.Or(m.CPU, "unknown processor"), m.CPUs, m.Arch, cmp.Or(aes, "none for AES"), m.Kernel, m.Caddy, m.Go, m.Module, m.Date)
+		cmp.Or(m.CPU, "a processor"), m.CPUs, m.Arch, cmp.Or(aes, "none for AES"), m.Kernel, m.Caddy, m.Go, m.Module, m.Date)
 }
 
 // table returns the lines of a table, the first of which has the titles.
@@ -88,7 +98,14 @@ func (p *protocolReport) table() [][]string {
 	}
 	lines := [][]string{{title, "stock", "ktls", "ktls to stock"}}
 	for _, r := range p.Rows {
-		lines = append(lines, []string{r.Name + ", " + r.Unit, r.Stock.text(), r.KTLS.text(), "×" + r.Ratio.text()})
+		if r.Stock.Most == 0 && r.KTLS.Most == 0 {
+			continue // the kernel does not count it
+		}
+		ratio := ""
+		if r.Ratio.Most > 0 {
+			ratio = "×" + r.Ratio.text()
+		}
+		lines = append(lines, []string{r.Name + ", " + r.Unit, r.Stock.text(), r.KTLS.text(), ratio})
 	}
 	return lines
 }

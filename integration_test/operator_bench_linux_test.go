@@ -76,7 +76,7 @@ func (b benched) start(t *testing.T, args ...string) (p *harness.Process, log ha
 			t.Fatalf("it has ended:\n%s", log.Tail())
 		default:
 		}
-		names, err := filepath.Glob(filepath.Join(b.temp, "*", "storage *", "certificates", "local", "localhost", "localhost.crt"))
+		names, err := filepath.Glob(filepath.Join(b.temp, "*", "storage-*", "certificates", "local", "localhost", "localhost.crt"))
 		if len(names) != 2 {
 			return fmt.Errorf("they have %v, %w", names, err)
 		}
@@ -118,7 +118,9 @@ type benchReport struct {
 
 type benchSpread struct{ Median, Least, Most float64 }
 
-func (s benchSpread) ok() bool { return 0 < s.Least && s.Least <= s.Median && s.Median <= s.Most }
+func (s benchSpread) ok(some bool) bool {
+	return 0 <= s.Least && (s.Least > 0 || !some) && s.Least <= s.Median && s.Median <= s.Most
+}
 
 // `caddy ktls bench` measures both protocols, by the kernel, and leaves nothing behind.
 // Its figures mean nothing here, but its form does.
@@ -151,7 +153,9 @@ func TestBench(t *testing.T) {
 			t.Fatalf("%+v", p)
 		}
 		for _, row := range p.Rows {
-			if !row.Stock.ok() || !row.KTLS.ok() || !row.Ratio.ok() {
+			// Kernels that count in ticks may find none.
+			some := !strings.HasPrefix(row.Name, "CPU time in ")
+			if !row.Stock.ok(some) || !row.KTLS.ok(some) || !row.Ratio.ok(some) {
 				t.Errorf("%s: %+v", name, row)
 			}
 		}
@@ -186,22 +190,46 @@ func TestBenchOwnFile(t *testing.T) {
 	testutil.SameBody(t, []byte(testutil.ReadFile(t, name)), own.Content)
 }
 
-// Ctrl-C prints what there is. The signal goes to all processes of a terminal.
+// Ctrl-C prints what there is. It goes to all processes of a terminal, other signals to
+// the command alone.
 func TestBenchInterrupted(t *testing.T) {
+	harness.OnKernel(t, "6.12")
+	harness.RequireKernelTLS(t)
+	for _, signal := range []syscall.Signal{syscall.SIGINT, syscall.SIGHUP} {
+		t.Run(signal.String(), func(t *testing.T) {
+			b := newBenched(t)
+			p, log := b.start(t, "--time", "1h", "--size", "1MiB")
+			if signal == syscall.SIGINT {
+				for _, part := range b.parts(t) {
+					testutil.Must(t, part.Signal(signal))
+				}
+			}
+			p.Signal(t, signal)
+			p.WaitExit(t)
+			if text := log.Tail(); !strings.Contains(text, "\ntoo few rounds for a verdict\n") || strings.Contains(text, "has ended") {
+				t.Errorf("it prints:\n%s", text)
+			}
+			if code := p.ExitCode(); code != 128+int(syscall.SIGINT) {
+				t.Errorf("exit code %d", code)
+			}
+			b.wantNothingLeft(t)
+		})
+	}
+}
+
+// Parts that answer nothing any more do not hold up the end.
+func TestBenchPartsHang(t *testing.T) {
 	harness.OnKernel(t, "6.12")
 	harness.RequireKernelTLS(t)
 	b := newBenched(t)
 	p, log := b.start(t, "--time", "1h", "--size", "1MiB")
 	for _, part := range b.parts(t) {
-		testutil.Must(t, part.Signal(os.Interrupt))
+		testutil.Must(t, part.Signal(syscall.SIGSTOP))
 	}
-	p.Signal(t, os.Interrupt)
+	p.Signal(t, syscall.SIGTERM)
 	p.WaitExit(t)
-	if text := log.Tail(); !strings.Contains(text, "\ntoo few rounds for a verdict\n") || strings.Contains(text, "has ended") {
-		t.Errorf("it prints:\n%s", text)
-	}
-	if code := p.ExitCode(); code != 128+int(syscall.SIGINT) {
-		t.Errorf("exit code %d", code)
+	if !strings.Contains(log.Tail(), "\ntoo few rounds for a verdict\n") {
+		t.Errorf("it prints:\n%s", log.Tail())
 	}
 	b.wantNothingLeft(t)
 }
@@ -231,9 +259,9 @@ func TestBenchPartDies(t *testing.T) {
 	harness.RequireKernelTLS(t)
 	b := newBenched(t)
 	p, log := b.start(t, "--time", "1h", "--size", "1MiB")
-	testutil.Must(t, b.parts(t)[0].Kill())
+	testutil.Must(t, b.parts(t)[0].Kill()) // whichever it is
 	p.WaitExit(t)
-	if text := log.Tail(); p.ExitCode() != 1 || !strings.Contains(text, "has ended: ") {
+	if text := log.Tail(); p.ExitCode() != 1 || !strings.Contains(text, " has ended: ") && !strings.Contains(text, "downloading from the server ") {
 		t.Errorf("exit code %d:\n%s", p.ExitCode(), text)
 	}
 	b.wantNothingLeft(t)
