@@ -3,6 +3,8 @@ package repo_test
 import (
 	"archive/zip"
 	"bytes"
+	"cmp"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -43,26 +45,25 @@ func TestXcaddy(t *testing.T) {
 
 	for _, test := range []struct {
 		name, page, command string
-		release             string
-		want                string // the version in the list of Caddy's modules
+		version             string // in the list of Caddy's modules, "" for that of the release
 	}{
-		// That version will never be released, so no module cache has another one of it.
-		{"release", "README.md", "xcaddy build --with " + thisModule, "v0.1.0-test", "v0.1.0-test"},
+		{"release", "README.md", "xcaddy build --with " + thisModule, ""},
 		// Go's version of a module that a replacement alone provides.
-		{"checkout", "docs/install.md", "xcaddy build --with " + thisModule + "=.", "", "v0.0.0-00010101000000-000000000000"},
+		{"checkout", "docs/install.md", "xcaddy build --with " + thisModule + "=.", "v0.0.0-00010101000000-000000000000"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			if !strings.Contains(testutil.ReadFile(t, test.page), test.command) {
 				t.Errorf("%s does not have the command %s", test.page, test.command)
 			}
-			t.Setenv("GOPROXY", "file://"+publish(t, test.release)+","+proxies)
+			folder, version := publish(t, test.version == "")
+			t.Setenv("GOPROXY", "file://"+folder+","+proxies)
 			caddy := filepath.Join(t.TempDir(), "caddy.exe")
 			args := append(strings.Fields(test.command), "--output", caddy)
 			output(t, exec.CommandContext(t.Context(), args[0], args[1:]...))
 
 			modules := strings.Split(output(t, exec.CommandContext(t.Context(), caddy, "list-modules", "--versions")), "\n")
 			for _, name := range []string{"caddy.listeners.ktls", "http.handlers.ktls"} {
-				if want := name + " " + test.want; !slices.Contains(modules, want) {
+				if want := name + " " + cmp.Or(test.version, version); !slices.Contains(modules, want) {
 					t.Errorf("caddy list-modules --versions does not list %s, but\n%s", want, strings.Join(modules, "\n"))
 				}
 			}
@@ -70,22 +71,45 @@ func TestXcaddy(t *testing.T) {
 	}
 }
 
-// publish makes a folder that Go takes for a proxy, and returns its name. The proxy knows
-// of one version of this module, which is this tree, or of none.
-func publish(t testing.TB, version string) string {
+// publish makes a folder that Go takes for a proxy. The proxy knows of one version of this
+// module, which is this tree, or of none.
+func publish(t testing.TB, released bool) (folder, version string) {
 	t.Helper()
-	folder := t.TempDir()
+	folder = t.TempDir()
 	at := filepath.Join(folder, filepath.FromSlash(thisModule), "@v")
 	testutil.Must(t, os.MkdirAll(at, 0o755))
 	write := func(name, content string) { testutil.WriteFile(t, filepath.Join(at, name), []byte(content)) }
-	write("list", version)
-	if version == "" {
-		return folder
+	if !released {
+		write("list", "")
+		return folder, ""
 	}
-	write(version+".info", fmt.Sprintf(`{"Version": %q}`, version))
-	write(version+".mod", testutil.ReadFile(t, "go.mod"))
+	files := releasedFiles(t)
+	sum := sha256.New()
+	for _, name := range files {
+		_, _ = io.WriteString(sum, name+testutil.ReadFile(t, name))
+	}
+	// Go keeps what it knows of a version, also when the module cache has lost it. So each
+	// tree has another version, and none is one that will be released.
+	version = fmt.Sprintf("v0.1.0-test.x%x", sum.Sum(nil)[:6])
 	var archive bytes.Buffer
 	w := zip.NewWriter(&archive)
+	for _, name := range files {
+		file, err := w.Create(thisModule + "@" + version + "/" + filepath.ToSlash(name))
+		testutil.Must(t, err)
+		_, err = io.WriteString(file, testutil.ReadFile(t, name))
+		testutil.Must(t, err)
+	}
+	testutil.Must(t, w.Close())
+	write("list", version)
+	write(version+".info", fmt.Sprintf(`{"Version": %q}`, version))
+	write(version+".mod", testutil.ReadFile(t, "go.mod"))
+	write(version+".zip", archive.String())
+	return folder, version
+}
+
+// releasedFiles returns the names of the files of which a release of this module consists.
+func releasedFiles(t testing.TB) (names []string) {
+	t.Helper()
 	testutil.Must(t, filepath.WalkDir(".", func(name string, entry fs.DirEntry, err error) error {
 		switch {
 		case err != nil || name == ".":
@@ -96,19 +120,12 @@ func publish(t testing.TB, version string) string {
 			if noModule == nil || name[0] == '.' || name == "bin" || name == "site" {
 				return fs.SkipDir
 			}
-			return nil
-		case !entry.Type().IsRegular() || name[0] == '.':
-			return nil
+		case entry.Type().IsRegular() && name[0] != '.':
+			names = append(names, name)
 		}
-		file, err := w.Create(thisModule + "@" + version + "/" + filepath.ToSlash(name))
-		if err == nil {
-			_, err = io.WriteString(file, testutil.ReadFile(t, name))
-		}
-		return err
+		return nil
 	}))
-	testutil.Must(t, w.Close())
-	write(version+".zip", archive.String())
-	return folder
+	return names
 }
 
 // forget removes what the module cache has of this module.
