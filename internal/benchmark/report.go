@@ -194,7 +194,7 @@ func (r *report) judge() {
 	say(costs, "does not pay here")
 	say(unknown, "too few rounds for a verdict")
 	if len(parts) == 0 {
-		parts = append(parts, "nothing was measured")
+		parts = append(parts, "too few rounds for a verdict")
 	}
 	r.Verdict = strings.Join(parts, "; ")
 	if r.Verdict == "does not pay here" {

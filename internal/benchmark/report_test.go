@@ -45,7 +45,7 @@ func TestVerdict(t *testing.T) {
 		{worse, either, "makes no difference here (within the spread) over HTTP/2; does not pay here over HTTP/1.1"},
 		{better, better[:4], "pays here: 30 % less CPU time over HTTP/1.1; too few rounds for a verdict over HTTP/2"},
 		{better[:1], nil, "too few rounds for a verdict"},
-		{nil, nil, "nothing was measured"},
+		{nil, nil, "too few rounds for a verdict"},
 	} {
 		r := newReport(&options{})
 		for _, p := range []struct {
