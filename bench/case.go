@@ -146,6 +146,14 @@ func (c Case) major() int { return map[string]int{http1: 1, http2: 2}[c.Protocol
 // small bodies, most of whose cost is not for their bytes; else it is per KiB.
 func (c Case) perRequest() bool { return c.Size < switchSize }
 
+// costUnit is the unit of the counted cost of a transfer.
+func (c Case) costUnit() string {
+	if c.perRequest() {
+		return "instr/req"
+	}
+	return "instr/KiB"
+}
+
 // tlsCipher is the cipher that connections have, or an empty string.
 func (c Case) tlsCipher() string {
 	if c.Server == plain {

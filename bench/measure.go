@@ -92,11 +92,10 @@ func (b *bench) measureTransfer(ctx context.Context, s *server, step step, sampl
 	if err != nil {
 		return err
 	}
-	if step.perRequest() {
-		sample.Values["instr/req"] = each
-	} else {
-		sample.Values["instr/KiB"] = each * 1024
+	if !step.perRequest() {
+		each *= 1024
 	}
+	sample.Values[step.costUnit()] = each
 	return nil
 }
 

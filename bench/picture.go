@@ -58,12 +58,12 @@ func save(p *plot.Plot, width, height font.Length, name string) error {
 	return p.Save(width, height, name+".png")
 }
 
-// median returns the median of a case, or 0 if it was not measured.
-func (r *Results) median(c Case, unit string) float64 {
+// median returns the median of what a case costs, or 0 if it was not measured.
+func (r *Results) median(c Case) float64 {
 	var values []float64
 	for _, s := range r.Samples {
 		if s.Case == c {
-			if v, ok := s.Values[unit]; ok {
+			if v, ok := s.Values[c.costUnit()]; ok {
 				values = append(values, v)
 			}
 		}
@@ -109,9 +109,9 @@ func (r *Results) drawCosts(kernel string) (*plot.Plot, error) {
 	var names []string
 	for group, protocol := range r.Parameters.Protocols {
 		names = append(names, protocolTitles[protocol])
-		base := r.median(r.usualCase(kernel, protocol, size).on(stock), "instr/KiB")
+		base := r.median(r.usualCase(kernel, protocol, size).on(stock))
 		for i, server := range drawn {
-			v := r.median(r.usualCase(kernel, protocol, size).on(server), "instr/KiB")
+			v := r.median(r.usualCase(kernel, protocol, size).on(server))
 			if v == 0 {
 				return nil, fmt.Errorf("the picture needs %s over %s with bodies of 1 MiB", server, protocolTitles[protocol])
 			}
@@ -137,7 +137,7 @@ func (r *Results) drawCosts(kernel string) (*plot.Plot, error) {
 				p.Legend.Add(pictureTitles[server], bar)
 			}
 		}
-		if v := r.median(r.usualCase(kernel, protocol, size).on(floorSendfile), "instr/KiB"); v > 0 {
+		if v := r.median(r.usualCase(kernel, protocol, size).on(floorSendfile)); v > 0 {
 			line, err := plotter.NewLine(plotter.XYs{{X: float64(group) - 0.45, Y: v}, {X: float64(group) + 0.45, Y: v}})
 			if err != nil {
 				return nil, err
@@ -167,15 +167,11 @@ func (r *Results) drawRatios(kernel string) (*plot.Plot, error) {
 		for _, server := range []string{ktls, nginxKTLS} {
 			var points plotter.XYs
 			for x, size := range r.Parameters.Sizes {
-				unit := "instr/KiB"
-				if size < switchSize {
-					unit = "instr/req"
-				}
 				c := r.usualCase(kernel, protocol, size)
-				if r.median(c.on(stock), unit) == 0 {
+				if r.median(c.on(stock)) == 0 {
 					c.Connections = 1
 				}
-				base, v := r.median(c.on(stock), unit), r.median(c.on(server), unit)
+				base, v := r.median(c.on(stock)), r.median(c.on(server))
 				if base > 0 && v > 0 {
 					points = append(points, plotter.XY{X: float64(x), Y: v / base})
 				}

@@ -14,18 +14,14 @@ func pictured() *Results {
 	for _, protocol := range allProtocols {
 		for i, server := range []string{stock, ktls, nginx, nginxKTLS, floorSendfile} {
 			for _, size := range r.Parameters.Sizes {
-				unit := "instr/KiB"
-				if size < switchSize {
-					unit = "instr/req"
-				}
-				if size < switchSize && server == floorSendfile {
+				c := r.usualCase(kernel, protocol, size)
+				if c.perRequest() && server == floorSendfile {
 					continue
 				}
-				c := r.usualCase(kernel, protocol, size)
 				if size >= 16<<20 {
 					c.Connections = 1
 				}
-				r.Samples = append(r.Samples, Sample{Case: c.on(server), Values: map[string]float64{unit: float64(4000 * len(protocol) * (10 - i) / 50)}})
+				r.Samples = append(r.Samples, Sample{Case: c.on(server), Values: map[string]float64{c.costUnit(): float64(4000 * len(protocol) * (10 - i) / 50)}})
 			}
 		}
 	}

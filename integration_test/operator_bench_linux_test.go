@@ -61,12 +61,12 @@ func (b benched) wantNothingLeft(t *testing.T) {
 	}
 }
 
-// start starts the command, and waits until it measures.
-func (b benched) start(t *testing.T, args ...string) (p *harness.Process, log harness.Log) {
+// start starts the command, for long, and waits until it measures.
+func (b benched) start(t *testing.T) (p *harness.Process, log harness.Log) {
 	t.Helper()
 	self, err := os.Executable()
 	testutil.Must(t, err)
-	cmd := exec.Command(self, append([]string{"ktls", "bench"}, args...)...)
+	cmd := exec.Command(self, "ktls", "bench", "--time", "1h", "--size", "1MiB")
 	cmd.Env, cmd.Dir = b.Env, b.Dir
 	log = harness.Log(filepath.Join(t.TempDir(), "log"))
 	p = harness.StartProcess(t, cmd, string(log), nil)
@@ -196,7 +196,7 @@ func TestBenchInterrupted(t *testing.T) {
 	for _, signal := range []syscall.Signal{syscall.SIGINT, syscall.SIGHUP} {
 		t.Run(signal.String(), func(t *testing.T) {
 			b := newBenched(t)
-			p, log := b.start(t, "--time", "1h", "--size", "1MiB")
+			p, log := b.start(t)
 			if signal == syscall.SIGINT {
 				for _, part := range b.parts(t) {
 					testutil.Must(t, part.Signal(signal))
@@ -220,7 +220,7 @@ func TestBenchPartsHang(t *testing.T) {
 	harness.OnKernel(t, "6.12")
 	harness.RequireKernelTLS(t)
 	b := newBenched(t)
-	p, log := b.start(t, "--time", "1h", "--size", "1MiB")
+	p, log := b.start(t)
 	for _, part := range b.parts(t) {
 		testutil.Must(t, part.Signal(syscall.SIGSTOP))
 	}
@@ -237,7 +237,7 @@ func TestBenchKilled(t *testing.T) {
 	harness.OnKernel(t, "7.2")
 	harness.RequireKernelTLS(t)
 	b := newBenched(t)
-	p, _ := b.start(t, "--time", "1h", "--size", "1MiB")
+	p, _ := b.start(t)
 	if parts := b.parts(t); len(parts) != 3 {
 		t.Fatalf("%d processes, want 3", len(parts))
 	}
@@ -256,7 +256,7 @@ func TestBenchPartDies(t *testing.T) {
 	harness.OnKernel(t, "7.2")
 	harness.RequireKernelTLS(t)
 	b := newBenched(t)
-	p, log := b.start(t, "--time", "1h", "--size", "1MiB")
+	p, log := b.start(t)
 	testutil.Must(t, b.parts(t)[0].Kill()) // whichever it is
 	p.WaitExit(t)
 	if text := log.Tail(); p.ExitCode() != 1 || !strings.Contains(text, " has ended: ") && !strings.Contains(text, "downloading from the server ") {

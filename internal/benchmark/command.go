@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"os/signal"
 	"slices"
@@ -140,11 +141,14 @@ TLS 1.2. --markdown prints what may be pasted into an issue.`,
 
 // set sets what has to be looked at.
 func (o *options) set(size, cipherName string) error {
-	if n, err := humanize.ParseBytes(size); err != nil || n < fileserver.DefaultMinSize {
+	n, err := humanize.ParseBytes(size)
+	switch {
+	case err != nil || n < fileserver.DefaultMinSize:
 		return fmt.Errorf("--size must be at least 128KiB, for example 64MiB, and not %q: shorter bodies are sent as without the directive", size)
-	} else if o.size = int64(n); o.size < 0 {
+	case n > math.MaxInt64:
 		return fmt.Errorf("--size is too large: %q", size)
 	}
+	o.size = int64(n)
 	if o.file != "" {
 		f, err := os.Open(o.file)
 		if err != nil {
@@ -185,6 +189,7 @@ func measureAndWrite(cmd *cobra.Command, o *options, write func(*report, io.Writ
 	if err != nil && !interrupted {
 		return err
 	}
+	r.judge()
 	if err := write(r, cmd.OutOrStdout()); err != nil {
 		return err
 	}

@@ -99,7 +99,7 @@ func (r *report) protocol(name string) *protocolReport {
 	return p
 }
 
-// add adds a round, and evaluates all.
+// add adds a round.
 func (p *protocolReport) add(stock, ktls turn) {
 	var round [][2]float64
 	for _, v := range values {
@@ -107,7 +107,13 @@ func (p *protocolReport) add(stock, ktls turn) {
 	}
 	p.measured = append(p.measured, round)
 	p.Rounds = len(p.measured)
-	p.Rows = p.Rows[:0]
+}
+
+// evaluate makes the rows of what was measured, and decides on the outcome.
+func (p *protocolReport) evaluate() {
+	if p.Rounds == 0 {
+		return
+	}
 	for i, v := range values {
 		var sides [2][]float64
 		var ratios []float64
@@ -158,8 +164,11 @@ func (p *protocolReport) judge(cpu, throughput spread) {
 	}
 }
 
-// judge writes the verdict on all protocols.
+// judge evaluates what was measured, once, and writes the verdict on all protocols.
 func (r *report) judge() {
+	for _, p := range r.Protocols {
+		p.evaluate()
+	}
 	var parts []string
 	say := func(o outcome, text string) {
 		var names []string

@@ -74,6 +74,7 @@ func TestForms(t *testing.T) {
 	for _, x := range [][2]float64{{1, .5}, {2, 1.5}, {2, .5}} {
 		p.add(turns(x[0], x[1], 4, 2))
 	}
+	r.judge()
 	const what = `a file of 64 MiB, 8 connections, TLS 1.3 with A
 `
 	const where = `A Processor, 4 processors (amd64), features: aes vaes; Linux 6.12.1; Caddy v2.11.9, go1.26.8, ktls v0.1.0; 2026-01-02
@@ -123,6 +124,7 @@ func TestZeros(t *testing.T) {
 		stock.used.User, ktls.used.User, stock.used.Calls, ktls.used.Calls = 0, time.Second, 0, 0
 		p.add(stock, ktls)
 	}
+	r.judge()
 	var text, object strings.Builder
 	testutil.Must(t, r.writeText(&text))
 	testutil.Must(t, r.writeJSON(&object))

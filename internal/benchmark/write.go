@@ -17,7 +17,6 @@ the ratios within a round. CPU time is the server's alone. Client and server sha
 processors, so throughput is that of both together, and loopback has no network card.`
 
 func (r *report) writeJSON(w io.Writer) error {
-	r.judge()
 	encoder := json.NewEncoder(w)
 	encoder.SetEscapeHTML(false)
 	encoder.SetIndent("", "  ")
@@ -25,7 +24,6 @@ func (r *report) writeJSON(w io.Writer) error {
 }
 
 func (r *report) writeText(w io.Writer) error {
-	r.judge()
 	var text strings.Builder
 	fmt.Fprintf(&text, "%s\n%s\n", r.what(), r.Machine.text())
 	for _, p := range r.Protocols {
@@ -47,7 +45,6 @@ func (r *report) writeText(w io.Writer) error {
 }
 
 func (r *report) writeMarkdown(w io.Writer) error {
-	r.judge()
 	var text strings.Builder
 	fmt.Fprintf(&text, "**caddy ktls bench: %s**\n\n%s\n\n%s\n", r.Verdict, r.what(), r.Machine.text())
 	for _, p := range r.Protocols {
