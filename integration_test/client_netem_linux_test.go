@@ -52,6 +52,7 @@ func tcpCounter(t testing.TB, name string) int64 {
 // Whatever a network does with packets, bodies arrive whole.
 func TestNetem(t *testing.T) {
 	harness.OnKernel(t, "6.12")
+	harness.RequireRealKernel(t, "the machine's own kernel need not have these modules")
 	harness.RequireProgram(t, "tc")
 	for _, module := range []string{"sch_netem", "sch_tbf", "tcp_bbr"} {
 		if _, err := os.Stat("/sys/module/" + module); err != nil {
