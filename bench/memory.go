@@ -32,7 +32,11 @@ func (r *run) measureOutside(ctx context.Context, h *host, j job) error {
 	if err != nil {
 		return err
 	}
-	b, err := newBench(j, h.work, []int64{j.Parameters.MemoryBytes}, func(e event) { r.take(j, e) })
+	var sizes []int64
+	for _, s := range j.steps() {
+		sizes = append(sizes, s.Size)
+	}
+	b, err := newBench(j, h.work, sizes, func(e event) { r.take(j, e) })
 	if err != nil {
 		return err
 	}

@@ -26,8 +26,10 @@ type Parameters struct {
 	Connects int `json:"connects"`
 	// Idle is the number of connections of the workload idle.
 	Idle int `json:"idle"`
-	// Slow is the number of connections of the workload slow.
-	Slow int `json:"slow"`
+	// Slow is the number of connections of the workload slow, and SlowBytes how many
+	// bytes each of them gets in a second.
+	Slow      int   `json:"slow"`
+	SlowBytes int64 `json:"slow_bytes"`
 	// Seconds is how long a run in native mode is to take.
 	Seconds float64 `json:"seconds"`
 	// RunBytes is how many bytes of bodies a run in counted mode is to have.
@@ -35,9 +37,11 @@ type Parameters struct {
 	// ProxySizes are the sizes of bodies of the workload proxy.
 	ProxySizes []int64 `json:"proxy_sizes"`
 	// MemoryBytes is the length of each body of the workloads memory and
-	// proxy-memory, and MemoryRepetitions how often they are measured.
+	// proxy-memory with 16 connections, and MemoryRepetitions how often they are
+	// measured. MemoryConnections are the numbers of connections of memory.
 	MemoryBytes       int64 `json:"memory_bytes"`
 	MemoryRepetitions int   `json:"memory_repetitions"`
+	MemoryConnections []int `json:"memory_connections"`
 	// DiskFiles is how many files the workload disk downloads from a slow disk at once,
 	// and DiskBytes the length of each.
 	DiskFiles int   `json:"disk_files,omitempty"`
@@ -69,6 +73,7 @@ func defaults(mode string) Parameters {
 		Connects:    128,
 		Idle:        1000,
 		Slow:        50,
+		SlowBytes:   50_000,
 		Seconds:     3,
 		RunBytes:    16 << 20,
 		MaxBytes:    16 << 30,
@@ -80,7 +85,7 @@ func defaults(mode string) Parameters {
 	}
 	p.Kernels = allKernels
 	p.Repetitions, p.Idle, p.MaxBytes = 3, 200, 64<<20
-	p.MemoryBytes, p.MemoryRepetitions = 8<<20, 2
+	p.MemoryBytes, p.MemoryRepetitions, p.MemoryConnections = 8<<20, 2, []int{memoryConnections, 256}
 	p.DiskFiles, p.DiskBytes = 500, 1<<20
 	switch mode {
 	case "timed": // only a workload with its servers in turn can stand it
@@ -92,7 +97,7 @@ func defaults(mode string) Parameters {
 		p.Sizes, p.ProxySizes = []int64{1 << 10, 1 << 20, 4 << 20}, []int64{4 << 20}
 		p.Connections, p.Ciphers = []int{4}, p.Ciphers[:1]
 		p.Connects, p.RunBytes = 64, 8<<20
-		p.MemoryBytes, p.MemoryRepetitions = 4<<20, 2
+		p.MemoryBytes, p.MemoryConnections = 4<<20, p.MemoryConnections[:1]
 	}
 	return p
 }
@@ -106,7 +111,7 @@ func (p *Parameters) register(flags *flag.FlagSet) {
 		}
 		listVar(flags, &p.Kernels, "kernels", "kernels to boot", oneOf(allKernels))
 		sizeVar(flags, &p.RunBytes, "run-bytes", "`bytes` of bodies in a run")
-		sizeVar(flags, &p.MemoryBytes, "memory-bytes", "`size` of each body of the workloads memory and proxy-memory")
+		sizeVar(flags, &p.MemoryBytes, "memory-bytes", "`size` of each body of the workloads memory and proxy-memory, with 16 connections")
 		flags.IntVar(&p.MemoryRepetitions, "memory-repetitions", p.MemoryRepetitions, "how often the workloads memory and proxy-memory are measured")
 		flags.IntVar(&p.DiskFiles, "disk-files", p.DiskFiles, "files of the workload disk")
 		sizeVar(flags, &p.DiskBytes, "disk-bytes", "`size` of each file of the workload disk")
@@ -125,6 +130,7 @@ func (p *Parameters) register(flags *flag.FlagSet) {
 	flags.IntVar(&p.Repetitions, "repetitions", p.Repetitions, "how often each case is measured")
 	flags.IntVar(&p.Idle, "idle", p.Idle, "connections of the workload idle")
 	flags.IntVar(&p.Slow, "slow", p.Slow, "connections of the workload slow")
+	sizeVar(flags, &p.SlowBytes, "slow-bytes", "`bytes` that each connection of the workload slow gets in a second")
 	sizeVar(flags, &p.MaxBytes, "max-bytes", "leave out cases with several connections whose bodies are more `bytes` together")
 }
 

@@ -16,8 +16,6 @@ import (
 const (
 	slowDelay  = "20ms" // of each packet, so a round trip takes twice that
 	slowBegin  = "100mbit"
-	slowRate   = "400kbit"
-	slowBytes  = 400_000 / 8 // slowRate in bytes a second
 	slowPrefix = 1 << 20     // bytes that each client reads before
 	slowSize   = 100 << 20
 	slowSettle = 8 * time.Second // before and while it is measured
@@ -38,7 +36,7 @@ func (b *bench) measureSlow(ctx context.Context, s *server, step step, sample *S
 		return cantMeasure{err}
 	}
 	downloads := newDownloads(ctx, s, step.Case, b.roots)
-	err = slowDownloads(ctx, s, sample, network, downloads, before)
+	err = slowDownloads(ctx, s, sample, network, downloads, b.job.Parameters.SlowBytes, before)
 	downloads.stop()
 	if err := errors.Join(err, network.reset(context.WithoutCancel(ctx))); err != nil {
 		return err
@@ -47,11 +45,11 @@ func (b *bench) measureSlow(ctx context.Context, s *server, step step, sample *S
 }
 
 // slowDownloads measures downloads under way. before is the server's memory without them.
-func slowDownloads(ctx context.Context, s *server, sample *Sample, network shaping, downloads *downloads, before map[string]float64) error {
+func slowDownloads(ctx context.Context, s *server, sample *Sample, network shaping, downloads *downloads, rate int64, before map[string]float64) error {
 	if err := downloads.await(slowPrefix); err != nil {
 		return err
 	}
-	network.each = slowRate
+	network.each = fmt.Sprintf("%dbps", rate) // bytes, as tc(8) has it
 	if err := network.set(ctx); err != nil {
 		return err
 	}
@@ -71,8 +69,8 @@ func slowDownloads(ctx context.Context, s *server, sample *Sample, network shapi
 		return err
 	}
 	read, n := float64(downloads.bytes.Load()-bytes), float64(downloads.n)
-	if rate := read / time.Since(begin).Seconds() / n; rate < slowBytes/2 || rate > slowBytes*2 {
-		return fmt.Errorf("each client reads %.0f bytes a second, want %d", rate, slowBytes)
+	if got := read / time.Since(begin).Seconds() / n; got < float64(rate)/2 || got > float64(rate)*2 {
+		return fmt.Errorf("each client reads %.0f bytes a second, want %d", got, rate)
 	}
 	sockets, err := socketMemory(ctx, s.port)
 	if err != nil {

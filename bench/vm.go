@@ -125,5 +125,8 @@ func (p *Parameters) guestMemory() int {
 	if slices.Contains(p.Workloads, diskLoads) {
 		memory += 2 * p.DiskFiles * int(p.DiskBytes>>10) / 1024 // the disk and its cache
 	}
+	if slices.Contains(p.Workloads, slow) {
+		memory += 3 * p.Slow // the buffers of a connection's sockets, at both ends
+	}
 	return memory
 }
