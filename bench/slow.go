@@ -16,7 +16,7 @@ import (
 const (
 	slowDelay  = "20ms" // of each packet, so a round trip takes twice that
 	slowBegin  = "100mbit"
-	slowPrefix = 1 << 20     // bytes that each client reads before
+	slowPrefix = 1 << 20 // bytes that each client reads before
 	slowSize   = 100 << 20
 	slowSettle = 8 * time.Second // before and while it is measured
 )
