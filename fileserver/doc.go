@@ -66,7 +66,7 @@
 //     lock held.
 //   - writeDeadline.mu guards the timer of a response over HTTP/2. It is held while the
 //     server is told of a deadline, so the HTTP/2 server's locks are taken with it held.
-//   - handshake.once guards the result of the handshake. It is held while the handshake
+//   - handshake.mu guards the result of the handshake. It is held while the handshake
 //     runs, so ktls's locks are taken with it held, and the functions of ktls.Options and
 //     [Server].HandshakeFailed are called with it held. conn.goAway is held while GOAWAY
 //     is inserted.
