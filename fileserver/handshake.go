@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"io"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -53,12 +54,22 @@ func (c *conn) doHandshake() {
 		return
 	}
 	c.limitHandshake()
+	growStack()
 	if err := c.tls.Handshake(); err != nil {
 		h.err = c.handshakeFailed(err)
 	} else {
 		h.err = c.afterHandshake()
 	}
 	h.done.Store(true)
+}
+
+// growStack makes the goroutine's stack 16 KiB at once. A handshake takes so much anyway,
+// but Go would find that out in its depths, and copy many frames, twice.
+//
+//go:noinline
+func growStack() {
+	var frame [10 << 10]byte
+	runtime.KeepAlive(&frame)
 }
 
 func (c *conn) limitHandshake() {
