@@ -54,9 +54,13 @@ docs: ## write the documents of what tests find; takes an hour
 # What is built on package ktls, with the tests that offload by a fake kernel.
 FAKE := . ./fileserver ./integration_test
 
-long: ## run the tests' long forms, and compare over networks and from slow disks; takes a day
+long: ## run the tests' long forms, and all of the benchmark; takes a day
 	LONG=1 integration_test/run
 	cd bench && $(GO) run . counted -kernels 6.12 -workloads network,keep-alive,after-idle,disk,slow,distant $(BENCH)
+	CGO_ENABLED=0 $(GO) build -o bin/native/caddy ./cmd/caddy
+	cd bench && CGO_ENABLED=0 $(GO) build -o ../bin/native/bench .
+	integration_test/vm/run --timeout 3600 --add bin/native/caddy --add bin/native/bench -- /bench native \
+		-caddy /caddy -seconds 1 -repetitions 1 -connections 4 -sizes 1KiB,1MiB -proxy-sizes 1MiB -idle 20 -out /tmp/native
 
 race: ## run the tests with the race detector, but those of fake
 	env -u KTLS_REQUIRED $(GO) test -race -short $(filter-out $(shell $(GO) list $(FAKE)),$(shell $(GO) list ./...))

@@ -99,6 +99,7 @@ func startBench(ctx context.Context, j job, programs programs, dir string, repor
 		if err := s.choosePorts(j.Serve || j.Network); err != nil {
 			return nil, err
 		}
+		s.uncollected = j.uncollected()
 		if j.Parameters.proxies() && name != plain {
 			s.backend = b.servers[plain].port
 		}

@@ -20,18 +20,18 @@ type bound struct {
 }
 
 // bounds are above what was measured, which stands behind each, by more than
-// the noise: one garbage collection more or less changes instructions by a few
-// percent, and the memory traffic by ten and more.
+// the noise: from one boot to the next, instructions change by up to some percent, and
+// one garbage collection more or less changes the memory traffic by ten and more.
 var bounds = []bound{
 	{"HTTP/1.1, 4 MiB bodies", ktls, transfer, http1, 4 << 20, "instr/KiB", true, 1.05},                      // 0.92, 0.93
 	{"HTTP/2, 4 MiB bodies", ktls, transfer, http2, 4 << 20, "instr/KiB", true, 0.70},                        // 0.49
 	{"HTTP/2, 1 MiB bodies", ktls, transfer, http2, 1 << 20, "instr/KiB", true, 0.70},                        // 0.46
 	{"HTTP/2, 4 MiB bodies by reverse_proxy", ktls, proxy, http2, 4 << 20, "instr/KiB", true, 0.85},          // 0.62
 	{"HTTP/2, system calls", ktls, syscalls, http2, 4 << 20, "syscalls/MiB", false, 160},                     // 140
-	{"HTTP/1.1, 1 KiB, connection never offloaded", ktls, transfer, http1, 1 << 10, "instr/req", true, 1.10}, // 1.02, 1.03
+	{"HTTP/1.1, 1 KiB, connection never offloaded", ktls, transfer, http1, 1 << 10, "instr/req", true, 1.10}, // 1.05
 	{"HTTP/2, 1 KiB, connection never offloaded", ktls, transfer, http2, 1 << 10, "instr/req", true, 1.10},   // 0.86
-	{"HTTP/1.1, new connection with 1 KiB", ktls, connect, http1, 1 << 10, "instr/conn", true, 1.20},         // 1.08, 1.09
-	{"HTTP/2, new connection with 1 KiB", ktls, connect, http2, 1 << 10, "instr/conn", true, 1.20},           // 0.90 to 1.06
+	{"HTTP/1.1, new connection with 1 KiB", ktls, connect, http1, 1 << 10, "instr/conn", true, 1.08},         // 0.99, 1.00
+	{"HTTP/2, new connection with 1 KiB", ktls, connect, http2, 1 << 10, "instr/conn", true, 1.08},           // 0.99
 	{"HTTP/1.1, bytes across the border", ktls, syscalls, http1, 4 << 20, "border-B/B", false, 0.01},         // 0.0002
 	{"HTTP/2, bytes across the border", ktls, syscalls, http2, 4 << 20, "border-B/B", false, 0.01},           // 0.0009
 	{"HTTP/1.1, memory traffic", ktls, memory, http1, 0, "traffic-B/B", true, 1.10},                          // 0.57 to 0.77: 1.0 B/B

@@ -11,8 +11,8 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -197,35 +197,35 @@ func (l load) runFloor(ctx context.Context, s *server, site site) (loadResult, e
 		return loadResult{}, err
 	}
 	begun := time.Now()
-	var wait sync.WaitGroup
-	errs := make(chan error, l.Connections)
-	want := int64(l.requests/l.Connections) * l.Size
+	ended := make(chan error, l.Connections)
 	for range l.Connections {
-		wait.Go(func() {
-			conn, err := new(net.Dialer).DialContext(ctx, "tcp4", fmt.Sprintf("127.0.0.1:%d", s.port))
-			if err != nil {
-				errs <- err
-				return
-			}
-			defer conn.Close()
-			if _, err := conn.Write(append(order, '\n')); err != nil {
-				errs <- err
-				return
-			}
-			n, err := io.CopyBuffer(struct{ io.Writer }{io.Discard}, conn, make([]byte, 256<<10))
-			if least := want + want/(16<<10)*recordOverhead; err == nil && n < least {
-				err = fmt.Errorf("%d bytes have come, want %d at least", n, least)
-			}
-			errs <- err
-		})
+		go func() { ended <- l.discardFloor(ctx, s.port, order) }()
 	}
-	wait.Wait()
-	close(errs)
-	for err := range errs {
-		if err != nil {
-			text, _ := os.ReadFile(s.dir + "/log")
-			return loadResult{}, fmt.Errorf("%s: %w\n%s", s.name, err, strings.TrimSpace(string(text)))
-		}
+	var failed []error
+	for range l.Connections {
+		failed = append(failed, <-ended)
+	}
+	if err := errors.Join(failed...); err != nil {
+		text, _ := os.ReadFile(s.dir + "/log")
+		return loadResult{}, fmt.Errorf("%s: %w\n%s", s.name, err, strings.TrimSpace(string(text)))
 	}
 	return loadResult{succeeded: l.requests, bytes: int64(l.requests) * l.Size, duration: time.Since(begun)}, nil
+}
+
+// discardFloor reads what a floor sends on one connection.
+func (l load) discardFloor(ctx context.Context, port int, order []byte) error {
+	conn, err := new(net.Dialer).DialContext(ctx, "tcp4", fmt.Sprintf("127.0.0.1:%d", port))
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	if _, err := conn.Write(append(slices.Clone(order), '\n')); err != nil {
+		return err
+	}
+	n, err := io.CopyBuffer(struct{ io.Writer }{io.Discard}, conn, make([]byte, 256<<10))
+	want := int64(l.requests/l.Connections) * l.Size
+	if least := want + want/(16<<10)*recordOverhead; err == nil && n < least {
+		err = fmt.Errorf("%d bytes have come, want %d at least", n, least)
+	}
+	return err
 }

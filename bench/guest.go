@@ -21,6 +21,12 @@ type job struct {
 	Network bool `json:"network"`
 }
 
+// uncollected says that Go collects garbage between runs only. A collection takes tens of
+// millions of instructions. It would fall into one short run and not into another.
+func (j job) uncollected() bool {
+	return j.Parameters.Counted && !j.Parameters.Timed && !j.Serve && !j.Network
+}
+
 // The ports of a guest that serves: the control, through which the host reads
 // counters and ends it, and guestPorts of each server.
 const controlPort = 8400

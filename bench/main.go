@@ -19,7 +19,7 @@ const usage = `usage: bench native  [FLAG...]   measure on this machine's kernel
        bench check   [FLAG...]   count a little, and compare with bounds
        bench timed   [FLAG...]   take times in virtual machines, for the workload sequence
        bench report DIR...       write report.md and benchstat.txt anew, of runs merged
-       bench pictures DIR OUT    draw the pictures of a counted run into a folder
+       bench publish DIR...      write ../docs/benchmark.md, and pictures, from counted runs merged
        bench [FLAG...]           native if the kernel has TLS, else counted
 
 "bench native -help" and so on list the flags.
@@ -64,15 +64,8 @@ func command(ctx context.Context, arguments []string) error {
 			return errors.New("floor: the port is needed")
 		}
 		return runFloor(ctx, arguments[0])
-	case "pictures":
-		if len(arguments) != 2 {
-			return errors.New("pictures: the folder with the run and the one for pictures are needed")
-		}
-		r, err := readResults(arguments[:1])
-		if err != nil {
-			return err
-		}
-		return r.draw(arguments[1])
+	case "publish":
+		return publish(arguments, "../docs")
 	case "report":
 		return rewrite(arguments)
 	}

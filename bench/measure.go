@@ -38,18 +38,28 @@ func (b *bench) load(ctx context.Context, s *server, c Case, requests int, begin
 // A cost is what a load has cost the server.
 type cost struct {
 	loadResult
-	cpu float64 // nanoseconds, or instructions
+	cpu       float64 // nanoseconds, or instructions
+	allocated float64 // bytes of Go's heap that Caddy has allocated
 }
 
 func (b *bench) cost(ctx context.Context, s *server, c Case, requests int) (r cost, err error) {
 	if err := s.collectGarbage(ctx); err != nil {
 		return r, err
 	}
+	allocated, err := s.allocated(ctx)
+	if err != nil {
+		return r, err
+	}
 	var before, after float64
 	r.loadResult, err = b.load(ctx, s, c, requests,
 		func() (err error) { before, err = cpuTime(s.pids); return err },
 		func() (err error) { after, err = cpuTime(s.pids); return err })
+	if err != nil {
+		return r, err
+	}
 	r.cpu = after - before
+	r.allocated, err = s.allocated(ctx)
+	r.allocated -= allocated
 	return r, err
 }
 
@@ -61,6 +71,12 @@ func (b *bench) connectKey(c Case) Case {
 }
 
 func (b *bench) measureConnect(ctx context.Context, s *server, step step, sample *Sample) error {
+	if b.job.uncollected() && step.repetition == 1 {
+		// The first connections are not counted: their memory is new.
+		if _, err := b.cost(ctx, s, step.Case, step.Connections); err != nil {
+			return err
+		}
+	}
 	r, err := b.cost(ctx, s, step.Case, step.Connections)
 	if err != nil {
 		return err
@@ -69,6 +85,9 @@ func (b *bench) measureConnect(ctx context.Context, s *server, step step, sample
 	b.connectCost[step.Case] = append(b.connectCost[step.Case], each)
 	if b.job.Parameters.Counted {
 		sample.Values["instr/conn"] = each
+		if s.caddy() {
+			sample.Values["alloc-B/conn"] = r.allocated / float64(step.Connections)
+		}
 		return nil
 	}
 	sample.Values["cpu-us/conn"] = each / 1e3
@@ -96,6 +115,9 @@ func (b *bench) measureTransfer(ctx context.Context, s *server, step step, sampl
 		each *= 1024
 	}
 	sample.Values[step.costUnit()] = each
+	if s.caddy() {
+		sample.Values["alloc-B/req"] = r.allocated / float64(step.requests)
+	}
 	return nil
 }
 

@@ -32,11 +32,7 @@ func (r *run) measureOutside(ctx context.Context, h *host, j job) error {
 	if err != nil {
 		return err
 	}
-	var sizes []int64
-	for _, s := range j.steps() {
-		sizes = append(sizes, s.Size)
-	}
-	b, err := newBench(j, h.work, sizes, func(e event) { r.take(j, e) })
+	b, err := newBench(j, h.work, []int64{j.Parameters.MemoryBytes}, func(e event) { r.take(j, e) })
 	if err != nil {
 		return err
 	}

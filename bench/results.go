@@ -37,27 +37,24 @@ func (r *Results) note(format string, arguments ...any) {
 	}
 }
 
-// merge adds what another run of the same mode has found, of kernels that r
-// doesn't have.
+// merge adds what another run of the same mode has found, of cases that r doesn't have.
 func (r *Results) merge(other *Results) error {
 	if r.Mode != other.Mode {
 		return fmt.Errorf("a %s run and a %s run can't be merged", r.Mode, other.Mode)
 	}
-	have := map[string]bool{}
-	for _, k := range r.Kernels {
-		have[k.Name] = true
-	}
-	for _, k := range other.Kernels {
-		if !have[k.Name] {
-			r.Kernels = append(r.Kernels, k)
-			r.Partial = r.Partial || other.Partial
-		}
+	have := map[Case]bool{}
+	for _, s := range r.Samples {
+		have[s.on("")] = true
 	}
 	for _, s := range other.Samples {
-		if !have[s.Kernel] {
+		if !have[s.on("")] {
 			r.Samples = append(r.Samples, s)
 		}
 	}
+	for _, k := range other.Kernels {
+		r.Kernels = addOnce(r.Kernels, k)
+	}
+	r.Partial = r.Partial || other.Partial
 	for _, n := range other.Notes {
 		r.note("%s", n)
 	}

@@ -29,6 +29,8 @@ type server struct {
 	dir     string
 	pids    []int
 	done    chan struct{} // closed when it has ended
+	// uncollected says that Go collects garbage when it is told to only.
+	uncollected bool
 }
 
 // programs are the paths of what is run. nginx may be empty: there is none.
@@ -175,6 +177,9 @@ func (s *server) start(ctx context.Context, programs programs, site site, certif
 	case s.caddy():
 		cmd = exec.CommandContext(ctx, programs.caddy, "run", "--adapter", "caddyfile", "--config", config)
 		cmd.Env = append(os.Environ(), "HOME="+s.dir, "XDG_DATA_HOME="+s.dir, "XDG_CONFIG_HOME="+s.dir)
+		if s.uncollected {
+			cmd.Env = append(cmd.Env, "GOGC=off")
+		}
 	case s.nginx():
 		cmd = exec.CommandContext(ctx, programs.nginx, "-p", s.dir, "-c", config, "-e", "stderr")
 	default:
