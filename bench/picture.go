@@ -104,7 +104,7 @@ func newPlot(title, y string) *plot.Plot {
 // drawCosts draws what a KiB of large bodies costs.
 func (r *Results) drawCosts(kernel string) (*plot.Plot, error) {
 	const size = 1 << 20
-	p := newPlot(fmt.Sprintf("Instructions of the server for a KiB, files of 1 MiB, Linux %s", kernel), "instructions")
+	p := newPlot(fmt.Sprintf("Instructions of the server for a KiB, files of 1 MiB, Linux %s", kernel), "instructions, without garbage collection")
 	width := 1.4 * vg.Centimeter
 	var names []string
 	for group, protocol := range r.Parameters.Protocols {
@@ -130,7 +130,7 @@ func (r *Results) drawCosts(kernel string) (*plot.Plot, error) {
 				return nil, err
 			}
 			label.TextStyle[0].Color, label.TextStyle[0].XAlign = ink, -0.5
-			label.TextStyle[0].Font.Size = vg.Points(9)
+			label.TextStyle[0].Font = font.From(plot.DefaultFont, vg.Points(9))
 			label.Offset = vg.Point{X: bar.Offset, Y: vg.Points(3)}
 			p.Add(bar, label)
 			if group == 0 {
@@ -194,7 +194,9 @@ func (r *Results) drawRatios(kernel string) (*plot.Plot, error) {
 	one.Color, one.Width = colors[stock], vg.Points(1.5)
 	p.Add(one)
 	p.NominalX(names...)
+	p.X.Min, p.X.Max = -0.3, float64(len(names))-0.7
 	p.Y.Min, p.Y.Max = 0, max(p.Y.Max, 1.1)*1.5
+	p.Legend.XOffs = -3 * vg.Millimeter
 	p.X.Label.Text = "length of the body"
 	return p, nil
 }
