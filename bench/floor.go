@@ -11,7 +11,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"slices"
 	"strings"
 	"time"
 
@@ -196,6 +195,7 @@ func (l load) runFloor(ctx context.Context, s *server, site site) (loadResult, e
 	if err != nil {
 		return loadResult{}, err
 	}
+	order = append(order, '\n')
 	begun := time.Now()
 	ended := make(chan error, l.Connections)
 	for range l.Connections {
@@ -219,7 +219,7 @@ func (l load) discardFloor(ctx context.Context, port int, order []byte) error {
 		return err
 	}
 	defer conn.Close()
-	if _, err := conn.Write(append(slices.Clone(order), '\n')); err != nil {
+	if _, err := conn.Write(order); err != nil {
 		return err
 	}
 	n, err := io.CopyBuffer(struct{ io.Writer }{io.Discard}, conn, make([]byte, 256<<10))

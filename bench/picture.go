@@ -60,15 +60,8 @@ func save(p *plot.Plot, width, height font.Length, name string) error {
 
 // median returns the median of what a case costs, or 0 if it was not measured.
 func (r *Results) median(c Case) float64 {
-	var values []float64
-	for _, s := range r.Samples {
-		if s.Case == c {
-			if v, ok := s.Values[c.costUnit()]; ok {
-				values = append(values, v)
-			}
-		}
-	}
-	return summarize(values).Center
+	v, _ := r.center(c, c.costUnit())
+	return v
 }
 
 // usualCase is the transfer of bodies of a size over as many connections as most cases
