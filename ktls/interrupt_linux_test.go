@@ -147,8 +147,8 @@ var socketCalls = []blockedCall{
 			t.Cleanup(func() {
 				l.mu.Lock()
 				defer l.mu.Unlock()
-				if l.taken != 0 || len(l.waiting) != 0 {
-					t.Errorf("%d places are taken, %d wait; want none", l.taken, len(l.waiting))
+				if len(l.holders) != 0 || len(l.waiting) != 0 {
+					t.Errorf("%d places are taken, %d wait; want none", len(l.holders), len(l.waiting))
 				}
 			})
 			return conn, sending(conn, testutil.OpenFile(t, testutil.Body(1<<20)), 1<<20), waits

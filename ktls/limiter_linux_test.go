@@ -51,12 +51,38 @@ func TestLimiter(t *testing.T) {
 				}
 				l.mu.Lock()
 				defer l.mu.Unlock()
-				if l.taken != 0 || len(l.waiting) != 0 {
-					t.Errorf("%d places are taken afterwards, and %d wait; want none", l.taken, len(l.waiting))
+				if len(l.holders) != 0 || len(l.waiting) != 0 {
+					t.Errorf("%d places are taken afterwards, and %d wait; want none", len(l.holders), len(l.waiting))
 				}
 			})
 		})
 	}
+}
+
+// A call that lasts keeps its place until somebody wants it.
+func TestLimiterWithoutNeed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newSendfileLimiter(func() int { return 1 })
+		long := place{limiter: l}
+		if !long.tryEnter() {
+			t.Fatal("no place")
+		}
+		long.run(limitedLen, func() int64 {
+			time.Sleep(time.Hour)
+			if !long.tryEnter() {
+				t.Error("the place is lost, and nobody waits")
+			}
+			other := place{limiter: l}
+			if err := other.enter(patient{}); err != nil {
+				t.Error(err)
+			}
+			if long.tryEnter() {
+				t.Error("the place is not lost")
+			}
+			other.leave()
+			return 0
+		})
+	})
 }
 
 // How long a call may last follows the processor time of such calls, however long
@@ -92,43 +118,50 @@ func TestLimiterLearns(t *testing.T) {
 func TestLimiterWaiting(t *testing.T) {
 	places := 1
 	l := newSendfileLimiter(func() int { return places })
-	if !l.tryEnter() || l.tryEnter() {
+	first, second := &place{limiter: l}, &place{limiter: l}
+	if !first.tryEnter() || second.tryEnter() {
 		t.Fatal("not one place")
 	}
 	gaveUp := errors.New("gave up")
-	if err := l.enter(waits(func(<-chan struct{}) error { return gaveUp })); err != gaveUp {
+	if err := second.enter(waits(func(<-chan struct{}) error { return gaveUp })); err != gaveUp {
 		t.Errorf("enter: %v", err)
 	}
-	if err := l.enter(waits(func(ready <-chan struct{}) error {
-		l.leave() // by whoever had the place, at the last moment
+	if err := second.enter(waits(func(ready <-chan struct{}) error {
+		first.leave() // at the last moment
 		<-ready
 		return gaveUp
 	})); err != gaveUp {
 		t.Errorf("enter: %v", err)
 	}
-	if l.taken != 0 || len(l.waiting) != 0 {
-		t.Errorf("%d places are taken, %d wait; want none", l.taken, len(l.waiting))
+	if len(l.holders) != 0 || len(l.waiting) != 0 {
+		t.Errorf("%d places are taken, %d wait; want none", len(l.holders), len(l.waiting))
 	}
 
-	l.tryEnter()
-	for i := range 3 {
-		l.waiting = append(l.waiting, make(chan struct{}))
-		ready := l.waiting[i]
-		defer func() {
-			select {
-			case <-ready:
-			default:
-				t.Error("no place for", i)
-			}
-		}()
+	first.tryEnter()
+	var three [3]place
+	for i := range three {
+		three[i] = place{limiter: l, ready: make(chan struct{})}
+		l.waiting = append(l.waiting, &three[i])
 	}
-	if l.tryEnter() {
+	if second.tryEnter() {
 		t.Error("a place for somebody who has not waited")
 	}
-	places = 3
-	l.leave()
-	if l.taken != 3 || len(l.waiting) != 0 {
-		t.Errorf("%d places are taken of 3, %d wait", l.taken, len(l.waiting))
+	places = 2
+	first.leave()
+	for i, p := range three {
+		select {
+		case <-p.ready:
+			if i == 2 {
+				t.Error("a third place")
+			}
+		default:
+			if i < 2 {
+				t.Error("no place for", i)
+			}
+		}
+	}
+	if len(l.holders) != 2 || len(l.waiting) != 1 {
+		t.Errorf("%d places are taken of 2, %d wait", len(l.holders), len(l.waiting))
 	}
 }
 
