@@ -79,9 +79,6 @@ func (s *server) memory(ctx context.Context) (map[string]float64, error) {
 
 // allocated returns how many bytes of Go's heap Caddy has allocated so far.
 func (s *server) allocated(ctx context.Context) (float64, error) {
-	if !s.caddy() {
-		return 0, nil
-	}
 	return s.metric(ctx, "go_memstats_alloc_bytes_total")
 }
 

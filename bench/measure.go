@@ -39,29 +39,51 @@ func (b *bench) load(ctx context.Context, s *server, c Case, requests int, begin
 type cost struct {
 	loadResult
 	cpu       float64 // nanoseconds, or instructions
-	allocated float64 // bytes of Go's heap that Caddy has allocated
+	allocated float64 // bytes of Go's heap that Caddy has allocated, if they are counted
 }
 
 func (b *bench) cost(ctx context.Context, s *server, c Case, requests int) (r cost, err error) {
 	if err := s.collectGarbage(ctx); err != nil {
 		return r, err
 	}
-	allocated, err := s.allocated(ctx)
-	if err != nil {
-		return r, err
-	}
-	var before, after float64
+	var before, after counters
 	r.loadResult, err = b.load(ctx, s, c, requests,
-		func() (err error) { before, err = cpuTime(s.pids); return err },
-		func() (err error) { after, err = cpuTime(s.pids); return err })
-	if err != nil {
-		return r, err
-	}
-	r.cpu = after - before
-	r.allocated, err = s.allocated(ctx)
-	r.allocated -= allocated
+		func() error { return b.begin(ctx, s, &before) },
+		func() error { return b.end(ctx, s, &after) })
+	r.cpu, r.allocated = after.cpu-before.cpu, after.allocated-before.allocated-before.own
 	return r, err
 }
+
+// counters are what a server has used so far.
+type counters struct {
+	cpu       float64
+	allocated float64
+	own       float64 // what the question for allocated has allocated
+}
+
+func (b *bench) begin(ctx context.Context, s *server, c *counters) (err error) {
+	if b.countsAllocations(s) {
+		if c.own, err = s.allocated(ctx); err != nil {
+			return err
+		}
+		if c.allocated, err = s.allocated(ctx); err != nil {
+			return err
+		}
+		c.own = c.allocated - c.own
+	}
+	c.cpu, err = cpuTime(s.pids)
+	return err
+}
+
+func (b *bench) end(ctx context.Context, s *server, c *counters) (err error) {
+	if c.cpu, err = cpuTime(s.pids); err == nil && b.countsAllocations(s) {
+		c.allocated, err = s.allocated(ctx)
+	}
+	return err
+}
+
+// countsAllocations says whether it is counted what a server allocates.
+func (b *bench) countsAllocations(s *server) bool { return b.job.uncollected() && s.caddy() }
 
 // connectKey is the case whose cost, for each connection, is a part of every
 // transfer like c. The cipher makes little difference for it.
@@ -85,7 +107,7 @@ func (b *bench) measureConnect(ctx context.Context, s *server, step step, sample
 	b.connectCost[step.Case] = append(b.connectCost[step.Case], each)
 	if b.job.Parameters.Counted {
 		sample.Values["instr/conn"] = each
-		if s.caddy() {
+		if b.countsAllocations(s) {
 			sample.Values["alloc-B/conn"] = r.allocated / float64(step.Connections)
 		}
 		return nil
@@ -115,7 +137,7 @@ func (b *bench) measureTransfer(ctx context.Context, s *server, step step, sampl
 		each *= 1024
 	}
 	sample.Values[step.costUnit()] = each
-	if s.caddy() {
+	if b.countsAllocations(s) {
 		sample.Values["alloc-B/req"] = r.allocated / float64(step.requests)
 	}
 	return nil

@@ -32,7 +32,11 @@ func (r *run) measureOutside(ctx context.Context, h *host, j job) error {
 	if err != nil {
 		return err
 	}
-	b, err := newBench(j, h.work, []int64{j.Parameters.MemoryBytes}, func(e event) { r.take(j, e) })
+	sizes := []int64{j.Parameters.MemoryBytes}
+	for _, connections := range j.Parameters.MemoryConnections {
+		sizes = append(sizes, j.Parameters.memorySize(connections))
+	}
+	b, err := newBench(j, h.work, sizes, func(e event) { r.take(j, e) })
 	if err != nil {
 		return err
 	}
@@ -99,13 +103,12 @@ func (b *bench) measureMemory(ctx context.Context, s *server, step step, sample 
 	sample.Values = map[string]float64{
 		"traffic-B/B": fills + writeBacks, "fills-B/B": fills, "writebacks-B/B": writeBacks,
 		"traffic-spared-B/B": fills + writeBacks - (last.overwritten-first.overwritten)*line/bytes,
-		"guest-instr/KiB":    (last.instructions - first.instructions) / bytes * 1024,
 	}
 	return nil
 }
 
 // A snapshot has what the plugin has counted so far.
-type snapshot struct{ fills, overwritten, writeBacks, instructions, accesses float64 }
+type snapshot struct{ fills, overwritten, writeBacks float64 }
 
 // tell gives the plugin a command and returns the line that it answers.
 func (c *cacheModel) tell(ctx context.Context, word string) (s snapshot, err error) {
@@ -126,7 +129,7 @@ func (c *cacheModel) tell(ctx context.Context, word string) (s snapshot, err err
 }
 
 func parseSnapshot(line string) (s snapshot, err error) {
-	if _, err := fmt.Sscanf(line, "%g %g %g %g %g", &s.fills, &s.overwritten, &s.writeBacks, &s.instructions, &s.accesses); err != nil {
+	if _, err := fmt.Sscanf(line, "%g %g %g", &s.fills, &s.overwritten, &s.writeBacks); err != nil {
 		return s, fmt.Errorf("the plugin has answered %q", line)
 	}
 	return s, nil

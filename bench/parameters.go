@@ -36,9 +36,11 @@ type Parameters struct {
 	RunBytes int64 `json:"run_bytes"`
 	// ProxySizes are the sizes of bodies of the workload proxy.
 	ProxySizes []int64 `json:"proxy_sizes"`
-	// MemoryBytes is the length of each body of the workloads memory and
-	// proxy-memory, and MemoryRepetitions how often they are measured.
+	// MemoryBytes is the length of each body of the workloads memory and proxy-memory, see
+	// memorySize. MemoryConnections are numbers of connections of the workload memory, and
+	// MemoryRepetitions is how often each is measured.
 	MemoryBytes       int64 `json:"memory_bytes"`
+	MemoryConnections []int `json:"memory_connections"`
 	MemoryRepetitions int   `json:"memory_repetitions"`
 	// DiskFiles is how many files the workload disk downloads from a slow disk at once,
 	// and DiskBytes the length of each.
@@ -84,7 +86,7 @@ func defaults(mode string) Parameters {
 	p.Kernels = allKernels
 	p.Sizes = p.Sizes[:6] // a GiB takes ten minutes, and costs what 16 MiB do
 	p.Repetitions, p.Idle, p.MaxBytes = 3, 200, 64<<20
-	p.MemoryBytes, p.MemoryRepetitions = 8<<20, 2
+	p.MemoryBytes, p.MemoryConnections, p.MemoryRepetitions = 8<<20, []int{16, 256}, 2
 	p.DiskFiles, p.DiskBytes = 500, 1<<20
 	switch mode {
 	case "timed": // only a workload with its servers in turn can stand it
@@ -96,7 +98,7 @@ func defaults(mode string) Parameters {
 		p.Sizes, p.ProxySizes = []int64{1 << 10, 1 << 20, 4 << 20}, []int64{4 << 20}
 		p.Connections, p.Ciphers = []int{4}, p.Ciphers[:1]
 		p.Connects, p.RunBytes = 64, 8<<20
-		p.MemoryBytes, p.MemoryRepetitions = 4<<20, 2
+		p.MemoryBytes, p.MemoryConnections = 4<<20, []int{16}
 	}
 	return p
 }
@@ -111,6 +113,7 @@ func (p *Parameters) register(flags *flag.FlagSet) {
 		listVar(flags, &p.Kernels, "kernels", "kernels to boot", oneOf(allKernels))
 		sizeVar(flags, &p.RunBytes, "run-bytes", "`bytes` of bodies in a run")
 		sizeVar(flags, &p.MemoryBytes, "memory-bytes", "`size` of each body of the workloads memory and proxy-memory")
+		listVar(flags, &p.MemoryConnections, "memory-connections", "numbers of connections of the workload memory", parseCount)
 		flags.IntVar(&p.MemoryRepetitions, "memory-repetitions", p.MemoryRepetitions, "how often the workloads memory and proxy-memory are measured")
 		flags.IntVar(&p.DiskFiles, "disk-files", p.DiskFiles, "files of the workload disk")
 		sizeVar(flags, &p.DiskBytes, "disk-bytes", "`size` of each file of the workload disk")

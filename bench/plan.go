@@ -86,10 +86,11 @@ func (p *Parameters) serversOf(c Case) []string {
 	})
 }
 
-// memoryConnections is how many connections the workloads memory and proxy-memory
-// have, each with one body. Of 256 a third broke: while the machine waits for clients
-// outside, its clock jumps from one timer to the next.
-const memoryConnections = 16
+// memorySize returns the length of the bodies of the workload memory, each on a connection
+// of its own. With more than 32 connections they are shorter.
+func (p *Parameters) memorySize(connections int) int64 {
+	return p.MemoryBytes * 32 / int64(max(connections, 32))
+}
 
 // jobs returns what virtual machines are to do, one after the other.
 func (p *Parameters) jobs() []job {
@@ -119,8 +120,10 @@ func (j job) cells() []Case {
 			}
 		}
 		if j.Serve {
-			add(memory, p.MemoryBytes, memoryConnections, first)
-			add(proxyMemory, p.MemoryBytes, memoryConnections, first)
+			for _, connections := range p.MemoryConnections {
+				add(memory, p.memorySize(connections), connections, first)
+			}
+			add(proxyMemory, p.MemoryBytes, 16, first)
 			continue
 		}
 		// A transfer's cost is without that of its connections, so these come first.
@@ -228,6 +231,8 @@ func (p *Parameters) repetitions(c Case) int {
 		return 1
 	case conditionOf(c.Network).random:
 		return 4 * p.Repetitions
+	case c.Workload == memory && c.Connections > 64:
+		return 1
 	case c.Workload == memory || c.Workload == proxyMemory:
 		return p.MemoryRepetitions
 	case c.Workload == syscalls || c.Workload == idle || c.Workload == slow || c.Workload == distant || c.Workload == sequence || c.Workload == diskLoads:

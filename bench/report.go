@@ -56,7 +56,6 @@ var units = []unit{
 	{"traffic-spared-B/B", "The same, if no line is read into the cache that is then overwritten as a whole, before it is read"},
 	{"fills-B/B", "Memory traffic: bytes read into the cache, per byte of body"},
 	{"writebacks-B/B", "Memory traffic: bytes written back from the cache, per byte of body"},
-	{"guest-instr/KiB", "Instructions of the whole machine per KiB of body"},
 }
 
 var protocolTitles = map[string]string{http1: "HTTP/1.1", http2: "HTTP/2"}

@@ -59,8 +59,12 @@ func (w witness) check(ctx context.Context, c Case, connections int, bytes int64
 
 func (w witness) compare(now witness, c Case, connections int, bytes int64) error {
 	taken, sent := now.Connections-w.Connections, now.Sendfile-w.Sendfile
+	least := int64(connections)
+	if c.Server == ktlsAll && c.Workload == connect {
+		least = 1 // the offload follows the response, with which the client has closed
+	}
 	switch {
-	case c.offloaded() && taken < int64(connections):
+	case c.offloaded() && taken < least:
 		return fmt.Errorf("the kernel has encrypted %d of %d connections", taken, connections)
 	case !c.offloaded() && taken != 0:
 		return fmt.Errorf("the kernel has encrypted %d connections "+
