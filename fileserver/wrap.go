@@ -17,6 +17,9 @@ import (
 // request before, the Response is nil. The writer stays when that handler has returned,
 // because Caddy's error routes write to the same chain.
 func Wrap(w http.ResponseWriter, r *http.Request, options *Options) (http.ResponseWriter, *Response) {
+	if r.ProtoMajor == 2 {
+		growStack() // over HTTP/2 each request has a new goroutine
+	}
 	c := connOf(r)
 	if c != nil && c.tls.Retired() {
 		w.Header().Set("Connection", "close") // over HTTP/2 the server then sends GOAWAY

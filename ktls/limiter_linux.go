@@ -53,15 +53,17 @@ func newSendfileLimiter(places func() int) *sendfileLimiter {
 	return l
 }
 
-// tryEnter gives p a place if one is free and nobody waits for it. Caller holds l.mu.
-func (l *sendfileLimiter) tryEnter(p *place) bool {
-	if slices.Contains(l.holders, p) {
-		return true
-	}
-	if len(l.waiting) > 0 || !l.free() {
+// tryEnter gives p a place for a call of n bytes, if one is free and nobody waits for it.
+// p may have a place. Caller holds l.mu.
+func (l *sendfileLimiter) tryEnter(p *place, n int64) bool {
+	switch {
+	case slices.Contains(l.holders, p):
+	case len(l.waiting) > 0 || !l.free():
 		return false
+	default:
+		l.holders = append(l.holders, p)
 	}
-	l.holders = append(l.holders, p)
+	p.due = time.Now().Add(l.patience(n))
 	return true
 }
 
@@ -74,6 +76,7 @@ func (l *sendfileLimiter) give() {
 		p := l.waiting[0]
 		l.waiting = slices.Delete(l.waiting, 0, 1)
 		l.holders = append(l.holders, p)
+		p.due = time.Now().Add(l.patience(maxSendFile)) // its call follows, with tryEnter
 		close(p.ready)
 	}
 }
@@ -82,7 +85,6 @@ func (l *sendfileLimiter) give() {
 func (l *sendfileLimiter) take(p *place) {
 	if i := slices.Index(l.holders, p); i >= 0 {
 		l.holders = slices.Delete(l.holders, i, i+1)
-		p.due = time.Time{}
 		l.give()
 	}
 }
@@ -91,23 +93,15 @@ func (l *sendfileLimiter) take(p *place) {
 // its place as long as it takes: setting a timer for each call would wake a thread each
 // time, the one that waits for the network. Caller holds l.mu.
 func (l *sendfileLimiter) watch() {
-	if l.watching || len(l.waiting) == 0 {
+	if l.watching || len(l.waiting) == 0 || len(l.holders) == 0 {
 		return
 	}
-	var first time.Time
-	for _, p := range l.holders {
-		if first.IsZero() || !p.due.IsZero() && p.due.Before(first) {
-			first = p.due
-		}
-	}
-	if first.IsZero() {
-		return // no call has begun
-	}
 	l.watching = true
-	if l.timer == nil {
-		l.timer = time.AfterFunc(time.Until(first), l.takeOverdue)
+	first := slices.MinFunc(l.holders, func(a, b *place) int { return a.due.Compare(b.due) })
+	if pause := time.Until(first.due); l.timer == nil {
+		l.timer = time.AfterFunc(pause, l.takeOverdue)
 	} else {
-		l.timer.Reset(time.Until(first))
+		l.timer.Reset(pause)
 	}
 }
 
@@ -118,7 +112,7 @@ func (l *sendfileLimiter) takeOverdue() {
 	l.watching = false
 	now := time.Now()
 	for _, p := range slices.Clone(l.holders) {
-		if len(l.waiting) > 0 && !p.due.IsZero() && !p.due.After(now) {
+		if len(l.waiting) > 0 && !p.due.After(now) {
 			l.take(p)
 		}
 	}
@@ -141,55 +135,75 @@ func (l *sendfileLimiter) learn(n int64, took, lasted time.Duration) {
 }
 
 // A place belongs to one connection, for one call after another. Its limiter's lock guards
-// the other fields.
+// due. The other fields are for whoever holds Conn.out.
 type place struct {
 	limiter *sendfileLimiter
+	due     time.Time     // when the call may lose its place
+	entered bool          // the connection has, or had, a place for its next call
 	ready   chan struct{} // closed when a place is given to one that waits
-	due     time.Time     // when the call may lose its place; zero: it has not begun
 }
 
-func (p *place) tryEnter() bool {
+// tryEnter takes a place for a call of n bytes, or keeps the one that it has.
+func (p *place) tryEnter(n int64) bool {
 	p.limiter.mu.Lock()
 	defer p.limiter.mu.Unlock()
-	return p.limiter.tryEnter(p)
+	p.entered = p.limiter.tryEnter(p, n)
+	return p.entered
 }
 
-// enter takes a place. It may wait for one. An error of w ends the wait.
-func (p *place) enter(w waiter) error {
-	l := p.limiter
-	l.mu.Lock()
-	if l.tryEnter(p) {
-		l.mu.Unlock()
+// enter takes a place for a call of n bytes. It may wait for one. An error of w ends the
+// wait.
+func (p *place) enter(n int64, w waiter) error {
+	if p.tryEnter(n) {
 		return nil
 	}
-	p.ready = make(chan struct{})
-	l.waiting = append(l.waiting, p)
-	l.give() // there may be more places than before
-	l.watch()
-	l.mu.Unlock()
+	p.queue()
 	err := w.wait(p.ready)
 	if err != nil {
-		p.leave()
+		p.giveUp()
+		return err
 	}
-	return err
+	p.entered = true
+	return nil
 }
 
-// leave ends the wait for a place, or gives it back.
-func (p *place) leave() {
+func (p *place) queue() {
 	l := p.limiter
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.take(p)
+	p.ready = make(chan struct{})
+	l.waiting = append(l.waiting, p)
+	l.give() // a place may have become free
+	l.watch()
+}
+
+// giveUp ends the wait for a place, or gives back one that has just come.
+func (p *place) giveUp() {
+	l := p.limiter
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	if i := slices.Index(l.waiting, p); i >= 0 {
 		l.waiting = slices.Delete(l.waiting, i, i+1)
+		return
 	}
+	l.take(p)
+}
+
+// leave gives the place back, if the connection still has it.
+func (p *place) leave() {
+	if !p.entered {
+		return
+	}
+	p.entered = false
+	p.limiter.mu.Lock()
+	defer p.limiter.mu.Unlock()
+	p.limiter.take(p)
 }
 
 // run runs a call that is to send n bytes and has a place, and gives the place back. It
 // returns how many bytes the call has sent.
 func (p *place) run(n int64, call func() int64) int64 {
 	wall, begin := time.Now(), threadTime()
-	p.begin(wall.Add(p.limiter.patience(n)))
 	sent := call()
 	took, lasted := threadTime()-begin, time.Since(wall)
 	p.leave()
@@ -197,14 +211,6 @@ func (p *place) run(n int64, call func() int64) int64 {
 		p.limiter.learn(n, took, lasted)
 	}
 	return sent
-}
-
-// begin says when the call that begins may lose its place.
-func (p *place) begin(due time.Time) {
-	p.limiter.mu.Lock()
-	defer p.limiter.mu.Unlock()
-	p.due = due
-	p.limiter.watch()
 }
 
 // threadTime returns the processor time that the thread has used.

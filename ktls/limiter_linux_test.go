@@ -2,6 +2,7 @@ package ktls
 
 import (
 	"errors"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -30,7 +31,7 @@ func TestLimiter(t *testing.T) {
 				for range 16 {
 					calls.Go(func() {
 						p := place{limiter: l}
-						if err := p.enter(patient{}); err != nil {
+						if err := p.enter(test.n, patient{}); err != nil {
 							t.Error(err)
 						}
 						if n := p.run(test.n, func() int64 {
@@ -63,25 +64,55 @@ func TestLimiter(t *testing.T) {
 func TestLimiterWithoutNeed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newSendfileLimiter(func() int { return 1 })
-		long := place{limiter: l}
-		if !long.tryEnter() {
+		long, other := &place{limiter: l}, &place{limiter: l}
+		if !long.tryEnter(limitedLen) {
 			t.Fatal("no place")
 		}
 		long.run(limitedLen, func() int64 {
 			time.Sleep(time.Hour)
-			if !long.tryEnter() {
+			if !slices.Contains(l.holders, long) {
 				t.Error("the place is lost, and nobody waits")
 			}
-			other := place{limiter: l}
-			if err := other.enter(patient{}); err != nil {
+			if err := other.enter(limitedLen, patient{}); err != nil {
 				t.Error(err)
 			}
-			if long.tryEnter() {
+			if slices.Contains(l.holders, long) {
 				t.Error("the place is not lost")
 			}
-			other.leave()
 			return 0
 		})
+		if !slices.Contains(l.holders, other) {
+			t.Error("the end of the call has taken another's place")
+		}
+	})
+}
+
+// While calls last, each loses its place, also one that may keep it longer than another.
+func TestLimiterDue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newSendfileLimiter(func() int { return 2 })
+		var calls sync.WaitGroup
+		defer calls.Wait()
+		for _, n := range []int64{limitedLen, maxSendFile} {
+			p := place{limiter: l}
+			p.tryEnter(n)
+			calls.Go(func() { p.run(n, func() int64 { time.Sleep(time.Hour); return 0 }) })
+		}
+		synctest.Wait()
+		begin := time.Now()
+		for range 2 {
+			calls.Go(func() {
+				p := place{limiter: l}
+				if err := p.enter(limitedLen, patient{}); err != nil {
+					t.Error(err)
+				}
+				if d := time.Since(begin); d > l.patience(maxSendFile) {
+					t.Errorf("waited %v", d)
+				}
+				time.Sleep(time.Hour)
+				p.leave()
+			})
+		}
 	})
 }
 
@@ -116,53 +147,55 @@ func TestLimiterLearns(t *testing.T) {
 // Whoever waits for a place gets it in turn, gives up without one, and gives back one
 // that comes at the same time. More processors mean more places.
 func TestLimiterWaiting(t *testing.T) {
-	places := 1
-	l := newSendfileLimiter(func() int { return places })
-	first, second := &place{limiter: l}, &place{limiter: l}
-	if !first.tryEnter() || second.tryEnter() {
-		t.Fatal("not one place")
-	}
-	gaveUp := errors.New("gave up")
-	if err := second.enter(waits(func(<-chan struct{}) error { return gaveUp })); err != gaveUp {
-		t.Errorf("enter: %v", err)
-	}
-	if err := second.enter(waits(func(ready <-chan struct{}) error {
-		first.leave() // at the last moment
-		<-ready
-		return gaveUp
-	})); err != gaveUp {
-		t.Errorf("enter: %v", err)
-	}
-	if len(l.holders) != 0 || len(l.waiting) != 0 {
-		t.Errorf("%d places are taken, %d wait; want none", len(l.holders), len(l.waiting))
-	}
+	synctest.Test(t, func(t *testing.T) { // no timer fires
+		places := 1
+		l := newSendfileLimiter(func() int { return places })
+		first, second := &place{limiter: l}, &place{limiter: l}
+		if !first.tryEnter(limitedLen) || second.tryEnter(limitedLen) {
+			t.Fatal("not one place")
+		}
+		gaveUp := errors.New("gave up")
+		if err := second.enter(limitedLen, waits(func(<-chan struct{}) error { return gaveUp })); err != gaveUp {
+			t.Errorf("enter: %v", err)
+		}
+		if err := second.enter(limitedLen, waits(func(ready <-chan struct{}) error {
+			first.leave() // at the last moment
+			<-ready
+			return gaveUp
+		})); err != gaveUp {
+			t.Errorf("enter: %v", err)
+		}
+		if len(l.holders) != 0 || len(l.waiting) != 0 {
+			t.Errorf("%d places are taken, %d wait; want none", len(l.holders), len(l.waiting))
+		}
 
-	first.tryEnter()
-	var three [3]place
-	for i := range three {
-		three[i] = place{limiter: l, ready: make(chan struct{})}
-		l.waiting = append(l.waiting, &three[i])
-	}
-	if second.tryEnter() {
-		t.Error("a place for somebody who has not waited")
-	}
-	places = 2
-	first.leave()
-	for i, p := range three {
-		select {
-		case <-p.ready:
-			if i == 2 {
-				t.Error("a third place")
-			}
-		default:
-			if i < 2 {
-				t.Error("no place for", i)
+		first.tryEnter(limitedLen)
+		var three [3]place
+		for i := range three {
+			three[i] = place{limiter: l, ready: make(chan struct{})}
+			l.waiting = append(l.waiting, &three[i])
+		}
+		if second.tryEnter(limitedLen) {
+			t.Error("a place for somebody who has not waited")
+		}
+		places = 2
+		first.leave()
+		for i, p := range three {
+			select {
+			case <-p.ready:
+				if i == 2 {
+					t.Error("a third place")
+				}
+			default:
+				if i < 2 {
+					t.Error("no place for", i)
+				}
 			}
 		}
-	}
-	if len(l.holders) != 2 || len(l.waiting) != 1 {
-		t.Errorf("%d places are taken of 2, %d wait", len(l.holders), len(l.waiting))
-	}
+		if len(l.holders) != 2 || len(l.waiting) != 1 {
+			t.Errorf("%d places are taken of 2, %d wait", len(l.holders), len(l.waiting))
+		}
+	})
 }
 
 // waits is a waiter.
@@ -175,7 +208,7 @@ func TestPlaceAllocations(t *testing.T) {
 	p := place{limiter: newSendfileLimiter(func() int { return 1 })}
 	call := func() int64 { return limitedLen }
 	if n := testing.AllocsPerRun(100, func() {
-		if p.tryEnter() {
+		if p.tryEnter(limitedLen) {
 			p.run(limitedLen, call)
 		}
 	}); n > 0 {

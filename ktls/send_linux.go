@@ -66,7 +66,7 @@ func (s *socket) sendFile(part filerange.Segment, w waiter) (sent int64, err err
 		if !errors.Is(err, errNoPlace) {
 			break
 		}
-		if err = f.place.enter(w); err != nil {
+		if err = f.place.enter(f.n, w); err != nil {
 			break
 		}
 	}

@@ -143,7 +143,7 @@ func (c *sendCall) sendmsg() {
 var errNoPlace = errors.New("ktls: no place in the limiter")
 
 func (c *sendCall) sendfile() {
-	if c.file.n >= limitedLen && !c.file.place.tryEnter() {
+	if c.file.n >= limitedLen && !c.file.place.tryEnter(c.file.n) {
 		c.err = errNoPlace
 		return
 	}
