@@ -26,6 +26,8 @@ type bench struct {
 	// connectCost has what a connection with one request costs, in nanoseconds or
 	// instructions.
 	connectCost map[Case][]float64
+	// connectAllocated has what Caddy allocates for it, in bytes, where that is counted.
+	connectAllocated map[Case][]float64
 	// verified has what was compared: server, protocol and address.
 	verified map[string]bool
 	// sequences are the times of the workload sequence, in microseconds.
@@ -51,7 +53,7 @@ type event struct {
 func newBench(j job, dir string, sizes []int64, report func(event)) (*bench, error) {
 	b := &bench{
 		job: j, dir: dir, site: site{filepath.Join(dir, "site")}, report: report, servers: map[string]*server{},
-		connectCost: map[Case][]float64{}, verified: map[string]bool{}, sequences: map[Case][]float64{}, speed: map[Case]float64{},
+		connectCost: map[Case][]float64{}, connectAllocated: map[Case][]float64{}, verified: map[string]bool{}, sequences: map[Case][]float64{}, speed: map[Case]float64{},
 	}
 	if err := os.MkdirAll(b.site.dir, 0o755); err != nil {
 		return nil, err

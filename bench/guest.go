@@ -20,14 +20,19 @@ type job struct {
 	Kernel     string     `json:"kernel"`
 	// Serve has a guest measure nothing, but run the servers for clients outside.
 	Serve bool `json:"serve"`
+	// Collects has Go collect garbage as usual, for the workloads that take memory or times.
+	Collects bool `json:"collects"`
 	// Network has clients and servers of a guest in namespaces, with a network between.
 	Network bool `json:"network"`
 }
 
+// collected are the workloads of jobs with Collects.
+var collected = []string{sequence, idle, slow, distant, diskLoads}
+
 // uncollected says that Go collects garbage between runs only. A collection takes tens of
 // millions of instructions. It would fall into one short run and not into another.
 func (j job) uncollected() bool {
-	return j.Parameters.Counted && !j.Parameters.Timed && !j.Serve && !j.Network
+	return j.Parameters.Counted && !j.Parameters.Timed && !j.Serve && !j.Network && !j.Collects
 }
 
 // The ports of a guest that serves: the control, through which the host reads

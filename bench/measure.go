@@ -108,7 +108,9 @@ func (b *bench) measureConnect(ctx context.Context, s *server, step step, sample
 	if b.job.Parameters.Counted {
 		sample.Values["instr/conn"] = each
 		if b.countsAllocations(s) {
-			sample.Values["alloc-B/conn"] = r.allocated / float64(step.Connections)
+			allocated := r.allocated / float64(step.Connections)
+			b.connectAllocated[step.Case] = append(b.connectAllocated[step.Case], allocated)
+			sample.Values["alloc-B/conn"] = allocated
 		}
 		return nil
 	}
@@ -138,7 +140,12 @@ func (b *bench) measureTransfer(ctx context.Context, s *server, step step, sampl
 	}
 	sample.Values[step.costUnit()] = each
 	if b.countsAllocations(s) {
-		sample.Values["alloc-B/req"] = r.allocated / float64(step.requests)
+		connections := float64(step.Connections)
+		requests := float64(step.requests)
+		if step.perRequest() {
+			requests -= connections // each connection's cost is with one
+		}
+		sample.Values["alloc-B/req"] = (r.allocated - connections*summarize(b.connectAllocated[b.connectKey(step.Case)]).Center) / requests
 	}
 	return nil
 }

@@ -21,8 +21,7 @@ type Parameters struct {
 	Connections []int    `json:"connections"`
 	Ciphers     []string `json:"ciphers"`
 	Repetitions int      `json:"repetitions"`
-	// Connects is the number of connections of the workload connect: enough for
-	// Go's garbage collector to run several times.
+	// Connects is the number of connections of the workload connect.
 	Connects int `json:"connects"`
 	// Idle is the number of connections of the workload idle.
 	Idle int `json:"idle"`

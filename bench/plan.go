@@ -97,6 +97,7 @@ func (p *Parameters) jobs() []job {
 	var jobs []job
 	for _, kernel := range p.Kernels {
 		jobs = append(jobs, job{Parameters: *p, Kernel: kernel})
+		jobs = append(jobs, job{Parameters: *p, Kernel: kernel, Collects: true})
 		jobs = append(jobs, job{Parameters: *p, Kernel: kernel, Network: true})
 	}
 	jobs = append(jobs, job{Parameters: *p, Kernel: p.mainKernel(), Serve: true})
@@ -115,7 +116,11 @@ func (j job) cells() []Case {
 		first := p.Ciphers[0]
 		add := func(workload string, size int64, connections int, cipher string) {
 			c := Case{Kernel: j.Kernel, Workload: workload, Protocol: protocol, Size: size, Connections: connections, Cipher: cipher}
-			if !slices.Contains(cells, c) && slices.Contains(p.Workloads, workload) {
+			if slices.Contains(cells, c) || !slices.Contains(p.Workloads, workload) {
+				return
+			}
+			// On a machine of its own, there is one job.
+			if !p.Counted || j.Collects == slices.Contains(collected, workload) {
 				cells = append(cells, c)
 			}
 		}
@@ -127,7 +132,7 @@ func (j job) cells() []Case {
 			continue
 		}
 		// A transfer's cost is without that of its connections, so these come first.
-		if slices.Contains(p.Workloads, transfer) || slices.Contains(p.Workloads, proxy) {
+		if !j.Collects && (slices.Contains(p.Workloads, transfer) || slices.Contains(p.Workloads, proxy)) {
 			cells = append(cells, Case{Kernel: j.Kernel, Workload: connect, Protocol: protocol, Size: connectSize, Connections: p.Connects, Cipher: first})
 		}
 		add(connect, connectSize, p.Connects, first)

@@ -102,7 +102,7 @@ func (r *Results) center(c Case, unit string) (float64, error) {
 		}
 	}
 	if len(values) == 0 {
-		return 0, fmt.Errorf("%s of %s was not measured", unit, c)
+		return 0, fmt.Errorf("%s of %s on %s was not measured", unit, c, c.Kernel)
 	}
 	return summarize(values).Center, nil
 }
@@ -176,8 +176,8 @@ func (r *Results) spread(workload, unit string) (string, error) {
 			continue
 		}
 		for c, values := range t.values {
-			if s := summarize(values); len(values) > 1 && (c.Server == stock || c.Server == ktls) {
-				spreads = append(spreads, math.Max(s.Hi-s.Center, s.Center-s.Lo)/s.Center*100)
+			if center := summarize(values).Center; len(values) > 1 && (c.Server == stock || c.Server == ktls) {
+				spreads = append(spreads, math.Max(slices.Max(values)-center, center-slices.Min(values))/center*100)
 			}
 		}
 	}

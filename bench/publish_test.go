@@ -8,8 +8,7 @@ import (
 	"testing"
 )
 
-// What is published is what the program makes of the published results. No figure of it
-// is typed.
+// What is published is what the program makes of the published results and its template.
 func TestPublished(t *testing.T) {
 	docs := t.TempDir()
 	if err := publish([]string{"../docs/benchmark"}, docs); err != nil {

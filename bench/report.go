@@ -17,7 +17,7 @@ var units = []unit{
 	{"instr/req", "Instructions of the server for a request"},
 	{"instr/KiB", "Instructions of the server per KiB of body"},
 	{"alloc-B/conn", "Bytes of Go's heap that a new connection with one request allocates"},
-	{"alloc-B/req", "Bytes of Go's heap that a request allocates, with its share of the connections"},
+	{"alloc-B/req", "Bytes of Go's heap that a request allocates, without the connections"},
 	{"MiB/s", "Throughput, in MiB/s"},
 	{"req/s", "Requests a second"},
 	{"conn/s", "New connections a second"},
@@ -63,7 +63,7 @@ var protocolTitles = map[string]string{http1: "HTTP/1.1", http2: "HTTP/2"}
 // meanings say what the numbers of a mode are.
 var meanings = map[string]string{
 	"native":  "Measured on the kernel of this machine. Clients and server share its CPUs and talk over loopback: throughput is that of both together, CPU time is the server's alone. The time to the first byte is that of one more client beside the load, from its request written to the first byte of the answer; it has the cipher that Go chooses.",
-	"counted": "Counted in virtual machines, by emulation. A number of instructions is a number of instructions: of the server's processes, in user space and in the kernel on their behalf. It repeats within 1 %, whatever else the machine does, because Go collects its garbage between runs, and it can be compared between the servers in this report. It is no time: the emulated CPU waits for no memory, and has no instructions that encrypt more than one block at once (VAES), which the kernel, Go and OpenSSL use in different measure. The client and the server are on one CPU and talk over loopback, but for the memory traffic.",
+	"counted": "Counted in virtual machines, by emulation. A number of instructions is a number of instructions: of the server's processes, in user space and in the kernel on their behalf. Until the machine boots anew it mostly repeats within 1 %, whatever else its host does, because Go collects its garbage between runs. It can be compared between the servers in this report. It is no time: the emulated CPU waits for no memory, and has no instructions that encrypt more than one block at once (VAES), which the kernel, Go and OpenSSL use in different measure. The client and the server are on one CPU and talk over loopback, but for the memory traffic.",
 	"timed":   "Timed in virtual machines, by emulation, with two CPUs. The times contain the client and the emulator, and whatever else the machine did. They can be compared between the servers in this report, which took turns; they say nothing about a real machine.",
 }
 
