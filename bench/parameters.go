@@ -96,7 +96,7 @@ func defaults(mode string) Parameters {
 		p.Servers = []string{stock, ktls}
 		p.Sizes, p.ProxySizes = []int64{1 << 10, 1 << 20, 4 << 20}, []int64{4 << 20}
 		p.Connections, p.Ciphers = []int{4}, p.Ciphers[:1]
-		p.Connects, p.RunBytes = 64, 8<<20
+		p.Connects, p.RunBytes, p.Repetitions = 64, 8<<20, 2
 		p.MemoryBytes, p.MemoryConnections = 4<<20, []int{16}
 	}
 	return p
