@@ -14,6 +14,7 @@ import (
 // and descriptors are used again: what comes on a stream is its own file's.
 func TestHTTP2RandomResets(t *testing.T) {
 	harness.RequireKernelTLS(t)
+	harness.OnKernel(t, "6.1")
 	for name, test := range map[string]struct {
 		site    string
 		windows harness.Windows
@@ -111,6 +112,7 @@ func TestHTTP2RapidResets(t *testing.T) {
 // A connection outlasts any number of resets.
 func TestHTTP2ManyResets(t *testing.T) {
 	harness.RequireKernelTLS(t)
+	harness.OnKernel(t, "7.2")
 	c := harness.NewCaddy(t)
 	f := c.Root.AddFile(t, "f.bin", harness.Large)
 	// On a slow machine the bystander waits for longer than a stalled client may.

@@ -14,6 +14,7 @@ import (
 // those that the module sends in its own frames. Nothing waits for ever.
 func TestHTTP2DefaultWindows(t *testing.T) {
 	harness.RequireKernelTLS(t)
+	harness.OnKernel(t, "6.1")
 	const size = 3<<20 + 1
 	c := harness.NewCaddy(t)
 	files := []harness.File{c.Root.AddFile(t, "0", size), c.Root.AddFile(t, "1", size), c.Root.AddFile(t, "2", harness.Large)}
@@ -76,6 +77,7 @@ func TestHTTP2DefaultWindows(t *testing.T) {
 // begun by the server while the module needs what the server has of the window.
 func TestHTTP2DefaultWindowsAtOnce(t *testing.T) {
 	harness.RequireKernelTLS(t)
+	harness.OnKernel(t, "6.12")
 	const atOnce, rounds = 12, 10
 	c := harness.NewCaddy(t)
 	small, f := c.Root.AddFile(t, "small", 1000), c.Root.AddFile(t, "f", 200_000)
