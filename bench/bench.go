@@ -72,13 +72,7 @@ func startBench(ctx context.Context, j job, programs programs, dir string, repor
 	m := thisMachine()
 	m.addVersions(ctx, programs)
 	report(event{Machine: &m})
-	sizes := []int64{switchSize} // for warming up
-	for _, s := range j.steps() {
-		sizes = append(sizes, s.Size)
-		if s.Workload == diskLoads {
-			sizes = append(sizes, connectSize)
-		}
-	}
+	sizes := append(j.sizes(), switchSize) // for warming up
 	if j.Network {
 		sizes = slices.Concat(sizes, keepAliveSizes)
 	}

@@ -130,6 +130,9 @@ func (c Case) bySendfile() bool {
 // proxied says whether the bodies come from a backend.
 func (c Case) proxied() bool { return c.Workload == proxy || c.Workload == proxyMemory }
 
+// outside says whether the clients are outside of the virtual machine.
+func (c Case) outside() bool { return c.Workload == memory || c.Workload == proxyMemory }
+
 // over says whether a condition is that of the case.
 func (c Case) over(condition condition) bool { return c.Network == condition.name }
 

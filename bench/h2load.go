@@ -33,8 +33,8 @@ func (l load) arguments() []string {
 	if l.Protocol == http1 {
 		a = append(a, "--h1")
 	}
-	if l.Workload == memory || l.Workload == proxyMemory {
-		// Clients outside of an emulated machine are faster than it can shake hands.
+	if l.outside() {
+		// They are faster than an emulated machine can shake hands.
 		a = append(a, "-r", "8")
 	}
 	if cipher := l.tlsCipher(); cipher != "" {

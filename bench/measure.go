@@ -50,7 +50,7 @@ func (b *bench) cost(ctx context.Context, s *server, c Case, requests int) (r co
 	r.loadResult, err = b.load(ctx, s, c, requests,
 		func() error { return b.begin(ctx, s, &before) },
 		func() error { return b.end(ctx, s, &after) })
-	r.cpu, r.allocated = after.cpu-before.cpu, after.allocated-before.allocated-before.own
+	r.cpu, r.allocated = after.cpu-before.cpu, after.allocated-before.allocated
 	return r, err
 }
 
@@ -58,18 +58,19 @@ func (b *bench) cost(ctx context.Context, s *server, c Case, requests int) (r co
 type counters struct {
 	cpu       float64
 	allocated float64
-	own       float64 // what the question for allocated has allocated
 }
 
 func (b *bench) begin(ctx context.Context, s *server, c *counters) (err error) {
 	if b.countsAllocations(s) {
-		if c.own, err = s.allocated(ctx); err != nil {
+		first, err := s.allocated(ctx)
+		if err != nil {
 			return err
 		}
-		if c.allocated, err = s.allocated(ctx); err != nil {
+		second, err := s.allocated(ctx)
+		if err != nil {
 			return err
 		}
-		c.own = c.allocated - c.own
+		c.allocated = second + (second - first) // the question allocates too
 	}
 	c.cpu, err = cpuTime(s.pids)
 	return err
@@ -140,12 +141,7 @@ func (b *bench) measureTransfer(ctx context.Context, s *server, step step, sampl
 	}
 	sample.Values[step.costUnit()] = each
 	if b.countsAllocations(s) {
-		connections := float64(step.Connections)
-		requests := float64(step.requests)
-		if step.perRequest() {
-			requests -= connections // each connection's cost is with one
-		}
-		sample.Values["alloc-B/req"] = (r.allocated - connections*summarize(b.connectAllocated[b.connectKey(step.Case)]).Center) / requests
+		sample.Values["alloc-B/req"] = b.allocatedEach(step.Case, r)
 	}
 	return nil
 }
@@ -165,6 +161,17 @@ func (b *bench) marginal(c Case, r cost) (float64, error) {
 		return cpu / float64(r.succeeded-c.Connections), nil
 	}
 	return cpu / float64(r.bytes-int64(c.Connections)*connectSize), nil
+}
+
+// allocatedEach returns what a request allocates, in bytes. As in marginal, each
+// connection's cost is taken off, with one small request.
+func (b *bench) allocatedEach(c Case, r cost) float64 {
+	requests := r.succeeded
+	if c.perRequest() {
+		requests -= c.Connections
+	}
+	connects := summarize(b.connectAllocated[b.connectKey(c)]).Center
+	return (r.allocated - float64(c.Connections)*connects) / float64(requests)
 }
 
 // measureNative makes as many requests as the server answers in the time that

@@ -32,11 +32,7 @@ func (r *run) measureOutside(ctx context.Context, h *host, j job) error {
 	if err != nil {
 		return err
 	}
-	sizes := []int64{j.Parameters.MemoryBytes}
-	for _, connections := range j.Parameters.MemoryConnections {
-		sizes = append(sizes, j.Parameters.memorySize(connections))
-	}
-	b, err := newBench(j, h.work, sizes, func(e event) { r.take(j, e) })
+	b, err := newBench(j, h.work, j.sizes(), func(e event) { r.take(j, e) })
 	if err != nil {
 		return err
 	}

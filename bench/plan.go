@@ -116,11 +116,7 @@ func (j job) cells() []Case {
 		first := p.Ciphers[0]
 		add := func(workload string, size int64, connections int, cipher string) {
 			c := Case{Kernel: j.Kernel, Workload: workload, Protocol: protocol, Size: size, Connections: connections, Cipher: cipher}
-			if slices.Contains(cells, c) || !slices.Contains(p.Workloads, workload) {
-				return
-			}
-			// On a machine of its own, there is one job.
-			if !p.Counted || j.Collects == slices.Contains(collected, workload) {
+			if !slices.Contains(cells, c) && slices.Contains(p.Workloads, workload) {
 				cells = append(cells, c)
 			}
 		}
@@ -132,7 +128,7 @@ func (j job) cells() []Case {
 			continue
 		}
 		// A transfer's cost is without that of its connections, so these come first.
-		if !j.Collects && (slices.Contains(p.Workloads, transfer) || slices.Contains(p.Workloads, proxy)) {
+		if slices.Contains(p.Workloads, transfer) || slices.Contains(p.Workloads, proxy) {
 			cells = append(cells, Case{Kernel: j.Kernel, Workload: connect, Protocol: protocol, Size: connectSize, Connections: p.Connects, Cipher: first})
 		}
 		add(connect, connectSize, p.Connects, first)
@@ -165,7 +161,10 @@ func (j job) cells() []Case {
 		add(slow, slowSize, p.Slow, first)
 		add(distant, distantSize, 1, first)
 	}
-	return cells
+	// Natively there is one job, for all workloads.
+	return slices.DeleteFunc(cells, func(c Case) bool {
+		return p.Counted && j.Collects != slices.Contains(collected, c.Workload)
+	})
 }
 
 // networkCells returns the cases of a job over a network.
@@ -222,6 +221,17 @@ func (j job) steps() []step {
 	return steps
 }
 
+// sizes returns the lengths of the bodies that the steps need.
+func (j job) sizes() (sizes []int64) {
+	for _, s := range j.steps() {
+		sizes = append(sizes, s.Size)
+		if s.Workload == diskLoads {
+			sizes = append(sizes, connectSize)
+		}
+	}
+	return sizes
+}
+
 // total returns seconds.
 func total(steps []step) (seconds float64) {
 	for _, s := range steps {
@@ -238,7 +248,7 @@ func (p *Parameters) repetitions(c Case) int {
 		return 4 * p.Repetitions
 	case c.Workload == memory && c.Connections > 64:
 		return 1
-	case c.Workload == memory || c.Workload == proxyMemory:
+	case c.outside():
 		return p.MemoryRepetitions
 	case c.Workload == syscalls || c.Workload == idle || c.Workload == slow || c.Workload == distant || c.Workload == sequence || c.Workload == diskLoads:
 		return 1
@@ -289,7 +299,7 @@ func (p *Parameters) estimate(s step) float64 {
 	switch {
 	case s.Network != "": // each packet goes through four cards
 		seconds = 2 + mib
-	case s.Workload == memory || s.Workload == proxyMemory:
+	case s.outside():
 		seconds = 0.3 * mib // through the model of the cache
 	case s.Workload == slow:
 		seconds = 0.2 * float64(s.Connections)
